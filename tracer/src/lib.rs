@@ -1,1 +1,14 @@
-//! placeholder
+//! svctrace as a library: sources make records, one pipeline turns them into lookups, connections
+//! and findings, sinks print them. See ARCHITECTURE.md.
+
+pub mod context;
+pub mod correlate;
+pub mod decode;
+pub mod diagnose;
+pub mod event;
+pub mod identify;
+pub mod pipeline;
+pub mod record;
+pub mod report;
+pub mod sink;
+pub mod source;

@@ -1,0 +1,1 @@
+//! Conclusions to findings: cause, cost, evidence, remedy. Reads no events of its own.

@@ -1,0 +1,284 @@
+//! The event: a record understood. Plain parts with public fields, no behaviour beyond reading.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::context;
+use crate::record::{Task, Timestamp};
+
+/// A record understood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Number of its record.
+    pub number: u64,
+    /// Instant.
+    pub at: Timestamp,
+    /// Processor.
+    pub cpu: Option<u32>,
+    /// Hook number.
+    pub probe: Option<u16>,
+    /// Who, where, on which socket.
+    pub actor: Actor,
+    /// What.
+    pub body: Body,
+}
+
+/// The one behind an event, as far as the source knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Actor {
+    /// Thread.
+    pub task: Option<Task>,
+    /// cgroup v2 id.
+    pub cgroup: Option<u64>,
+    /// Socket cookie.
+    pub cookie: Option<u64>,
+    /// Own end of the socket, when a packet tells it.
+    pub local: Option<SocketAddr>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "variants are named after their bodies")]
+pub enum Body {
+    Syscall(Syscall),
+    SocketAddress(SocketAddress),
+    SocketClosed(SocketClosed),
+    Dns(Dns),
+    Tcp(Tcp),
+    TcpState(TcpState),
+    Exec { filename: String },
+    Exit,
+    CgroupMade(context::Cgroup),
+    CgroupRemoved(context::Cgroup),
+    Host(context::Host),
+    Heartbeat,
+    Loss(context::Loss),
+    Scope(context::Scope),
+    Cgroup(context::Cgroup),
+    Process(context::Process),
+    Socket(context::Socket),
+    ResolvConf(context::ResolvConf),
+    NodeFile(context::NodeFile),
+    Pod(context::Pod),
+    Service(context::Service),
+    EndpointSlice(context::EndpointSlice),
+}
+
+/// A traced system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "named after the calls")]
+pub enum Call {
+    Connect,
+    Sendto,
+    Sendmsg,
+    Sendmmsg,
+    Recvfrom,
+    Recvmsg,
+    Recvmmsg,
+}
+
+impl Call {
+    /// Name as in the manual.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Sendto => "sendto",
+            Self::Sendmsg => "sendmsg",
+            Self::Sendmmsg => "sendmmsg",
+            Self::Recvfrom => "recvfrom",
+            Self::Recvmsg => "recvmsg",
+            Self::Recvmmsg => "recvmmsg",
+        }
+    }
+}
+
+/// One system call, told at its exit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Syscall {
+    /// Which.
+    pub call: Call,
+    /// Entry.
+    pub entered: Timestamp,
+    /// Return value (negative: -errno); `None` while the call was open at the end of the trace.
+    pub result: Option<i64>,
+    /// Descriptor.
+    pub fd: i32,
+    /// Length argument or number of messages; `None` where the call has none.
+    pub size: Option<u64>,
+    /// Address argument.
+    pub peer: Option<SocketAddr>,
+}
+
+/// Which call a cgroup hook saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "named after the calls")]
+pub enum AddressCall {
+    Connect,
+    Sendmsg,
+    Recvmsg,
+}
+
+/// Transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the protocols' names")]
+pub enum Protocol {
+    Udp,
+    Tcp,
+    Other(u8),
+}
+
+/// The address a program gave or got, before any translation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SocketAddress {
+    /// Which call.
+    pub call: AddressCall,
+    /// Transport.
+    pub protocol: Protocol,
+    /// Destination asked for; for recvmsg the source reported.
+    pub remote: SocketAddr,
+    /// Descriptor, when known.
+    pub fd: Option<i32>,
+}
+
+/// A socket is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SocketClosed {
+    /// Transport.
+    pub protocol: Protocol,
+    /// Own end.
+    pub local: Option<SocketAddr>,
+    /// Far end.
+    pub remote: Option<SocketAddr>,
+}
+
+/// Direction seen from the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Towards the socket.
+    In,
+    /// From the socket.
+    Out,
+}
+
+/// A DNS message that passed a socket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dns {
+    /// Direction.
+    pub direction: Direction,
+    /// Transport.
+    pub protocol: Protocol,
+    /// Own end, as on the packet.
+    pub local: SocketAddr,
+    /// Far end, as on the packet.
+    pub remote: SocketAddr,
+    /// Port the program asked for, when it differs from the packet's.
+    pub intended_port: Option<u16>,
+    /// The message.
+    pub message: Message,
+    /// The payload's bytes (for `--payload` and for messages nothing could decode).
+    pub payload: Bytes,
+    /// Payload bytes before the snap length cut it.
+    pub original_len: u32,
+}
+
+/// A DNS message, as far as it could be decoded (RFC 1035).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Message {
+    /// Transaction id.
+    pub id: u16,
+    /// QR bit.
+    pub response: bool,
+    /// OPCODE; 0 is QUERY.
+    pub opcode: u8,
+    /// RCODE with EDNS's upper bits.
+    pub rcode: u16,
+    /// TC bit.
+    pub truncated: bool,
+    /// First question; `None` when there is none or it could not be decoded.
+    pub question: Option<Question>,
+    /// Answer records: type and data as text (addresses, CNAME targets, ...).
+    pub answers: Vec<Answer>,
+    /// An OPT record was there (EDNS).
+    pub edns: bool,
+    /// Payload bytes that could not be decoded begin at this offset, and why.
+    pub undecoded: Option<(usize, String)>,
+}
+
+/// A question. The name is without the final dot, as sent; compare it without case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// Name, presentation format, as sent.
+    pub name: String,
+    /// Type as text: `A`, `AAAA`, `TYPE65280`.
+    pub qtype: String,
+}
+
+/// An answer record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Owner name.
+    pub name: String,
+    /// Type as text.
+    pub rtype: String,
+    /// Seconds.
+    pub ttl: u32,
+    /// Data in presentation format.
+    pub data: String,
+}
+
+/// A TCP control packet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tcp {
+    /// Direction.
+    pub direction: Direction,
+    /// Own end.
+    pub local: SocketAddr,
+    /// Far end.
+    pub remote: SocketAddr,
+    /// SYN bit.
+    pub syn: bool,
+    /// ACK bit.
+    pub ack: bool,
+    /// FIN bit.
+    pub fin: bool,
+    /// RST bit.
+    pub rst: bool,
+}
+
+/// What a TCP socket went through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpChange {
+    /// connect began.
+    Connect,
+    /// connect succeeded.
+    ActiveEstablished,
+    /// A connection was accepted.
+    PassiveEstablished,
+    /// Kernel state numbers (`TCP_ESTABLISHED` = 1 ... ).
+    State {
+        /// Before.
+        old: u8,
+        /// After.
+        new: u8,
+    },
+    /// A segment went out again.
+    Retransmit,
+}
+
+/// A change of a TCP socket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TcpState {
+    /// What.
+    pub change: TcpChange,
+    /// Seen at the far end of a target's connection (a backend on this node).
+    pub peer_side: bool,
+    /// Own end.
+    pub local: SocketAddr,
+    /// Far end.
+    pub remote: SocketAddr,
+    /// Smoothed round-trip time in microseconds.
+    pub srtt_us: Option<u32>,
+    /// Segments retransmitted so far.
+    pub retransmits: u32,
+}

@@ -1,0 +1,59 @@
+//! The live source: probes, agent and context of this host become records.
+//!
+//! Two processes: the agent (privileged: attaches, reads /proc, follows pods) and the pipeline
+//! (reads the ring buffer through a descriptor it was given, gets context records from the agent).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A pod by name.
+    Pod {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+    /// A container by runtime id, or a prefix of it.
+    Container(String),
+    /// A cgroup, absolute or below the cgroup2 mount.
+    Cgroup(PathBuf),
+    /// A process.
+    Pid(u32),
+    /// A command to run, from its first instruction.
+    Command(Vec<OsString>),
+}
+
+/// How to trace.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What; several at once.
+    pub targets: Vec<Target>,
+    /// Trace the cluster's resolver on this node along.
+    pub resolver: bool,
+    /// Attach the system-call tracepoints.
+    pub syscalls: bool,
+    /// Bytes of the ring buffer, a power of two.
+    pub ring_bytes: u32,
+    /// Ports that mean DNS.
+    pub dns_ports: Vec<u16>,
+    /// Most bytes of a DNS packet to keep.
+    pub snap_len: u32,
+    /// kubeconfig to use instead of the usual places.
+    pub kubeconfig: Option<PathBuf>,
+    /// Context in it.
+    pub context: Option<String>,
+    /// Use no Kubernetes API.
+    pub no_api: bool,
+    /// Where the node's file system is, for an agent in a container.
+    pub host_root: PathBuf,
+    /// Wait for a pod that does not exist yet.
+    pub wait: bool,
+    /// Stop after this time.
+    pub duration: Option<Duration>,
+    /// Print the probes' own log.
+    pub probe_log: bool,
+}
