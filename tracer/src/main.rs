@@ -1,6 +1,7 @@
-//! svctrace, the program: reads the command line and hands over to the parts. Decides nothing itself.
+//! svctrace, the program: reads the command line and hands over to the parts. Decides nothing.
 
 mod cli;
+mod log;
 mod settings;
 
 use std::io::{self, Write};
@@ -9,7 +10,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use tracer::source::live;
-use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Verb};
 use crate::settings::Print;
@@ -34,34 +34,20 @@ fn run(cli: Cli) -> Result<u8> {
         }
         Some(Verb::Probes) => live::selftest(),
         Some(Verb::Pipeline { fd, output }) => {
+            log::start(output.verbose, output.quiet)?;
             let print = Print::new(&output);
             let mut pipeline = print.pipeline();
             let ending = live::receive(fd, |record| pipeline.push(record))?;
             Ok(print.exit_code(&pipeline.finish()?, ending == live::Ending::Whole))
         }
         None => {
-            log(cli.trace.output.verbose, cli.trace.output.quiet)?;
+            log::start(cli.trace.output.verbose, cli.trace.output.quiet)?;
             let print = Print::new(&cli.trace.output);
             let options =
                 settings::trace(cli.trace.target, cli.trace.how, cli.trace.output.verbose)?;
             live::agent(options, print.arguments())
         }
     }
-}
-
-/// svctrace's own log, on standard error.
-fn log(verbose: u8, quiet: bool) -> Result<()> {
-    let level = match (quiet, verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn",
-        (false, 1) => "info",
-        (false, 2) => "debug",
-        (false, _) => "trace",
-    };
-    let builder = EnvFilter::builder().with_env_var("SVCTRACE_LOG");
-    let filter = builder.with_default_directive(level.parse()?).from_env()?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
-    Ok(())
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -108,6 +108,8 @@ pub(crate) struct Print {
     events: bool,
     walk_threshold: Duration,
     fail_on: Vec<FailOn>,
+    verbose: u8,
+    quiet: bool,
 }
 
 impl Print {
@@ -134,6 +136,8 @@ impl Print {
             events: output.events,
             walk_threshold: output.walk_threshold,
             fail_on: output.fail_on.clone(),
+            verbose: output.verbose,
+            quiet: output.quiet,
         }
     }
 
@@ -160,6 +164,8 @@ impl Print {
         arguments.extend(self.style.width.map(|width| format!("--width={width}")));
         arguments.extend(self.events.then(|| "--events".to_owned()));
         arguments.extend(self.fail_on.iter().map(|on| format!("--fail-on={}", on.name())));
+        arguments.extend((0..self.verbose).map(|_| "--verbose".to_owned()));
+        arguments.extend(self.quiet.then(|| "--quiet".to_owned()));
         arguments.into_iter().map(OsString::from).collect()
     }
 
@@ -216,7 +222,7 @@ mod tests {
         for words in [
             "svctrace",
             "svctrace -o json --events --fail-on nxdomain --fail-on warning",
-            "svctrace -o wide -t D --color always --walk-threshold 1500us --width 133",
+            "svctrace -vv -o wide -t D --color always --walk-threshold 1500us --width 133",
         ] {
             let asked = Print::new(&parse(words).trace.output);
             let arguments = ["svctrace", "pipeline", "--fd=7"].map(OsString::from);

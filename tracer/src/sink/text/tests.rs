@@ -212,7 +212,10 @@ fn what_a_root_caused_stands_inside_its_block() {
     assert!(place("[2] nxdomain") < place("established"));
     assert!(text.contains("because   of [3]"), "{text}");
     assert!(text.contains("20 events: 100 101 102 103 104 105 106 107 and 12 more"), "{text}");
-    assert!(text.contains("\n                dnsConfig:\n                  options:\n"), "{text}");
+    assert!(
+        text.contains("\n                  dnsConfig:\n                    options:\n"),
+        "{text}"
+    );
     let widest = text.lines().filter(|line| line.contains("word")).map(str::len).max();
     assert!(widest <= Some(72), "{widest:?}");
 }
