@@ -8,9 +8,9 @@ use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::Sink;
 use super::flush::Flushing;
-use super::text::words::is_hostile;
 use crate::record::Record;
 use crate::report::Output;
+use crate::text::is_visible;
 
 /// Writes every output as a line.
 pub struct Json<W: Write> {
@@ -50,7 +50,7 @@ impl Formatter for Careful {
         fragment: &str,
     ) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some((at, hostile)) = rest.char_indices().find(|(_, c)| is_hostile(*c)) {
+        while let Some((at, hostile)) = rest.char_indices().find(|(_, c)| !is_visible(*c)) {
             let (before, from) = rest.split_at(at);
             CompactFormatter.write_string_fragment(writer, before)?;
             for unit in hostile.encode_utf16(&mut [0; 2]) {

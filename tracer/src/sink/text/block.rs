@@ -1,9 +1,10 @@
 //! Findings as blocks: the root cause first, what it caused inside it.
 
 use super::line::word;
-use super::words::{clean, count, duration, pad, place, process, wrap};
+use super::words::{count, duration, pad, place, process, wrap};
 use super::{BAD, BOLD, DIM, ODD, Style};
 use crate::report::{Confidence, Finding, Severity};
+use crate::text::visible;
 
 /// Findings kept back at most; more are printed without waiting for what they caused.
 const HELD_MAX: usize = 256;
@@ -65,7 +66,7 @@ struct Block<'a> {
 impl Block<'_> {
     fn finding(&mut self, of: &Finding, root: Option<&Finding>) {
         self.head(of);
-        for line in wrap(&clean(&of.title), self.room(0)) {
+        for line in wrap(&visible(&of.title), self.room(0)) {
             self.push(0, &self.style.paint(&line, BOLD));
         }
         let same = root.is_some_and(|root| root.identity == of.identity);
@@ -110,12 +111,12 @@ impl Block<'_> {
             Confidence::Certain => "certain",
             Confidence::Inferred => "inferred",
         };
-        let class = of.class.as_deref().map(|class| format!(" ({})", clean(class)));
+        let class = of.class.as_deref().map(|class| format!(" ({})", visible(class)));
         let head = format!(
             "{caused}[{}] {code}{}: {}  {}{}, {sure}",
             of.id,
             class.unwrap_or_default(),
-            clean(&of.subject),
+            visible(&of.subject),
             word(&of.severity),
             cost.unwrap_or_default(),
         );
@@ -125,7 +126,7 @@ impl Block<'_> {
     fn labelled(&mut self, label: &str, text: &str) {
         let mut label = label;
         for paragraph in text.split('\n') {
-            for line in wrap(&clean(paragraph), self.room(LABEL)) {
+            for line in wrap(&visible(paragraph), self.room(LABEL)) {
                 self.label_line(label, &line);
                 label = "";
             }
@@ -140,12 +141,12 @@ impl Block<'_> {
         };
         let mut label = label;
         let mut bullet = "- ";
-        for line in wrap(&clean(sentence), self.room(LABEL + 2)) {
+        for line in wrap(&visible(sentence), self.room(LABEL + 2)) {
             self.label_line(label, &format!("{bullet}{line}"));
             (label, bullet) = ("", "  ");
         }
         for line in snippet.into_iter().flat_map(str::lines) {
-            self.push(LABEL + 4, &clean(line));
+            self.push(LABEL + 4, &visible(line));
         }
     }
 

@@ -1,6 +1,6 @@
 //! One line per lookup, connection, transaction, event or loss.
 
-use super::words::{clean, clock, count, duration, pad, place, process, width};
+use super::words::{clock, count, duration, pad, place, process, width};
 use super::{BAD, BOLD, Clock, DIM, GOOD, ODD, Style};
 use crate::context::LossStage;
 use crate::record::Timestamp;
@@ -8,6 +8,7 @@ use crate::report::{
     Connection, ConnectionOutcome, EventLine, Identity, Lookup, Loss, Outcome, Transaction,
     TransactionOutcome, Transport,
 };
+use crate::text::visible;
 
 /// Widths of the columns that grow with what was printed so far, up to a bound.
 pub(super) struct Columns {
@@ -55,7 +56,7 @@ impl Columns {
         }
         if style.wide {
             notes.push(format!("server {}", of.server));
-            notes.extend(of.resolver_library.as_deref().map(|name| clean(name).into_owned()));
+            notes.extend(of.resolver_library.as_deref().map(visible));
             notes.extend(of.ndots.map(|n| format!("ndots {n}")));
             notes.extend(whereabouts(&of.identity));
         }
@@ -64,7 +65,7 @@ impl Columns {
             place: place(&of.identity),
             process: process(&of.identity),
             what: "lookup",
-            subject: clean(&of.name).into_owned(),
+            subject: visible(&of.name),
             outcome: word(&of.outcome),
             paint: match of.outcome {
                 Outcome::Answered => GOOD,
@@ -88,11 +89,11 @@ impl Columns {
             notes.push(of.remote.to_string());
         }
         if let Some(backend) = &of.backend {
-            let pod = backend.pod.as_deref().map(|pod| format!("{} ", clean(pod)));
+            let pod = backend.pod.as_deref().map(|pod| format!("{} ", visible(pod)));
             notes.push(format!("to {}{}", pod.unwrap_or_default(), backend.address));
         }
-        notes.extend(of.errno.as_deref().map(|errno| clean(errno).into_owned()));
-        notes.extend(of.name.as_deref().map(|name| format!("for {}", clean(name))));
+        notes.extend(of.errno.as_deref().map(visible));
+        notes.extend(of.name.as_deref().map(|name| format!("for {}", visible(name))));
         if style.wide {
             notes.extend(of.local.map(|local| format!("from {local}")));
             notes.extend(of.duration_ns.map(|ns| format!("open {}", duration(ns))));
@@ -104,7 +105,7 @@ impl Columns {
             place: place(&of.identity),
             process: process(&of.identity),
             what: "connect",
-            subject: of.service.as_deref().map_or_else(remote, |name| clean(name).into_owned()),
+            subject: of.service.as_deref().map_or_else(remote, visible),
             outcome: word(&of.outcome),
             paint: match of.outcome {
                 ConnectionOutcome::Established => GOOD,
@@ -146,8 +147,8 @@ impl Columns {
             place: place(&of.identity),
             process: process(&of.identity),
             what: "query",
-            subject: clean(&format!("{} {}", of.qtype, of.name)).into_owned(),
-            outcome: rcode.map_or_else(|| word(&of.outcome), |rcode| clean(rcode).into_owned()),
+            subject: visible(&format!("{} {}", of.qtype, of.name)),
+            outcome: rcode.map_or_else(|| word(&of.outcome), visible),
             paint: match (of.outcome, rcode) {
                 (TransactionOutcome::Answered, Some("NOERROR")) => GOOD,
                 (TransactionOutcome::Answered | TransactionOutcome::Undecided, _) => ODD,
@@ -197,7 +198,7 @@ pub(super) fn event(of: &EventLine, time: &mut Clock, style: &Style) -> String {
     let own = ["duration_ns", "latency_ns"].iter().find_map(|key| of.args.get(*key)?.as_u64());
     let time = time.say(of.ts.0, own);
     let cpu = of.cpu.map_or_else(|| "-".into(), |cpu| cpu.to_string());
-    let comm = of.identity.comm.as_deref().map_or("-".into(), clean);
+    let comm = of.identity.comm.as_deref().map_or_else(|| "-".into(), visible);
     let task = match (of.identity.pid, of.identity.tid) {
         (Some(pid), Some(tid)) if pid != tid => format!("({pid}:{tid})"),
         (Some(id), _) | (None, Some(id)) => format!("({id})"),
@@ -215,21 +216,21 @@ pub(super) fn event(of: &EventLine, time: &mut Clock, style: &Style) -> String {
         of.n,
         style.paint(&place(&of.identity), DIM),
         style.paint(&comm, BOLD),
-        clean(&of.kind)
+        visible(&of.kind)
     );
     if let Some(result) = of.result {
         text.push_str(&format!(" res={result}"));
         if let Some(errno) = &of.errno {
-            text.push_str(&format!("({})", clean(errno)));
+            text.push_str(&format!("({})", visible(errno)));
         }
     }
     for (key, value) in &of.args {
         let value = match value {
             serde_json::Value::Null => continue,
-            serde_json::Value::String(text) => clean(text).into_owned(),
-            other => clean(&other.to_string()).into_owned(),
+            serde_json::Value::String(text) => visible(text),
+            other => visible(&other.to_string()),
         };
-        text.push_str(&format!(" {}={value}", clean(key)));
+        text.push_str(&format!(" {}={value}", visible(key)));
     }
     text
 }
@@ -244,7 +245,7 @@ pub(super) fn loss(of: &Loss, style: &Style) -> String {
     let span = |at: Timestamp| clock(at);
     let text = format!(
         "!! {what} in {} between {} and {}",
-        clean(&of.source),
+        visible(&of.source),
         span(of.first_ts.0),
         span(of.last_ts.0)
     );
@@ -260,8 +261,7 @@ pub(super) fn word(of: &impl serde::Serialize) -> String {
 }
 
 fn answers(all: &[String]) -> String {
-    let mut text =
-        all.iter().take(2).map(|answer| clean(answer).into_owned()).collect::<Vec<_>>().join(" ");
+    let mut text = all.iter().take(2).map(|answer| visible(answer)).collect::<Vec<_>>().join(" ");
     if all.len() > 2 {
         text.push_str(&format!(" +{}", all.len() - 2));
     }
@@ -269,8 +269,8 @@ fn answers(all: &[String]) -> String {
 }
 
 fn whereabouts(who: &Identity) -> Option<String> {
-    let container = who.container.as_deref().map(|name| format!("container {}", clean(name)));
-    let node = who.node.as_deref().map(|name| format!("on {}", clean(name)));
+    let container = who.container.as_deref().map(|name| format!("container {}", visible(name)));
+    let node = who.node.as_deref().map(|name| format!("on {}", visible(name)));
     let parts: Vec<_> = [container, node].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(" "))
 }

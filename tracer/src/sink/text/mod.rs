@@ -4,7 +4,7 @@
 mod block;
 mod line;
 mod summary;
-pub(crate) mod words;
+mod words;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::words::{clean, count, duration, pad};
+use super::words::{count, duration, pad};
 use super::{BAD, BOLD, Style};
 use crate::report::{Code, Summary};
+use crate::text::visible;
 
 /// The summary's lines; `worst` is the highest cost of a finding by code, in nanoseconds.
 pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> String {
@@ -61,7 +62,7 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
 fn counts(by: &BTreeMap<String, u64>) -> String {
     let mut all: Vec<_> = by.iter().filter(|(_, n)| **n > 0).collect();
     all.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
-    let all: Vec<_> = all.iter().map(|(key, n)| format!("{n} {}", clean(key))).collect();
+    let all: Vec<_> = all.iter().map(|(key, n)| format!("{n} {}", visible(key))).collect();
     if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
@@ -70,7 +71,7 @@ fn times(by: &BTreeMap<String, u64>) -> String {
     let mut all: Vec<_> = by.iter().filter(|(_, ns)| **ns > 0).collect();
     all.sort_by_key(|(_, ns)| std::cmp::Reverse(**ns));
     let all: Vec<_> =
-        all.iter().map(|(key, ns)| format!("{} {}", duration(**ns), clean(key))).collect();
+        all.iter().map(|(key, ns)| format!("{} {}", duration(**ns), visible(key))).collect();
     all.join(", ")
 }
 
@@ -84,8 +85,8 @@ fn findings(by: &BTreeMap<String, u64>, worst: &BTreeMap<Code, u64>) -> String {
     let all: Vec<_> = all
         .iter()
         .map(|(name, n)| match cost(name) {
-            0 => format!("{n} {}", clean(name)),
-            ns => format!("{n} {} (worst {})", clean(name), duration(ns)),
+            0 => format!("{n} {}", visible(name)),
+            ns => format!("{n} {} (worst {})", visible(name), duration(ns)),
         })
         .collect();
     if all.is_empty() { "none".into() } else { all.join(", ") }

@@ -1,4 +1,4 @@
-//! Small pieces of text: foreign strings made harmless, durations, clock times, padding, wrapping.
+//! Small pieces of text: durations, clock times, padding, wrapping.
 //! Pure functions.
 
 use std::borrow::Cow;
@@ -7,33 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::record::Timestamp;
 use crate::report::Identity;
-
-/// A character that a terminal could obey or that hides or reorders what follows: controls (C0, DEL,
-/// C1), bidirectional marks, line and paragraph separators, zero-width and other invisible ones.
-pub(crate) fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// `text` on one line with nothing hostile in it; what was escaped before stays as it is.
-pub(crate) fn clean(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_hostile) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match u32::from(c) {
-            _ if !is_hostile(c) => safe.push(c),
-            code @ 0..=0x7f => safe.push_str(&format!("\\x{code:02x}")),
-            code => safe.push_str(&format!("\\u{{{code:x}}}")),
-        }
-    }
-    Cow::Owned(safe)
-}
+use crate::text::visible;
 
 /// A duration as people say it: three figures that matter, one unit.
 pub(crate) fn duration(ns: u64) -> String {
@@ -99,14 +73,14 @@ pub(crate) fn place(who: &Identity) -> String {
         (_, None, None, Some(path)) => path.clone(),
         (_, None, None, None) => "-".into(),
     };
-    clean(&place).into_owned()
+    visible(&place)
 }
 
 /// `comm[pid]`, else what is known of it, else `-`.
 pub(crate) fn process(who: &Identity) -> String {
     match (&who.comm, who.pid) {
-        (Some(comm), Some(pid)) => format!("{}[{pid}]", clean(comm)),
-        (Some(comm), None) => clean(comm).into_owned(),
+        (Some(comm), Some(pid)) => format!("{}[{pid}]", visible(comm)),
+        (Some(comm), None) => visible(comm),
         (None, Some(pid)) => format!("[{pid}]"),
         (None, None) => "-".into(),
     }
@@ -115,26 +89,6 @@ pub(crate) fn process(who: &Identity) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_that_a_terminal_obeys_survives() {
-        let evil = "a\u{1b}[2Jb\u{7}c\nd\re\u{202e}f\u{9b}31mg\u{200b}h\u{2028}i\tj\u{7f}";
-        let safe = clean(evil);
-        assert!(!safe.contains(is_hostile), "{safe:?}");
-        assert_eq!(
-            safe,
-            "a\\x1b[2Jb\\x07c\\x0ad\\x0de\\u{202e}f\\u{9b}31mg\\u{200b}h\\u{2028}i\\x09j\\x7f"
-        );
-    }
-
-    #[test]
-    fn cleaning_twice_changes_nothing() {
-        for text in ["plain", "\\x1b[0m", "back\\slash", "ü-ñ-漢", "\u{1b}]0;x\u{7}"] {
-            let once = clean(text).into_owned();
-            assert_eq!(clean(&once), once);
-        }
-        assert_eq!(clean("back\\slash ü 漢"), "back\\slash ü 漢");
-    }
 
     #[test]
     fn durations_read_like_speech() {
