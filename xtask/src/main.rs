@@ -1,2 +1,48 @@
-//! placeholder
-fn main() {}
+//! svctrace's chores: `cargo xtask <verb>`. One file a verb; nothing here is needed by a user of
+//! an installed svctrace.
+#![expect(clippy::disallowed_methods, reason = "chores live in real time and read the environment")]
+
+mod lab_cli;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// svctrace's chores
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Verb {
+    /// The incident lab
+    #[command(subcommand)]
+    Lab(lab_cli::Verb),
+    /// The lab's API endpoint, started by `lab up`
+    #[command(hide = true)]
+    LabApi {
+        /// The lab's folder
+        #[arg(long)]
+        state: PathBuf,
+        /// The address to listen on
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Verb::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Lab(verb) => lab_cli::run(verb),
+        Verb::LabApi { state, listen } => xtask::lab::api::serve(&state, listen),
+    }
+}
