@@ -69,6 +69,19 @@ pub(crate) struct Run {
     pub(crate) args: Vec<String>,
 }
 
+impl Run {
+    /// The incident as it is, without further options.
+    pub(crate) fn plain(incident: &str) -> Self {
+        Self {
+            incident: incident.to_owned(),
+            release: false,
+            binary: None,
+            no_api: false,
+            args: Vec::new(),
+        }
+    }
+}
+
 /// Does it.
 pub(crate) fn run(verb: Verb) -> Result<()> {
     match verb {

@@ -2,7 +2,12 @@
 //! an installed svctrace.
 #![expect(clippy::disallowed_methods, reason = "chores live in real time and read the environment")]
 
+mod bench;
+mod build_cmd;
+mod demo;
 mod lab_cli;
+mod setup;
+mod test;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +20,17 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Verb {
+    /// Bring this machine to where everything builds and runs
+    Setup(setup::Options),
+    /// Build svctrace and its probes
+    Build(build_cmd::Options),
+    /// The story: a lab, a slow request, svctrace, the cause
+    Demo(demo::Options),
+    /// Setup, build, lints, unit tests, end-to-end tests
+    Test,
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::What),
     /// The incident lab
     #[command(subcommand)]
     Lab(lab_cli::Verb),
@@ -42,6 +58,11 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<()> {
     match verb {
+        Verb::Setup(options) => setup::run(options),
+        Verb::Build(options) => build_cmd::run(options),
+        Verb::Demo(options) => demo::run(&options),
+        Verb::Test => test::run(),
+        Verb::Bench(what) => bench::run(&what),
         Verb::Lab(verb) => lab_cli::run(verb),
         Verb::LabApi { state, listen } => xtask::lab::api::serve(&state, listen),
     }

@@ -10,9 +10,12 @@ pub fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_path_buf()
 }
 
-/// Cargo's build folder, as the running program was built into it.
+/// Cargo's build folder: where the running program was built, or where cargo builds by default.
 pub fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    let me = std::env::current_exe().unwrap_or_default();
+    // target/debug/xtask, or target/debug/deps/suite-0123 for a test.
+    let built = me.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    built.map_or_else(|| root().join("target"), Path::to_path_buf)
 }
 
 fn built(name: &str, release: bool) -> PathBuf {

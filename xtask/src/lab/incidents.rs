@@ -156,6 +156,11 @@ impl Incident {
         if self.neighbour { flood(lab).map(Some) } else { Ok(None) }
     }
 
+    /// The codes of findings that should be in svctrace's output and are not.
+    pub fn missing_findings(&self, output: &str) -> Vec<&'static str> {
+        self.findings.iter().filter(|code| !output.contains(**code)).copied().collect()
+    }
+
     /// Runs the client's commands to their ends.
     pub fn run_clients(&self, lab: &Lab) -> Result<Vec<ClientRun>> {
         self.clients.iter().map(|words| run_client(lab, words)).collect()

@@ -256,7 +256,9 @@ impl Lab {
                 let config = state::folder().join("coredns.conf");
                 fs::write(&config, dns::cluster_config())?;
                 let mut command = self.command(pod, "dnsmasq")?;
-                command.arg("--keep-in-foreground").arg(format!("--conf-file={}", config.display()));
+                command
+                    .arg("--keep-in-foreground")
+                    .arg(format!("--conf-file={}", config.display()));
                 command
             }
             Role::Backend => {

@@ -30,7 +30,7 @@ mod table;
 pub const PORT: u16 = 6443;
 /// The one token it accepts.
 const TOKEN: &str = "svctrace-lab-token";
-const FOLLOW_EVERY: Duration = Duration::from_millis(20);
+const FOLLOW_EVERY: Duration = Duration::from_millis(5);
 const LONGEST_WATCH: Duration = Duration::from_secs(3600);
 
 /// A kubeconfig for the endpoint at `listen`.

@@ -1,0 +1,163 @@
+//! `cargo xtask setup`: brings this machine to where the probes build and the lab runs.
+//! Looks first, changes nothing that is there, and says each thing it does.
+
+mod apt;
+mod toolchain;
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use xtask::cmd;
+
+use self::toolchain::Toolchain;
+
+/// A program the lab or the tests use, and the Debian packages it is in, the preferred first.
+const LAB: [(&str, &[&str]); 17] = [
+    ("ip", &["iproute2"]),
+    ("iptables-restore", &["iptables"]),
+    ("dnsmasq", &["dnsmasq-base"]),
+    ("nginx", &["nginx-light", "nginx-core", "nginx"]),
+    ("curl", &["curl"]),
+    ("dig", &["bind9-dnsutils", "dnsutils"]),
+    ("dnsperf", &["dnsperf"]),
+    ("tcpdump", &["tcpdump"]),
+    ("bpftool", &["bpftool", "linux-tools-common"]),
+    ("musl-gcc", &["musl-tools"]),
+    ("qemu-system-x86_64", &["qemu-system-x86"]),
+    ("busybox", &["busybox-static"]),
+    ("cpio", &["cpio"]),
+    ("xz", &["xz-utils"]),
+    ("ps", &["procps"]),
+    ("nsenter", &["util-linux"]),
+    ("modprobe", &["kmod"]),
+];
+
+/// Options of `cargo xtask setup`.
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct Options {
+    /// Do not ask before changing the system
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Only what building the probes needs, not the lab's programs
+    #[arg(long)]
+    pub(crate) ebpf_only: bool,
+}
+
+/// Finds what is missing, says it, installs it.
+pub(crate) fn run(options: Options) -> Result<()> {
+    let programs = if options.ebpf_only { Vec::new() } else { missing_programs() };
+    let toolchain = toolchain::find();
+    let linker = cmd::find("bpf-linker").is_some();
+    match &toolchain {
+        Some(found) => println!("setup: eBPF toolchain: {found}"),
+        None => println!("setup: eBPF toolchain: none yet"),
+    }
+    if toolchain.is_some() && linker && programs.is_empty() {
+        println!("setup: nothing is missing");
+        return Ok(());
+    }
+    println!("setup: missing: {}", list_missing(&programs, toolchain.as_ref(), linker).join(", "));
+    if !apt::available() && !programs.is_empty() {
+        by_hand(&programs);
+    }
+    confirm(options.yes)?;
+    install(&programs, toolchain, linker)
+}
+
+fn missing_programs() -> Vec<(&'static str, &'static [&'static str])> {
+    LAB.into_iter().filter(|(program, _)| cmd::find(program).is_none()).collect()
+}
+
+fn list_missing(
+    programs: &[(&str, &[&str])],
+    toolchain: Option<&Toolchain>,
+    linker: bool,
+) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    if toolchain.is_none() {
+        names.push("a Rust toolchain that can build core for eBPF".to_owned());
+    }
+    if !linker {
+        names.push("bpf-linker".to_owned());
+    }
+    names.extend(programs.iter().map(|(program, _)| (*program).to_owned()));
+    names
+}
+
+/// For a system without apt: the names to look for.
+fn by_hand(programs: &[(&str, &[&str])]) {
+    println!("setup: there is no apt-get here; install these with your system's package manager:");
+    for (program, packages) in programs {
+        println!("  {program:20} (Debian's package {})", packages.first().unwrap_or(&""));
+    }
+}
+
+/// Asks on a terminal; without one, and with `yes`, goes on.
+fn confirm(yes: bool) -> Result<()> {
+    if yes || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    print!("setup: install this now? [y/N] ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        bail!("nothing was changed");
+    }
+    Ok(())
+}
+
+fn install(
+    programs: &[(&str, &[&str])],
+    mut toolchain: Option<Toolchain>,
+    linker: bool,
+) -> Result<()> {
+    let mut packages = Vec::new();
+    if apt::available() {
+        apt::update()?;
+        for (program, choices) in programs {
+            match apt::first_offered(choices) {
+                Some(package) => packages.push(package.to_owned()),
+                None => println!("setup: apt offers no package for {program} ({choices:?})"),
+            }
+        }
+        if toolchain.is_none() {
+            packages.extend(toolchain::packages());
+        }
+        apt::install(&packages)?;
+    }
+    if toolchain.is_none() {
+        toolchain = Some(toolchain::make()?);
+    }
+    if !linker && let Some(toolchain) = &toolchain {
+        toolchain::build_linker(toolchain)?;
+    }
+    let left = if apt::available() { missing_of(programs) } else { programs.len() };
+    if left > 0 {
+        bail!("{left} programs of the lab are still missing, see above; the probes can be built");
+    }
+    println!("setup: done");
+    Ok(())
+}
+
+fn missing_of(programs: &[(&str, &[&str])]) -> usize {
+    programs.iter().filter(|(program, _)| cmd::find(program).is_none()).count()
+}
+
+/// Runs something as root: directly, or through sudo.
+fn as_root(words: &[&str]) -> Result<()> {
+    println!("setup: $ {}", words.join(" "));
+    let root = nix::unistd::Uid::effective().is_root();
+    let (program, args) = match words.split_first() {
+        Some((program, args)) if root => (*program, args),
+        Some(_) if cmd::find("sudo").is_some() => ("sudo", words),
+        _ => bail!("this needs root and there is no sudo; as root, run: {}", words.join(" ")),
+    };
+    cmd::show(cmd::command(program).args(args))
+}
+
+/// Whether `path` is there.
+fn there(path: impl AsRef<Path>) -> bool {
+    path.as_ref().exists()
+}
