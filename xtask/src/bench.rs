@@ -40,7 +40,7 @@ fn attach(runs: usize, release: bool) -> Result<()> {
         args.extend(["--pod", "client", "-n", "critical-app"].map(str::to_owned));
         let mut times = Vec::new();
         for _ in 0..runs.max(1) {
-            let mut running = Trace::start(&lab, &binary, &args, Echo::Quiet)?;
+            let mut running = Trace::start(&binary, &args, Echo::Quiet)?;
             times.push(running.wait_attached(PATIENCE)?);
             running.finish(PATIENCE)?;
         }

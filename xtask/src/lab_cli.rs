@@ -137,7 +137,7 @@ fn exec(pod: &str, words: &[String]) -> Result<()> {
     let Some((program, args)) = words.split_first() else { bail!("no command given") };
     let lab = Lab::open()?;
     let mut command = match pod {
-        "node" => lab.node_command(program)?,
+        "node" => lab::node_command(program)?,
         name => lab.command(lab.pod(name)?, program)?,
     };
     let error = command.args(args).exec();
@@ -189,7 +189,7 @@ pub(crate) fn watch(incident: &Incident, options: &Run, say: impl Fn(&str)) -> R
     }
     args.extend(options.args.iter().cloned());
     say(&format!("$ svctrace {}", args.join(" ")));
-    let mut trace = Trace::start(&lab, &binary, &args, Echo::Show)?;
+    let mut trace = Trace::start(&binary, &args, Echo::Show)?;
     trace.wait_attached(ATTACH_WITHIN)?;
     let mut clients = Vec::new();
     for words in incident.clients {
@@ -200,7 +200,7 @@ pub(crate) fn watch(incident: &Incident, options: &Run, say: impl Fn(&str)) -> R
         }
         clients.push(client);
     }
-    say("Ctrl-C for svctrace");
+    say("the client is done: Ctrl-C for svctrace");
     let traced = trace.finish(END_WITHIN)?;
     drop(flood);
     lab.down()?;

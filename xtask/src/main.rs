@@ -7,6 +7,7 @@ mod build_cmd;
 mod demo;
 mod lab_cli;
 mod setup;
+mod sudo;
 mod test;
 
 use std::net::SocketAddr;
@@ -62,6 +63,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Build(options) => build_cmd::run(options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Test => test::run(),
+        Verb::Bench(_) | Verb::Lab(_) if sudo::needed() => sudo::again(),
         Verb::Bench(what) => bench::run(&what),
         Verb::Lab(verb) => lab_cli::run(verb),
         Verb::LabApi { state, listen } => xtask::lab::api::serve(&state, listen),

@@ -51,7 +51,7 @@ pub(crate) fn run() -> Result<()> {
 fn lints(failures: &mut Vec<String>, skipped: &mut Vec<String>) {
     let clippy = ["clippy", "--all-targets", "--", "-D", "warnings"];
     for (name, tool, args) in [
-        ("formatting", "cargo-fmt", &["fmt", "--", "--check"][..]),
+        ("formatting", "cargo-fmt", &["fmt", "--all", "--", "--check"][..]),
         ("lints", "cargo-clippy", &clippy[..]),
     ] {
         head(name);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::faults::Fault;
-use super::{Lab, Options, pause, state};
+use super::{Lab, pause, state};
 use crate::interrupt;
 
 /// Something that goes wrong in a cluster, ready to be reproduced.
@@ -144,7 +144,7 @@ impl Drop for Flood {
 impl Incident {
     /// A fresh lab in which this is broken.
     pub fn set_up(&self) -> Result<Lab> {
-        let lab = Lab::up(Options { leak: self.leak, upstream_silent: false })?;
+        let lab = Lab::up(self.leak)?;
         for fault in self.faults {
             fault.apply(&lab)?;
         }

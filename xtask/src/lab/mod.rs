@@ -12,14 +12,16 @@ mod leftovers;
 pub mod net;
 mod objects;
 pub mod pods;
+mod ready;
 pub mod services;
 mod spawn;
 pub mod state;
 pub mod trace;
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,28 +34,11 @@ pub use state::World;
 
 use crate::{cmd, interrupt, repo};
 use spawn::{Mounts, Place};
-use std::os::unix::process::CommandExt;
 
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Programs the lab cannot do without.
 pub const PROGRAMS: [&str; 5] = ["ip", "iptables-restore", "dnsmasq", "nginx", "curl"];
-
-/// What a fresh lab looks like.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// The node's resolv.conf has a search suffix of its own, which leaks into every pod.
-    pub leak: bool,
-    /// The upstream DNS server answers nothing.
-    pub upstream_silent: bool,
-}
-
-impl Default for Options {
-    /// The story: a leaked suffix and a silent upstream.
-    fn default() -> Self {
-        Self { leak: true, upstream_silent: true }
-    }
-}
 
 /// The machine's one lab.
 #[derive(Debug)]
@@ -66,16 +51,17 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes a fresh lab, after removing what an earlier one left; dropping it takes it down.
-    pub fn up(options: Options) -> Result<Self> {
+    /// Makes a fresh, working lab, after removing what an earlier one left; dropping it takes it
+    /// down. With `leak` the node's resolv.conf has a search suffix of its own, which every pod gets.
+    pub fn up(leak: bool) -> Result<Self> {
         check_machine()?;
         let lock = state::lock()?;
         leftovers::remove()?;
         let node = nix::unistd::gethostname()?.to_string_lossy().to_lowercase();
         let started = now();
-        let world = World { node, started, revision: 1, leak: options.leak, pods: Vec::new() };
+        let world = World { node, started, revision: 1, leak, pods: Vec::new() };
         let mut lab = Self { world, children: Vec::new(), owner: Some(lock) };
-        lab.build(options)?;
+        lab.build()?;
         Ok(lab)
     }
 
@@ -120,11 +106,6 @@ impl Lab {
         Ok(command)
     }
 
-    /// A command that will run on the node: in its network namespace, with the machine's own files.
-    pub fn node_command(&self, program: &str) -> Result<Command> {
-        node_command(program)
-    }
-
     /// Starts a pod in the running lab; the API endpoint reports it.
     pub fn add_pod(&mut self, spec: &PodSpec) -> Result<&Pod> {
         net::make_pods(&[(spec.key.as_str(), spec.host)])?;
@@ -160,9 +141,9 @@ impl Lab {
         self.world.write()
     }
 
-    fn build(&mut self, options: Options) -> Result<()> {
+    fn build(&mut self) -> Result<()> {
         state::make_folder()?;
-        host::write_node(&state::host_root(), options.leak)?;
+        host::write_node(&state::host_root(), self.world.leak)?;
         net::make_node()?;
         let specs = pods::standard();
         let links: Vec<(&str, u8)> = specs.iter().map(|s| (s.key.as_str(), s.host)).collect();
@@ -176,11 +157,7 @@ impl Lab {
         }
         self.world.write()?;
         self.start_api()?;
-        self.wait_ready()?;
-        if options.upstream_silent {
-            dns::set_upstream_silent(true)?;
-        }
-        Ok(())
+        ready::wait(&self.world.pods, &mut self.children)
     }
 
     fn start_upstream(&mut self) -> Result<()> {
@@ -281,54 +258,6 @@ impl Lab {
         Ok(pid)
     }
 
-    /// Polls until every server answers; on the way every pod's address becomes known on the bridge.
-    fn wait_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + READY_WITHIN;
-        let node: Vec<(String, Probe)> = self.probes()?;
-        for (name, probe) in node {
-            while !spawn::in_netns(&net::path(net::NODE), || Ok(probe.ready()))? {
-                interrupt::check()?;
-                self.check_alive()?;
-                if Instant::now() > deadline {
-                    bail!(
-                        "{name} is not ready after {READY_WITHIN:?}; see {}",
-                        state::log_folder().display()
-                    );
-                }
-                pause();
-            }
-        }
-        Ok(())
-    }
-
-    fn probes(&self) -> Result<Vec<(String, Probe)>> {
-        let mut probes = vec![
-            ("the API endpoint".to_owned(), Probe::Tcp(address(net::NODE_IP, api::PORT)?)),
-            ("the upstream DNS server".to_owned(), Probe::Dns(address(net::UPSTREAM_IP, 53)?)),
-        ];
-        for pod in &self.world.pods {
-            let probe = match pod.role {
-                Role::Resolver => Probe::Dns(address(&pod.ip, 53)?),
-                Role::Backend => Probe::Tcp(address(&pod.ip, 8080)?),
-                Role::Client => Probe::Refusal(address(&pod.ip, 1)?),
-            };
-            probes.push((format!("pod {}", pod.name), probe));
-        }
-        Ok(probes)
-    }
-
-    fn check_alive(&mut self) -> Result<()> {
-        for child in &mut self.children {
-            if let Some(status) = child.try_wait()? {
-                bail!(
-                    "a server of the lab ended ({status}): {}",
-                    last_words(&state::log_folder()).unwrap_or_default()
-                );
-            }
-        }
-        Ok(())
-    }
-
     fn reap(&mut self) {
         for child in &mut self.children {
             let _ = child.wait();
@@ -355,7 +284,8 @@ pub fn down() -> Result<()> {
     leftovers::remove()
 }
 
-/// A command that will run on the node of the running lab.
+/// A command that will run on the node of the running lab: in its network namespace, with the
+/// machine's own files.
 pub fn node_command(program: &str) -> Result<Command> {
     in_place(program, &service_place("node", net::NODE)?)
 }
@@ -404,45 +334,10 @@ fn environment(pod: &str) -> [(&'static str, String); 3] {
     ]
 }
 
-enum Probe {
-    Tcp(SocketAddr),
-    Dns(SocketAddr),
-    /// Nothing listens there, but the pod's kernel answers.
-    Refusal(SocketAddr),
-}
-
-impl Probe {
-    fn ready(&self) -> bool {
-        let patience = Duration::from_millis(100);
-        match self {
-            Self::Tcp(to) => TcpStream::connect_timeout(to, patience).is_ok(),
-            Self::Dns(to) => dns::answers(*to),
-            Self::Refusal(to) => TcpStream::connect_timeout(to, patience)
-                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused),
-        }
-    }
-}
-
-fn address(ip: &str, port: u16) -> Result<SocketAddr> {
-    Ok(SocketAddr::new(ip.parse()?, port))
-}
-
 fn pause() {
     std::thread::sleep(Duration::from_millis(2));
 }
 
 fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// The last line of every log that has one.
-fn last_words(logs: &PathBuf) -> Result<String> {
-    let mut words = Vec::new();
-    for entry in fs::read_dir(logs)?.flatten() {
-        let text = fs::read_to_string(entry.path()).unwrap_or_default();
-        if let Some(last) = text.lines().last() {
-            words.push(format!("{}: {last}", entry.file_name().to_string_lossy()));
-        }
-    }
-    Ok(words.join("; "))
 }

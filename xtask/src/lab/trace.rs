@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Lab, node_command, state};
+use super::{node_command, state};
 use crate::interrupt;
 
 /// How the line on stderr begins by which svctrace says that it misses nothing from now on.
@@ -60,15 +60,12 @@ pub fn lab_args(api: bool) -> Vec<String> {
 }
 
 impl Trace {
-    /// Starts `binary` in the node's network namespace.
+    /// Starts `binary` in the network namespace of the node of the lab that is up.
     pub fn start<S: AsRef<OsStr>>(
-        lab: &Lab,
         binary: &Path,
         args: impl IntoIterator<Item = S>,
         echo: Echo,
     ) -> Result<Self> {
-        // The lab must be up; nothing else of it is needed.
-        let _ = lab;
         let mut command = node_command(&binary.to_string_lossy())?;
         // Its own process group: Ctrl-C on our terminal reaches it through us only, once.
         command.args(args).stdin(Stdio::null()).process_group(0);

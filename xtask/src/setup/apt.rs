@@ -19,7 +19,7 @@ if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
 fi
-DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove "$@"
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends --no-remove "$@"
 "#;
 
 /// Whether this system has apt.
@@ -32,7 +32,8 @@ pub(super) fn update() -> Result<()> {
     if UPDATED.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
-    as_root(&["apt-get", "update", "-q"])
+    println!("setup: $ apt-get update");
+    as_root(&["apt-get", "update", "-qq"])
 }
 
 /// Installs packages; their daemons are not started, nothing is removed for them.
@@ -40,7 +41,10 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    println!("setup: installing {}", packages.join(" "));
+    println!(
+        "setup: $ apt-get install --no-install-recommends --no-remove {} (no daemon is started)",
+        packages.join(" ")
+    );
     let mut words = vec!["sh", "-c", INSTALL, "install"];
     words.extend(packages.iter().map(String::as_str));
     as_root(&words)

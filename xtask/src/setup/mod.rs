@@ -60,6 +60,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
     println!("setup: missing: {}", list_missing(&programs, toolchain.as_ref(), linker).join(", "));
     if !apt::available() && !programs.is_empty() {
         by_hand(&programs);
+        if toolchain.is_some() && linker {
+            bail!("{} programs of the lab are missing, see above", programs.len());
+        }
     }
     confirm(options.yes)?;
     install(&programs, toolchain, linker)
@@ -147,7 +150,6 @@ fn missing_of(programs: &[(&str, &[&str])]) -> usize {
 
 /// Runs something as root: directly, or through sudo.
 fn as_root(words: &[&str]) -> Result<()> {
-    println!("setup: $ {}", words.join(" "));
     let root = nix::unistd::Uid::effective().is_root();
     let (program, args) = match words.split_first() {
         Some((program, args)) if root => (*program, args),

@@ -286,3 +286,47 @@ fn resources(group: &str) -> Value {
         "resources": rows.collect::<Vec<_>>(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str) -> Object {
+        Object {
+            resource: "pods",
+            body: json!({
+                "metadata": { "name": name, "namespace": "shop", "labels": { "app.kubernetes.io/name": "web" } },
+                "spec": { "nodeName": "one" },
+            }),
+        }
+    }
+
+    fn selects(params: &[(&str, &str)]) -> bool {
+        let params =
+            params.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let kind = kind_of("pods").unwrap();
+        match Selection::new(kind, Some("shop"), None, &params) {
+            Ok(selection) => selection.wants(&pod("web-1")),
+            Err(fault) => panic!("{}", fault.body()),
+        }
+    }
+
+    #[test]
+    fn selectors_choose_as_the_api_server_does() {
+        assert!(selects(&[("fieldSelector", "spec.nodeName=one,metadata.name!=web-2")]));
+        assert!(!selects(&[("fieldSelector", "spec.nodeName=two")]));
+        assert!(selects(&[("labelSelector", "app.kubernetes.io/name==web")]));
+        assert!(selects(&[("labelSelector", "app.kubernetes.io/name,!tier")]));
+        assert!(!selects(&[("labelSelector", "tier")]));
+    }
+
+    #[test]
+    fn unknown_fields_and_kinds_are_refused() {
+        let params = [("fieldSelector".to_owned(), "metadata.uid=x".to_owned())].into();
+        let refused = Selection::new(kind_of("pods").unwrap(), None, None, &params);
+        assert_eq!(refused.err().unwrap().code(), StatusCode::BAD_REQUEST);
+        let secrets = resource(&["api", "v1", "namespaces", "shop", "secrets"]);
+        assert_eq!(secrets.err().unwrap().code(), StatusCode::FORBIDDEN);
+        assert_eq!(resource(&["apis", "nowhere"]).err().unwrap().code(), StatusCode::NOT_FOUND);
+    }
+}
