@@ -20,9 +20,9 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     cargo
 }
 
-/// Builds the program.
+/// Builds the default members: always the same set, so that dependencies are built once.
 pub(crate) fn run(options: Options) -> Result<()> {
-    let mut cargo = cargo(&["build", "-p", "tracer", "-p", "xtask"]);
+    let mut cargo = cargo(&["build"]);
     if options.release {
         cargo.arg("--release");
     }

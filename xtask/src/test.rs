@@ -36,10 +36,9 @@ pub(crate) fn run() -> Result<()> {
 
     let mut counts = Counts::default();
     head("unit tests");
-    let units = ["test", "-p", "tracer", "-p", "tracer-common", "-p", "xtask"];
-    tests("unit tests", &mut cargo(&units), &mut counts, &mut failures)?;
+    tests("unit tests", &mut cargo(&["test", "--lib", "--bins"]), &mut counts, &mut failures)?;
     head("end-to-end tests");
-    let mut end_to_end = cargo(&["test", "-p", "tests"]);
+    let mut end_to_end = cargo(&["test", "--test", "lab", "--test", "suite"]);
     end_to_end.env(skips::VARIABLE, &skip_file);
     tests("end-to-end tests", &mut end_to_end, &mut counts, &mut failures)?;
 

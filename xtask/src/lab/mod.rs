@@ -298,7 +298,8 @@ pub fn check_root() -> Result<()> {
     Ok(())
 }
 
-fn check_machine() -> Result<()> {
+/// An error that says why no lab can be made here, if so.
+pub fn check_machine() -> Result<()> {
     check_root()?;
     let missing: Vec<&str> =
         PROGRAMS.into_iter().filter(|program| cmd::find(program).is_none()).collect();
