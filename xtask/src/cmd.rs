@@ -13,7 +13,9 @@ const MORE_FOLDERS: [&str; 4] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/
 /// Where `program` is installed, if it is.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let cargo_bin = std::env::home_dir().map(|home| home.join(".cargo/bin"));
+    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
+    let cargo_bin = cargo_home.map(|home| home.join("bin"));
     std::env::split_paths(&path)
         .chain(MORE_FOLDERS.iter().map(PathBuf::from))
         .chain(cargo_bin)
