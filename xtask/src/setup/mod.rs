@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Result, bail};
-use xtask::{cmd, repo};
+use xtask::{cmd, lab, repo};
 
 use self::toolchain::Toolchain;
 
@@ -119,19 +119,16 @@ fn install(
     linker: bool,
 ) -> Result<()> {
     let probes_could_build = toolchain.is_some() && linker;
-    let mut packages = Vec::new();
     if apt::available() {
         apt::update()?;
-        for (program, choices) in programs {
-            match apt::first_offered(choices) {
-                Some(package) => packages.push(package.to_owned()),
-                None => println!("setup: apt offers no package for {program} ({choices:?})"),
-            }
-        }
+        let (needed, extra): (Vec<_>, Vec<_>) =
+            programs.iter().partition(|(program, _)| lab::PROGRAMS.contains(program));
+        let mut packages = offered(&needed);
         if toolchain.is_none() {
             packages.extend(toolchain::packages());
         }
         apt::install(&packages)?;
+        install_extra(&offered(&extra));
     }
     if toolchain.is_none() {
         toolchain = Some(toolchain::make()?);
@@ -142,22 +139,54 @@ fn install(
     if !probes_could_build {
         rebuild_probes()?;
     }
-    let left = if apt::available() { missing_of(programs) } else { programs.len() };
-    if left > 0 {
-        bail!("{left} programs of the lab are still missing, see above; the probes can be built");
+    finish(programs)
+}
+
+/// Says what is still missing; an error if the lab cannot do without it.
+fn finish(programs: &[(&str, &[&str])]) -> Result<()> {
+    let left: Vec<_> =
+        programs.iter().filter(|(program, _)| cmd::find(program).is_none()).collect();
+    for (program, _) in &left {
+        println!("setup: still missing: {program}");
+    }
+    if left.iter().any(|(program, _)| lab::PROGRAMS.contains(program)) {
+        bail!("the lab cannot run yet; the probes can be built");
     }
     println!("setup: done");
     Ok(())
+}
+
+/// The packages apt offers for these programs.
+fn offered(programs: &[&(&str, &[&str])]) -> Vec<String> {
+    let mut packages = Vec::new();
+    for (program, choices) in programs {
+        match apt::first_offered(choices) {
+            Some(package) => packages.push(package.to_owned()),
+            None => println!("setup: apt offers no package for {program} ({choices:?})"),
+        }
+    }
+    packages
+}
+
+/// Installs what only some tests use. One package that does not fit this system (apt would have to
+/// remove another for it) keeps none of the others away.
+fn install_extra(packages: &[String]) {
+    if apt::install(packages).is_ok() {
+        return;
+    }
+    for package in packages {
+        if apt::install(std::slice::from_ref(package)).is_err() {
+            println!(
+                "setup: {package} cannot be installed beside what is here; only some tests need it"
+            );
+        }
+    }
 }
 
 /// Makes cargo ask again whether the probes can be built: an earlier build left them out.
 fn rebuild_probes() -> Result<()> {
     let script = repo::root().join("tracer/build.rs");
     Ok(File::options().append(true).open(script)?.set_modified(SystemTime::now())?)
-}
-
-fn missing_of(programs: &[(&str, &[&str])]) -> usize {
-    programs.iter().filter(|(program, _)| cmd::find(program).is_none()).count()
 }
 
 /// Runs something as root: directly, or through sudo.
