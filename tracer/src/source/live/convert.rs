@@ -75,7 +75,7 @@ pub(super) fn to_unix(record: &mut Record, offset_ns: i64) {
 /// UTF-8 become `\xNN`.
 pub(super) fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
-    let mut hex = |text: &mut String, bytes: &[u8]| {
+    let hex = |text: &mut String, bytes: &[u8]| {
         for byte in bytes {
             let _ = write!(text, "\\x{byte:02x}");
         }

@@ -57,3 +57,17 @@ pub struct Options {
     /// Print the probes' own log.
     pub probe_log: bool,
 }
+
+mod cgroups;
+mod clock;
+mod convert;
+mod link;
+mod merge;
+mod node_files;
+mod preconditions;
+mod processes;
+mod resolv_conf;
+mod ring;
+mod sockets;
+
+pub use ring::{Ending, receive};
