@@ -1,1 +1,2 @@
-//! placeholder
+//! svctrace: says why the service is slow.
+pub mod source;

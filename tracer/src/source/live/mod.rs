@@ -1,0 +1,3 @@
+//! Records from the running kernel.
+pub mod probes;
+pub mod selftest;
