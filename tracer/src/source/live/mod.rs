@@ -60,14 +60,19 @@ pub struct Options {
 
 mod cgroups;
 mod clock;
+mod command;
 mod convert;
+mod kubernetes;
 mod link;
 mod merge;
 mod node_files;
 mod preconditions;
+pub mod probes;
 mod processes;
+mod objects;
 mod resolv_conf;
 mod ring;
+pub mod selftest;
 mod sockets;
 
 pub use ring::{Ending, receive};
