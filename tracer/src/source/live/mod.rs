@@ -57,3 +57,22 @@ pub struct Options {
     /// Print the probes' own log.
     pub probe_log: bool,
 }
+
+mod cgroups;
+mod clock;
+mod command;
+mod convert;
+mod kubernetes;
+mod link;
+mod merge;
+mod node_files;
+mod preconditions;
+pub mod probes;
+mod processes;
+mod objects;
+mod resolv_conf;
+mod ring;
+pub mod selftest;
+mod sockets;
+
+pub use ring::{Ending, receive};
