@@ -22,7 +22,7 @@ const LEVELS: [&[&str]; 12] = [
 ];
 
 /// The program around the library.
-const PROGRAM: [&str; 4] = ["main", "cli", "settings", "log"];
+const PROGRAM: [&str; 5] = ["main", "cli", "handover", "log", "settings"];
 
 /// Outside crates that only these places may name.
 const RESERVED: [(&str, &[&str]); 8] = [

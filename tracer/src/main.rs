@@ -1,6 +1,7 @@
 //! svctrace, the program: reads the command line and hands over to the parts. Decides nothing.
 
 mod cli;
+mod handover;
 mod log;
 mod settings;
 
@@ -11,7 +12,7 @@ use anyhow::Result;
 use clap::Parser;
 use tracer::source::live;
 
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, Trace, Verb};
 use crate::settings::Print;
 
 fn main() -> ExitCode {
@@ -32,20 +33,23 @@ fn run(cli: Cli) -> Result<u8> {
             writeln!(io::stdout(), "{:#}", tracer::sink::schema::schema().to_value())?;
             Ok(0)
         }
-        Some(Verb::Probes) => live::selftest(),
+        Some(Verb::Probes) => {
+            let report = live::selftest::run(&live::probes::Options::default())?;
+            write!(io::stdout(), "{report}")?;
+            Ok(if report.ok() { 0 } else { 2 })
+        }
         Some(Verb::Pipeline { fd, output }) => {
             log::start(output.verbose, output.quiet)?;
             let print = Print::new(&output);
             let mut pipeline = print.pipeline();
-            let ending = live::receive(fd, |record| pipeline.push(record))?;
-            Ok(print.exit_code(&pipeline.finish()?, ending == live::Ending::Whole))
+            let ending = live::receive(handover::socket(fd)?, &mut |record| pipeline.push(record))?;
+            Ok(print.exit_code(&pipeline.finish()?, ending == live::Ending::Clean))
         }
         None => {
-            log::start(cli.trace.output.verbose, cli.trace.output.quiet)?;
-            let print = Print::new(&cli.trace.output);
-            let options =
-                settings::trace(cli.trace.target, cli.trace.how, cli.trace.output.verbose)?;
-            live::agent(options, print.arguments())
+            let Trace { target, how, output } = cli.trace;
+            log::start(output.verbose, output.quiet)?;
+            let options = settings::trace(target, how, output.verbose)?;
+            live::agent(options, Print::new(&output).arguments())
         }
     }
 }

@@ -58,32 +58,28 @@ pub struct Options {
     pub probe_log: bool,
 }
 
-/// How a stream of records ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// As it should.
-    Whole,
-    /// The agent died.
-    Cut,
-}
+mod cgroups;
+mod clock;
+mod command;
+mod convert;
+mod kubernetes;
+mod link;
+mod merge;
+mod node_files;
+mod preconditions;
+pub mod probes;
+mod processes;
+mod objects;
+mod resolv_conf;
+mod ring;
+pub mod selftest;
+mod sockets;
+
+pub use ring::{Ending, receive};
 
 /// Attaches and traces; prints through a second process that runs `svctrace pipeline` with these
 /// arguments. Its exit code.
 pub fn agent(options: Options, pipeline_args: Vec<OsString>) -> anyhow::Result<u8> {
     let _ = (options, pipeline_args);
-    anyhow::bail!("this build has no live source")
-}
-
-/// The pipeline process's side: hands every record to `on_record`.
-pub fn receive(
-    fd: i32,
-    on_record: impl FnMut(&crate::record::Record) -> std::io::Result<()>,
-) -> anyhow::Result<Ending> {
-    let _ = (fd, on_record);
-    anyhow::bail!("this build has no live source")
-}
-
-/// Loads and attaches every probe once and prints what the kernel says. The exit code.
-pub fn selftest() -> anyhow::Result<u8> {
     anyhow::bail!("this build has no live source")
 }
