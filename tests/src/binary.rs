@@ -8,11 +8,11 @@ static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
     if let Some(path) = std::env::var_os("SVCTRACE_BIN") {
         return path.into();
     }
-    // Beside this test binary's directory; cargo brings it up to date.
+    // Beside this test binary's directory; cargo brings it (and the lab's own program) up to date.
     let own = std::env::current_exe().unwrap();
     let profile = own.parent().and_then(|deps| deps.parent()).unwrap().to_owned();
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "tracer", "--bin", "svctrace"]);
+    build.args(["build", "--quiet", "--package", "tracer", "--package", "xtask", "--bins"]);
     if profile.ends_with("release") {
         build.arg("--release");
     }

@@ -9,6 +9,7 @@
 
 pub mod binary;
 pub mod golden;
+pub mod pcap;
 pub mod records;
 pub mod wire;
 
