@@ -4,6 +4,7 @@
 pub mod context;
 pub mod correlate;
 pub mod decode;
+pub mod describe;
 pub mod diagnose;
 pub mod event;
 pub mod identify;
@@ -12,3 +13,4 @@ pub mod record;
 pub mod report;
 pub mod sink;
 pub mod source;
+pub mod text;

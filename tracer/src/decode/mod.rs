@@ -1,8 +1,21 @@
 //! Records to events. Keeps no state but half-received TCP messages; a record that cannot be
 //! understood is counted by the pipeline, never fatal.
 
-use crate::event::Event;
+mod body;
+mod cursor;
+pub mod dns;
+mod packet;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+
+use serde::de::DeserializeOwned;
+
+use crate::context;
+use crate::event::{Actor, Body, Event};
 use crate::record::{Record, RecordKind};
+use cursor::Cursor;
 
 /// Why a record could not be understood.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -36,7 +49,72 @@ pub struct Decoder {}
 impl Decoder {
     /// Appends what `record` says to `events` (none, one, or several).
     pub fn decode(&mut self, record: &Record, events: &mut Vec<Event>) -> Result<(), DecodeError> {
-        let _ = (record, events);
+        let mut actor = Actor {
+            task: record.task.clone(),
+            cgroup: record.cgroup,
+            cookie: record.cookie,
+            local: None,
+        };
+        let cursor = &mut Cursor::new(record.kind, &record.body);
+        let body = match record.kind {
+            RecordKind::Syscall => body::syscall(cursor)?,
+            RecordKind::SocketAddress => body::socket_address(cursor, record.probe)?,
+            RecordKind::SocketClosed => body::socket_closed(cursor)?,
+            RecordKind::TcpState => body::tcp_state(cursor)?,
+            RecordKind::Exec => body::exec(cursor)?,
+            RecordKind::Exit => Body::Exit,
+            RecordKind::CgroupMade => Body::CgroupMade(body::cgroup(cursor)?),
+            RecordKind::CgroupRemoved => Body::CgroupRemoved(body::cgroup(cursor)?),
+            RecordKind::Packet => match packet::decode(record)? {
+                Some(body) => body,
+                None => return Ok(()),
+            },
+            RecordKind::Host => Body::Host(json(record)?),
+            RecordKind::Heartbeat => Body::Heartbeat,
+            RecordKind::Loss => Body::Loss(json(record)?),
+            RecordKind::Scope => Body::Scope(json(record)?),
+            RecordKind::Cgroup => Body::Cgroup(json(record)?),
+            RecordKind::Process => Body::Process(json(record)?),
+            RecordKind::Socket => Body::Socket(canonical(json(record)?)),
+            RecordKind::ResolvConf => Body::ResolvConf(json(record)?),
+            RecordKind::NodeFile => Body::NodeFile(json(record)?),
+            RecordKind::Pod => Body::Pod(json(record)?),
+            RecordKind::Service => Body::Service(json(record)?),
+            RecordKind::EndpointSlice => Body::EndpointSlice(json(record)?),
+        };
+        actor.local = match &body {
+            Body::Dns(dns) => Some(dns.local),
+            Body::Tcp(tcp) => Some(tcp.local),
+            Body::TcpState(state) => Some(state.local),
+            Body::SocketClosed(closed) => closed.local,
+            _ => None,
+        };
+        events.push(Event {
+            number: record.number,
+            at: record.at,
+            cpu: record.cpu,
+            probe: record.probe,
+            actor,
+            body,
+        });
         Ok(())
     }
+}
+
+/// IPv4 addresses of dual-stack sockets come out as IPv4, as everywhere else.
+fn canonical(mut socket: context::Socket) -> context::Socket {
+    let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    socket.local = plain(socket.local);
+    socket.remote = socket.remote.map(plain);
+    socket
+}
+
+fn json<T: DeserializeOwned>(record: &Record) -> Result<T, DecodeError> {
+    serde_json::from_slice(&record.body).map_err(|error| {
+        if error.is_eof() {
+            DecodeError::Short { kind: record.kind, field: "end of JSON", len: record.body.len() }
+        } else {
+            DecodeError::Field { kind: record.kind, field: "JSON", why: error.to_string() }
+        }
+    })
 }

@@ -1,0 +1,141 @@
+//! Bodies of kernel records, `tracer_common::bodies` field by field. Packets are in `packet`,
+//! context records are plain JSON and need no code of their own.
+
+use tracer_common::bodies::{SYSCALL_OPEN, call, role, tcp_event};
+use tracer_common::record::probe;
+
+use super::DecodeError;
+use super::cursor::Cursor;
+use crate::context;
+use crate::event::{
+    AddressCall, Body, Call, Protocol, SocketAddress, SocketClosed, Syscall, TcpChange, TcpState,
+};
+use crate::record::Timestamp;
+use crate::text;
+
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
+
+pub(super) fn protocol(number: u8) -> Protocol {
+    match number {
+        IPPROTO_TCP => Protocol::Tcp,
+        IPPROTO_UDP => Protocol::Udp,
+        other => Protocol::Other(other),
+    }
+}
+
+pub(super) fn syscall(cursor: &mut Cursor<'_>) -> Result<Body, DecodeError> {
+    let number = cursor.u16("call")?;
+    let flags = cursor.u16("flags")?;
+    let fd = cursor.i32("fd")?;
+    let result = cursor.i64("result")?;
+    let entered = Timestamp(cursor.u64("enter_boot_ns")?);
+    let size = cursor.u64("size")?;
+    let peer = cursor.address("peer")?;
+    cursor.u32("pad")?;
+    let call = match number {
+        call::CONNECT => Call::Connect,
+        call::SENDTO => Call::Sendto,
+        call::SENDMSG => Call::Sendmsg,
+        call::SENDMMSG => Call::Sendmmsg,
+        call::RECVFROM => Call::Recvfrom,
+        call::RECVMSG => Call::Recvmsg,
+        call::RECVMMSG => Call::Recvmmsg,
+        other => return Err(cursor.field_error("call", other.to_string())),
+    };
+    // sendmsg and recvmsg carry no length argument, connect's is that of the address.
+    let sized = !matches!(call, Call::Connect | Call::Sendmsg | Call::Recvmsg);
+    Ok(Body::Syscall(Syscall {
+        call,
+        entered,
+        result: (flags & SYSCALL_OPEN == 0).then_some(result),
+        fd,
+        size: (sized || size != 0).then_some(size),
+        peer,
+    }))
+}
+
+pub(super) fn socket_address(
+    cursor: &mut Cursor<'_>,
+    hook: Option<u16>,
+) -> Result<Body, DecodeError> {
+    let remote = cursor.some_address("remote")?;
+    let fd = cursor.i32("fd")?;
+    let protocol = protocol(cursor.u8("protocol")?);
+    cursor.u8("socket_type")?;
+    cursor.bytes(6, "pad")?;
+    let call = match hook {
+        Some(probe::CONNECT4 | probe::CONNECT6) => AddressCall::Connect,
+        Some(probe::SENDMSG4 | probe::SENDMSG6) => AddressCall::Sendmsg,
+        Some(probe::RECVMSG4 | probe::RECVMSG6) => AddressCall::Recvmsg,
+        Some(other) => return Err(cursor.field_error("probe", other.to_string())),
+        None => return Err(cursor.field_error("probe", "missing".to_owned())),
+    };
+    Ok(Body::SocketAddress(SocketAddress { call, protocol, remote, fd: (fd >= 0).then_some(fd) }))
+}
+
+pub(super) fn socket_closed(cursor: &mut Cursor<'_>) -> Result<Body, DecodeError> {
+    let local = cursor.address("local")?;
+    let remote = cursor.address("remote")?;
+    let protocol = protocol(cursor.u8("protocol")?);
+    cursor.u8("role")?;
+    cursor.bytes(6, "pad")?;
+    // The kernel tells 0.0.0.0:0 for an end that was never bound or connected.
+    let set = |end: &std::net::SocketAddr| end.port() != 0 || !end.ip().is_unspecified();
+    Ok(Body::SocketClosed(SocketClosed {
+        protocol,
+        local: local.filter(set),
+        remote: remote.filter(set),
+    }))
+}
+
+pub(super) fn tcp_state(cursor: &mut Cursor<'_>) -> Result<Body, DecodeError> {
+    let local = cursor.some_address("local")?;
+    let remote = cursor.some_address("remote")?;
+    let event = cursor.u8("event")?;
+    let hook_role = cursor.u8("role")?;
+    let old = cursor.u8("old")?;
+    let new = cursor.u8("new")?;
+    let srtt_us = cursor.u32("srtt_us")?;
+    let retransmits = cursor.u32("retransmits")?;
+    cursor.u32("pad")?;
+    let change = match event {
+        tcp_event::CONNECT => TcpChange::Connect,
+        tcp_event::ACTIVE_ESTABLISHED => TcpChange::ActiveEstablished,
+        tcp_event::PASSIVE_ESTABLISHED => TcpChange::PassiveEstablished,
+        tcp_event::STATE => TcpChange::State { old, new },
+        tcp_event::RETRANSMIT => TcpChange::Retransmit,
+        other => return Err(cursor.field_error("event", other.to_string())),
+    };
+    Ok(Body::TcpState(TcpState {
+        change,
+        peer_side: hook_role & role::PEER != 0,
+        local,
+        remote,
+        srtt_us: (srtt_us != 0).then_some(srtt_us),
+        retransmits,
+    }))
+}
+
+pub(super) fn exec(cursor: &mut Cursor<'_>) -> Result<Body, DecodeError> {
+    let len = cursor.length("name_len")?;
+    cursor.u32("pad")?;
+    let name = cursor.bytes(len, "file name")?;
+    Ok(Body::Exec { filename: text::escape(until_nul(name)) })
+}
+
+/// The path stays as the kernel has it (systemd puts backslashes into unit names): it is compared
+/// with other paths, and escaped where it is shown.
+pub(super) fn cgroup(cursor: &mut Cursor<'_>) -> Result<context::Cgroup, DecodeError> {
+    let id = cursor.u64("id")?;
+    cursor.u32("level")?;
+    cursor.u32("hierarchy")?;
+    let len = cursor.length("path_len")?;
+    cursor.u32("pad")?;
+    let path = cursor.bytes(len, "path")?;
+    Ok(context::Cgroup { id, path: String::from_utf8_lossy(until_nul(path)).into_owned() })
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}

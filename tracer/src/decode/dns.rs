@@ -1,0 +1,413 @@
+//! DNS messages through hickory-proto, kept as far as they can be read. The only file that names
+//! hickory; TCP framing is not its concern.
+
+use std::fmt::Write;
+
+use hickory_proto::rr::rdata::{MX, SOA, SRV, TXT};
+use hickory_proto::rr::{Name, RData, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError, Restrict};
+
+use crate::event::{Answer, Message, Question};
+use crate::text;
+
+/// Why in [`Message::undecoded`] when the snap length, not the sender, cut the message.
+pub const SNAPPED: &str = "truncated by snap length";
+
+/// More than any real message holds, and few enough for a message made of compression pointers.
+const RECORDS_MAX: usize = 1024;
+/// Longest text of one answer's data.
+const DATA_MAX: usize = 4096;
+const HEADER: usize = 12;
+/// Largest message the two length bytes of DNS over TCP can announce.
+const MESSAGE_MAX: usize = 65_535;
+
+/// Why decoding stopped.
+enum Stop {
+    /// The bytes ended too early.
+    End,
+    /// The bytes are wrong.
+    Bad(String),
+}
+
+impl From<DecodeError> for Stop {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::InsufficientBytes => Self::End,
+            other => Self::Bad(text::visible(&other.to_string())),
+        }
+    }
+}
+
+/// The message in `payload`. `cut`: its end is missing because the capture cut it.
+pub fn message(payload: &[u8], cut: bool) -> Message {
+    let mut message = Message::default();
+    let whole = payload.get(..MESSAGE_MAX).unwrap_or(payload);
+    let mut decoder = BinDecoder::new(whole);
+    if let Err(stop) = fill(&mut message, &mut decoder, whole) {
+        let reason = match stop {
+            Stop::End if cut => SNAPPED.to_owned(),
+            Stop::End => "the message ends too early".to_owned(),
+            Stop::Bad(why) => why,
+        };
+        note(&mut message, decoder.index(), reason);
+    }
+    message
+}
+
+/// Keeps the first trouble: later ones usually follow from it.
+fn note(message: &mut Message, offset: usize, reason: String) {
+    message.undecoded.get_or_insert((offset, reason));
+}
+
+fn fill(message: &mut Message, decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Result<(), Stop> {
+    if whole.len() < HEADER {
+        return Err(Stop::End);
+    }
+    let id = u16(decoder)?;
+    let flags = u16(decoder)?;
+    let counts = [u16(decoder)?, u16(decoder)?, u16(decoder)?, u16(decoder)?].map(usize::from);
+    message.id = id;
+    message.response = flags & 0x8000 != 0;
+    message.opcode = flags.to_be_bytes()[0] >> 3 & 0x0f;
+    message.truncated = flags & 0x0200 != 0;
+    message.rcode = flags & 0x000f;
+
+    let [questions, answers, authorities, additionals] = counts;
+    for number in 0..questions.min(RECORDS_MAX) {
+        let name = Name::read(decoder)?;
+        let qtype = u16(decoder)?;
+        u16(decoder)?; // class
+        if number == 0 {
+            message.question =
+                Some(Question { name: name_text(&name), qtype: type_text(qtype.into()) });
+        }
+    }
+    let total = answers + authorities + additionals;
+    for number in 0..total.min(RECORDS_MAX) {
+        resource(message, decoder, whole, number < answers)?;
+    }
+    if questions.max(total) > RECORDS_MAX {
+        return Err(Stop::Bad(format!("more than {RECORDS_MAX} records")));
+    }
+    Ok(())
+}
+
+/// One resource record; of those that are no answers only OPT matters. Data that cannot be read
+/// costs this record only.
+fn resource(
+    message: &mut Message,
+    decoder: &mut BinDecoder<'_>,
+    whole: &[u8],
+    answer: bool,
+) -> Result<(), Stop> {
+    let name = Name::read(decoder)?;
+    let rtype = RecordType::from(u16(decoder)?);
+    u16(decoder)?; // class
+    let ttl = decoder.read_u32()?.unverified();
+    let len = u16(decoder)?;
+    let start = decoder.index();
+    let data = decoder.read_slice(len.into())?.unverified();
+    if rtype == RecordType::OPT {
+        message.edns = true;
+        // RFC 6891 section 6.1.3: the upper eight bits of the RCODE stand in the TTL.
+        message.rcode = message.rcode & 0x000f | u16::from(ttl.to_be_bytes()[0]) << 4;
+    } else if answer {
+        match rdata(whole, start, rtype, len) {
+            Ok(rdata) => message.answers.push(Answer {
+                name: name_text(&name),
+                rtype: type_text(rtype),
+                ttl,
+                data: data_text(&rdata, data),
+            }),
+            Err(Stop::Bad(why)) => note(message, start, why),
+            Err(Stop::End) => note(message, start, format!("{rtype} data ends too early")),
+        }
+    }
+    Ok(())
+}
+
+/// Reads the data of a record inside its own bounds; compression pointers still reach back.
+fn rdata(whole: &[u8], start: usize, rtype: RecordType, len: u16) -> Result<RData, Stop> {
+    let bounded = whole.get(..start + usize::from(len)).ok_or(Stop::End)?;
+    let at = u16::try_from(start).map_err(|_| Stop::End)?;
+    let mut decoder = BinDecoder::new(bounded).clone(at);
+    Ok(RData::read(&mut decoder, rtype, Restrict::new(len))?)
+}
+
+fn u16(decoder: &mut BinDecoder<'_>) -> Result<u16, DecodeError> {
+    Ok(decoder.read_u16()?.unverified())
+}
+
+fn type_text(rtype: RecordType) -> String {
+    match rtype {
+        RecordType::Unknown(number) => format!("TYPE{number}"),
+        RecordType::ZERO => "TYPE0".to_owned(),
+        known => known.to_string(),
+    }
+}
+
+/// Presentation format (RFC 1035 section 5.1) without the final dot; the root is ".".
+fn name_text(name: &Name) -> String {
+    let mut out = String::new();
+    for (number, label) in name.iter().enumerate() {
+        if number > 0 {
+            out.push('.');
+        }
+        for byte in label {
+            push_presented(&mut out, *byte, b'.');
+        }
+    }
+    if out.is_empty() {
+        out.push('.');
+    }
+    out
+}
+
+/// A printable byte as itself, `special` and the backslash with a backslash, others as `\DDD`.
+fn push_presented(out: &mut String, byte: u8, special: u8) {
+    if byte == special || byte == b'\\' {
+        out.push('\\');
+        out.push(char::from(byte));
+    } else if byte.is_ascii_graphic() || byte == b' ' && special != b'.' {
+        out.push(char::from(byte));
+    } else {
+        let _ = write!(out, "\\{byte:03}"); // writing to a String cannot fail
+    }
+}
+
+fn data_text(rdata: &RData, raw: &[u8]) -> String {
+    let text = match rdata {
+        RData::A(address) => address.0.to_string(),
+        RData::AAAA(address) => address.0.to_string(),
+        RData::CNAME(name) => name_text(&name.0),
+        RData::NS(name) => name_text(&name.0),
+        RData::PTR(name) => name_text(&name.0),
+        RData::MX(MX { preference, exchange, .. }) => {
+            format!("{preference} {}", name_text(exchange))
+        }
+        RData::SRV(SRV { priority, weight, port, target, .. }) => {
+            format!("{priority} {weight} {port} {}", name_text(target))
+        }
+        RData::SOA(soa) => soa_text(soa),
+        RData::TXT(txt) => txt_text(txt),
+        RData::HTTPS(_) | RData::SVCB(_) | RData::CAA(_) | RData::NAPTR(_) => {
+            let mut out = String::new();
+            match write!(out, "{rdata}") {
+                Ok(()) => text::visible(&out),
+                Err(_) => generic(raw),
+            }
+        }
+        _ => generic(raw),
+    };
+    cap(text)
+}
+
+fn soa_text(soa: &SOA) -> String {
+    format!(
+        "{} {} {} {} {} {} {}",
+        name_text(&soa.mname),
+        name_text(&soa.rname),
+        soa.serial,
+        soa.refresh,
+        soa.retry,
+        soa.expire,
+        soa.minimum
+    )
+}
+
+fn txt_text(txt: &TXT) -> String {
+    let mut out = String::new();
+    for part in &txt.txt_data {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push('"');
+        for byte in part.iter().take(DATA_MAX) {
+            push_presented(&mut out, *byte, b'"');
+        }
+        out.push('"');
+    }
+    out
+}
+
+/// Data of a type without a presentation format (RFC 3597).
+fn generic(raw: &[u8]) -> String {
+    let mut out = format!("\\# {}", raw.len());
+    for (number, byte) in raw.iter().take(DATA_MAX).enumerate() {
+        let _ = write!(out, "{}{byte:02x}", if number == 0 { " " } else { "" });
+    }
+    out
+}
+
+fn cap(mut text: String) -> String {
+    if text.len() > DATA_MAX {
+        let end = (0..=DATA_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::{Edns, Message as Hickory, OpCode, Query, ResponseCode};
+    use hickory_proto::rr::Record;
+    use hickory_proto::rr::rdata::{A, CNAME, SVCB, TXT};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).unwrap()
+    }
+
+    /// A response with several kinds of data, EDNS and an extended RCODE.
+    fn response() -> Vec<u8> {
+        let mut message = Hickory::response(4711, OpCode::Query);
+        let www = name("wWw.Example.Org.");
+        message.add_query(Query::query(www.clone(), RecordType::A));
+        let target = name("target.example.org.");
+        let svcb = SVCB::new(1, target.clone(), vec![]);
+        for data in [
+            RData::CNAME(CNAME(target.clone())),
+            RData::A(A::new(192, 0, 2, 7)),
+            RData::MX(MX::new(10, target.clone())),
+            RData::TXT(TXT::from_bytes(vec![b"say \"hi\"\x1b", b"b"])),
+            RData::SRV(SRV::new(1, 2, 80, target)),
+            RData::SVCB(svcb),
+        ] {
+            message.add_answer(Record::from_rdata(www.clone(), 30, data));
+        }
+        message.set_edns(Edns::new());
+        message.metadata.response_code = ResponseCode::BADVERS;
+        message.to_vec().unwrap()
+    }
+
+    #[test]
+    fn reads_a_response() {
+        let message = message(&response(), false);
+        assert_eq!(message.undecoded, None);
+        assert_eq!((message.id, message.response, message.opcode), (4711, true, 0));
+        assert_eq!((message.edns, message.rcode), (true, 16));
+        let question = message.question.unwrap();
+        assert_eq!((question.name.as_str(), question.qtype.as_str()), ("wWw.Example.Org", "A"));
+        let data: Vec<_> =
+            message.answers.iter().map(|a| (a.rtype.as_str(), a.data.as_str())).collect();
+        assert_eq!(
+            data,
+            [
+                ("CNAME", "target.example.org"),
+                ("A", "192.0.2.7"),
+                ("MX", "10 target.example.org"),
+                ("TXT", "\"say \\\"hi\\\"\\027\" \"b\""),
+                ("SRV", "1 2 80 target.example.org"),
+                ("SVCB", "1 target.example.org. "),
+            ]
+        );
+    }
+
+    #[test]
+    fn cut_is_not_malformed() {
+        let whole = response();
+        for len in 0..whole.len() {
+            let cut = message(&whole[..len], true);
+            assert_eq!(cut.undecoded.map(|(_, why)| why).as_deref(), Some(SNAPPED), "{len}");
+            let torn = message(&whole[..len], false);
+            assert!(torn.undecoded.is_some_and(|(at, why)| at <= len && why != SNAPPED), "{len}");
+        }
+        let question = message(&whole[..60], true).question;
+        assert_eq!(question.unwrap().name, "wWw.Example.Org");
+    }
+
+    #[test]
+    fn names_never_carry_raw_bytes() {
+        let mut query = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        query.extend(b"\x05a.b\\\x1b\x03c \xff\0\xff\x00\0\x01");
+        let question = message(&query, false).question.unwrap();
+        assert_eq!(question.name, "a\\.b\\\\\\027.c\\032\\255");
+        assert_eq!(question.qtype, "TYPE65280");
+        let root = message(&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1], false);
+        assert_eq!(root.question.unwrap(), Question { name: ".".into(), qtype: "NS".into() });
+    }
+
+    #[test]
+    fn one_bad_answer_costs_itself_only() {
+        let mut message = Hickory::response(1, OpCode::Query);
+        let owner = name("a.");
+        let good = RData::A(A::new(10, 0, 0, 1));
+        message.add_query(Query::query(owner.clone(), RecordType::A));
+        message.add_answer(Record::from_rdata(owner.clone(), 1, good.clone()));
+        message.add_answer(Record::from_rdata(owner, 1, good));
+        let mut bytes = message.to_vec().unwrap();
+        // Turn the first answer's type into AAAA, for which four bytes are too few.
+        let first = 12 + 3 + 4 + 2;
+        bytes[first..first + 2].copy_from_slice(&28u16.to_be_bytes());
+        let message = super::message(&bytes, false);
+        assert_eq!(message.answers.len(), 1);
+        assert!(message.undecoded.is_some());
+    }
+
+    #[test]
+    fn bounded_on_pointer_chains() {
+        // Names whose pointers all lead through one long chain of pointers.
+        let mut bytes = vec![0, 0, 0x80, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0];
+        bytes.extend([0, 0, 1, 0, 1, 0, 0, 0, 0, 0x3f, 0x00]);
+        bytes.push(0);
+        let mut at = u16::try_from(bytes.len() - 1).unwrap();
+        while at < 0x3ff0 {
+            bytes.extend((0xc000 | at).to_be_bytes());
+            at = u16::try_from(bytes.len() - 2).unwrap();
+        }
+        while bytes.len() < 65_500 {
+            bytes.extend((0xc000 | at).to_be_bytes());
+            bytes.extend([0, 1, 0, 1, 0, 0, 0, 0, 0, 0]);
+        }
+        assert!(message(&bytes, false).undecoded.is_some());
+    }
+
+    fn sane(message: &Message) {
+        let texts = message
+            .question
+            .iter()
+            .flat_map(|q| [&q.name, &q.qtype])
+            .chain(message.answers.iter().flat_map(|a| [&a.name, &a.rtype, &a.data]))
+            .chain(message.undecoded.iter().map(|(_, why)| why));
+        for text in texts {
+            assert!(!text.chars().any(char::is_control), "{text:?}");
+            assert!(text.len() <= DATA_MAX + 3);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..1500), cut: bool) {
+            sane(&message(&bytes, cut));
+        }
+
+        #[test]
+        fn mutated(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            len in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = response();
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            sane(&message(&bytes, false));
+            bytes.truncate(len.index(bytes.len() + 1));
+            sane(&message(&bytes, true));
+        }
+
+        /// Random data under every record type, inside a well-formed frame.
+        #[test]
+        fn any_data(rtype in 0u16..260, data in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut bytes = vec![0, 1, 0x80, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, b'a', 0];
+            bytes.extend(rtype.to_be_bytes());
+            bytes.extend([0, 1, 0, 0, 0, 9]);
+            bytes.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+            bytes.extend(data);
+            sane(&message(&bytes, false));
+        }
+    }
+}
