@@ -252,7 +252,7 @@ fn cap(mut text: String) -> String {
 mod tests {
     use hickory_proto::op::{Edns, Message as Hickory, OpCode, Query, ResponseCode};
     use hickory_proto::rr::Record;
-    use hickory_proto::rr::rdata::{A, CNAME, SVCB, TXT};
+    use hickory_proto::rr::rdata::{A, CNAME, SVCB};
     use proptest::prelude::*;
 
     use super::*;
@@ -301,7 +301,7 @@ mod tests {
                 ("MX", "10 target.example.org"),
                 ("TXT", "\"say \\\"hi\\\"\\027\" \"b\""),
                 ("SRV", "1 2 80 target.example.org"),
-                ("SVCB", "1 target.example.org. "),
+                ("SVCB", "1 target.example.org."),
             ]
         );
     }

@@ -8,8 +8,6 @@ mod packet;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
-
 use serde::de::DeserializeOwned;
 
 use crate::context;
@@ -103,9 +101,9 @@ impl Decoder {
 
 /// IPv4 addresses of dual-stack sockets come out as IPv4, as everywhere else.
 fn canonical(mut socket: context::Socket) -> context::Socket {
-    let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
-    socket.local = plain(socket.local);
-    socket.remote = socket.remote.map(plain);
+    for end in [Some(&mut socket.local), socket.remote.as_mut()].into_iter().flatten() {
+        end.set_ip(end.ip().to_canonical());
+    }
     socket
 }
 

@@ -122,7 +122,7 @@ fn socket_closed_body() -> Vec<u8> {
 
 /// One good body of each kind that has one.
 fn good() -> Vec<(RecordKind, Vec<u8>)> {
-    let socket = crate::context::Socket {
+    let socket = context::Socket {
         cookie: 1,
         protocol: 17,
         local: SocketAddr::from(([127, 0, 0, 1], 1)),

@@ -1,11 +1,34 @@
 //! Who: turns cgroups, sockets, pids and addresses into identities, from events and context alone.
 //! Asks nobody; knows no DNS.
 
-use std::net::{IpAddr, SocketAddr};
+mod cgroup_path;
+mod cluster;
+mod node;
+mod resolv_conf;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::context;
-use crate::event::{Actor, Event, Protocol};
+use crate::event::{Actor, Body, Event, Protocol};
+use crate::record::Timestamp;
 use crate::report::{Backend, Identity};
+use crate::text;
+use cluster::Cluster;
+use node::{Node, Place};
+use table::Table;
+
+const CONFIG_CAP: usize = 8192;
+const NODE_FILES_MAX: usize = 16;
+/// How often old entries are looked for, in nanoseconds of record time.
+const SWEEP_NS: u64 = 10_000_000_000;
+/// Address of systemd-resolved's stub: a resolv.conf with it is not the one kubelet uses.
+const STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
+const STUB_FILE: &str = "/etc/resolv.conf";
+const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
 
 /// The unit that a resolver or client is: a pod, else a cgroup, else an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,78 +71,238 @@ pub struct SuffixOrigin {
     pub line: Option<u32>,
 }
 
+/// What a resolver configuration belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum ConfigKey {
+    MountNamespace(u64),
+    Cgroup(u64),
+}
+
+#[derive(Debug)]
+struct ConfigFacts {
+    config: ResolverConfig,
+    /// Who it was read through.
+    reader: Actor,
+}
+
 /// Knows who is who.
-#[derive(Debug, Default)]
-pub struct Identifier {}
+#[derive(Debug)]
+pub struct Identifier {
+    host: Option<context::Host>,
+    node: Node,
+    cluster: Cluster,
+    configs: Table<ConfigKey, ConfigFacts>,
+    config_of_cgroup: Table<u64, ConfigKey>,
+    /// Text by path.
+    node_files: BTreeMap<String, String>,
+    swept: Timestamp,
+}
+
+impl Default for Identifier {
+    fn default() -> Self {
+        Self {
+            host: None,
+            node: Node::default(),
+            cluster: Cluster::default(),
+            configs: Table::new(CONFIG_CAP),
+            config_of_cgroup: Table::new(CONFIG_CAP),
+            node_files: BTreeMap::new(),
+            swept: Timestamp::default(),
+        }
+    }
+}
 
 impl Identifier {
     /// Takes in what an event says about identities.
     pub fn learn(&mut self, event: &Event) {
-        let _ = event;
+        self.node.learn(event);
+        match &event.body {
+            Body::Host(host) => {
+                let mut host = host.clone();
+                host.node = host.node.map(|name| text::escape(name.as_bytes()));
+                self.host = Some(host);
+            }
+            Body::Pod(pod) => self.cluster.learn_pod(pod, event.at),
+            Body::Service(service) => self.cluster.learn_service(service, event.at),
+            Body::EndpointSlice(slice) => self.cluster.learn_slice(slice, event.at),
+            Body::ResolvConf(conf) => self.learn_config(conf),
+            Body::NodeFile(file) => {
+                let known = self.node_files.contains_key(&file.path);
+                if known || self.node_files.len() < NODE_FILES_MAX {
+                    self.node_files.insert(file.path.clone(), file.text.clone());
+                }
+            }
+            _ => {}
+        }
+        if event.at.since(self.swept) >= SWEEP_NS {
+            self.swept = event.at;
+            self.node.sweep(event.at);
+            self.cluster.sweep(event.at);
+        }
+    }
+
+    fn learn_config(&mut self, conf: &context::ResolvConf) {
+        let key = match (conf.mnt_ns, conf.cgroup) {
+            (Some(id), _) => ConfigKey::MountNamespace(id),
+            (None, Some(id)) => ConfigKey::Cgroup(id),
+            (None, None) => return,
+        };
+        let Some(text) = &conf.text else {
+            self.configs.remove(&key);
+            return;
+        };
+        if let Some(cgroup) = conf.cgroup {
+            self.config_of_cgroup.insert(cgroup, key);
+        }
+        let reader = Actor { cgroup: conf.cgroup, ..Actor::default() };
+        let config = resolv_conf::parse(text, &conf.path);
+        self.configs.insert(key, ConfigFacts { config, reader });
     }
 
     /// Who `actor` is, as well as is known now.
     pub fn identity(&self, actor: &Actor) -> Identity {
-        let _ = actor;
-        Identity::default()
+        let place = self.node.place(actor);
+        let facts = place.path.map(|path| &path.facts);
+        let container_id = facts.and_then(|facts| facts.container.clone());
+        let container = container_id.as_deref().and_then(|id| self.cluster.container(id));
+        let pod = self.pod_uid(actor, &place).and_then(|uid| self.cluster.pod(uid));
+        let path = place.path.filter(|path| pod.is_none() && !path.text.is_empty());
+        let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Identity {
+            namespace: pod.and_then(|pod| known(&pod.namespace)),
+            pod: pod.and_then(|pod| known(&pod.name)),
+            container: container.and_then(|(_, name)| known(name)),
+            container_id,
+            node: pod.and_then(|pod| pod.node.clone()).or_else(|| self.host.as_ref()?.node.clone()),
+            owner: pod.and_then(|pod| pod.owner.clone()),
+            cgroup: path.map(|path| text::escape(path.text.as_bytes())),
+            pid: place.pid,
+            tid: place.tid,
+            comm: place.comm.map(str::to_owned),
+        }
+    }
+
+    /// From the cgroup path, else from the container's id; where no path is known, from the
+    /// address of the socket.
+    fn pod_uid<'a>(&'a self, actor: &Actor, place: &Place<'a>) -> Option<&'a str> {
+        match place.path.filter(|path| !path.text.is_empty()).map(|path| &path.facts) {
+            Some(facts) => facts.pod.as_deref().or_else(|| {
+                let (uid, _) = self.cluster.container(facts.container.as_deref()?)?;
+                Some(uid)
+            }),
+            None => self.cluster.uid_of_ip(actor.local?.ip()),
+        }
     }
 
     /// The unit `actor` belongs to, for tying a resolver's two sides together.
     pub fn entity(&self, actor: &Actor) -> Option<Entity> {
-        let _ = actor;
-        None
+        let place = self.node.place(actor);
+        if let Some(uid) = self.pod_uid(actor, &place) {
+            return Some(Entity::Pod(uid.to_owned()));
+        }
+        let unit = self.node.unit(&place).map(Entity::Cgroup);
+        unit.or_else(|| Some(Entity::Address(actor.local?.ip().to_canonical())))
     }
 
     /// The actor's role if its cgroup lies in a traced scope; `None` where scopes are unknown.
     pub fn role(&self, actor: &Actor) -> Option<context::Role> {
-        let _ = actor;
-        None
+        self.node.role(&self.node.place(actor))
     }
 
     /// The host record, if one came.
     pub fn host(&self) -> Option<&context::Host> {
-        None
+        self.host.as_ref()
     }
 
     /// The resolver configuration `actor` reads.
     pub fn resolver_config(&self, actor: &Actor) -> Option<&ResolverConfig> {
-        let _ = actor;
-        None
+        let place = self.node.place(actor);
+        let by_namespace = place.mnt_ns.map(ConfigKey::MountNamespace);
+        let by_cgroup = || self.config_of_cgroup.get(&place.cgroup?).copied();
+        let exact = by_namespace.and_then(|key| self.configs.get(&key));
+        if let Some(facts) = exact.or_else(|| self.configs.get(&by_cgroup()?)) {
+            return Some(&facts.config);
+        }
+        // Containers of a pod share one file; so do, as a rule, the processes of one scope.
+        let entity = self.entity(actor)?;
+        let mut all = self.configs.iter().map(|(_, facts)| facts);
+        let same = all.find(|facts| self.entity(&facts.reader).as_ref() == Some(&entity));
+        same.map(|facts| &facts.config)
     }
 
-    /// The socket's intended destination, from the connect/sendmsg hook, when it differs from what
-    /// packets show.
+    /// The socket's latest intended destination, from the connect/sendmsg hook or the kernel's own
+    /// list of sockets: what the program asked for, before any translation.
     pub fn intended(&self, actor: &Actor) -> Option<SocketAddr> {
-        let _ = actor;
-        None
+        self.node.asked(actor).last().copied()
+    }
+
+    /// What the program asked for when packets of its socket show `wire`: `wire` itself if it ever
+    /// asked for that (one socket can serve several servers), else the latest destination.
+    pub fn asked_for(&self, actor: &Actor, wire: SocketAddr) -> SocketAddr {
+        let asked = self.node.asked(actor);
+        if asked.contains(&wire) { wire } else { asked.last().copied().unwrap_or(wire) }
     }
 
     /// `svc/NAME.NS:PORT` for a Service address.
     pub fn service(&self, addr: SocketAddr, protocol: Protocol) -> Option<String> {
-        let _ = (addr, protocol);
-        None
+        let _ = protocol; // a Service's address is its own, whatever its ports
+        let (namespace, name) = self.cluster.service(addr.ip())?;
+        Some(format!("svc/{name}.{namespace}:{}", addr.port()))
     }
 
     /// The pod behind an address as a backend, `namespace/name` where known.
     pub fn backend(&self, addr: SocketAddr) -> Backend {
-        Backend { address: addr, pod: None }
+        Backend { address: addr, pod: self.cluster.backend(addr) }
     }
 
     /// An address in words: `svc/…`, `pod NS/NAME`, `node NAME`, or the address.
     pub fn address_name(&self, addr: SocketAddr, protocol: Protocol) -> String {
         let _ = protocol;
-        addr.to_string()
+        if let Some((namespace, name)) = self.cluster.service(addr.ip()) {
+            return format!("svc/{name}.{namespace}");
+        }
+        if let Some(pod) = self.cluster.uid_of_ip(addr.ip()).and_then(|u| self.cluster.path(u)) {
+            return format!("pod {pod}");
+        }
+        match self.cluster.node(addr.ip()) {
+            Some(node) => format!("node {node}"),
+            None => addr.to_string(),
+        }
     }
 
-    /// The cluster's domain, such as `cluster.local`, from the pod's search list and Services.
+    /// The cluster's domain, such as `cluster.local`, from the pod's search list.
     pub fn cluster_domain(&self, actor: &Actor) -> Option<String> {
-        let _ = actor;
-        None
+        let search = &self.resolver_config(actor)?.search;
+        search.iter().find_map(|entry| {
+            let (_, rest) = entry.split_once('.')?;
+            let domain = rest.strip_prefix("svc.")?;
+            (!domain.is_empty()).then(|| domain.to_owned())
+        })
     }
 
     /// Where `suffix` stands on the node (or in the pod's dnsConfig).
     pub fn suffix_origin(&self, actor: &Actor, suffix: &str) -> Option<SuffixOrigin> {
-        let _ = (actor, suffix);
-        None
+        let wanted = resolv_conf::normal(suffix);
+        let place = self.node.place(actor);
+        let pod = self.pod_uid(actor, &place).and_then(|uid| self.cluster.pod(uid));
+        if pod.is_some_and(|p| p.dns_searches.iter().any(|s| resolv_conf::normal(s) == wanted)) {
+            return Some(SuffixOrigin { place: "dnsConfig".to_owned(), line: None });
+        }
+        let stub = self
+            .node_files
+            .get(STUB_FILE)
+            .is_some_and(|text| resolv_conf::parse(text, STUB_FILE).servers.contains(&STUB));
+        let first = if stub { BEHIND_STUB } else { STUB_FILE };
+        let rest = self.node_files.iter().filter(|(path, _)| *path != first);
+        let mut files = self.node_files.get_key_value(first).into_iter().chain(rest);
+        files.find_map(|(path, text)| {
+            let line = resolv_conf::line_of_suffix(text, &wanted)?;
+            Some(SuffixOrigin { place: text::escape(path.as_bytes()), line: Some(line) })
+        })
+    }
+
+    /// Identity facts given up because a table was full.
+    pub fn evicted(&self) -> u64 {
+        self.node.evicted() + self.cluster.evicted() + self.configs.evicted()
     }
 }

@@ -1,0 +1,327 @@
+//! What the machine told: cgroups, traced scopes, processes, sockets. Knows nothing of Kubernetes
+//! but what stands in a cgroup's path.
+
+use std::net::SocketAddr;
+
+use super::cgroup_path::{self, PathFacts};
+use super::table::Table;
+use crate::context::{self, Role};
+use crate::event::{Actor, AddressCall, Body, Event};
+use crate::record::{Task, Timestamp};
+use crate::text;
+
+const CGROUP_CAP: usize = 32_768;
+const SCOPE_CAP: usize = 4096;
+const PROCESS_CAP: usize = 65_536;
+const SOCKET_CAP: usize = 65_536;
+/// Destinations remembered by socket: resolvers ask several servers through one.
+const ASKED_MAX: usize = 4;
+/// An event that much after a process's exit belongs to another with the same id.
+const REUSE_NS: u64 = 1_000_000_000;
+/// The root cgroup, which says nothing about who.
+const ROOT: u64 = 1;
+
+/// A cgroup path with what it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Path {
+    /// Starting with `/`, without a final one.
+    pub(super) text: String,
+    pub(super) facts: PathFacts,
+}
+
+impl Path {
+    fn new(text: &str) -> Self {
+        Self { text: normal(text), facts: cgroup_path::parse(text) }
+    }
+}
+
+/// `/a/b` for `/a/b/`; the root is empty, so that every path starts with it and a slash.
+fn normal(path: &str) -> String {
+    let path = path.trim_end_matches('/');
+    if path.is_empty() || path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Process {
+    comm: Option<String>,
+    cgroup: Option<u64>,
+    path: Option<Path>,
+    mnt_ns: Option<u64>,
+}
+
+impl Process {
+    /// In another cgroup it may be another process, whose exit was not seen.
+    fn move_to(&mut self, cgroup: Option<u64>) {
+        let Some(cgroup) = cgroup else { return };
+        if self.cgroup.is_some_and(|old| old > ROOT && old != cgroup) {
+            *self = Self::default();
+        }
+        self.cgroup = Some(cgroup);
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Socket {
+    pid: Option<u32>,
+    tid: Option<u32>,
+    comm: Option<String>,
+    cgroup: Option<u64>,
+    /// Latest last.
+    asked: Vec<SocketAddr>,
+}
+
+/// Why a cgroup path is traced.
+#[derive(Clone, Debug)]
+struct Scope {
+    cgroup: u64,
+    role: Role,
+    only_pid: Option<u32>,
+}
+
+/// Everything known about an actor without asking Kubernetes.
+#[derive(Debug, Default)]
+pub(super) struct Place<'a> {
+    pub(super) pid: Option<u32>,
+    pub(super) tid: Option<u32>,
+    pub(super) comm: Option<&'a str>,
+    pub(super) cgroup: Option<u64>,
+    pub(super) path: Option<&'a Path>,
+    pub(super) mnt_ns: Option<u64>,
+}
+
+/// The tables.
+#[derive(Debug)]
+pub(super) struct Node {
+    cgroups: Table<u64, Path>,
+    /// By path.
+    scopes: Table<String, Scope>,
+    processes: Table<u32, Process>,
+    sockets: Table<u64, Socket>,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            cgroups: Table::new(CGROUP_CAP),
+            scopes: Table::new(SCOPE_CAP),
+            processes: Table::new(PROCESS_CAP),
+            sockets: Table::new(SOCKET_CAP),
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn learn(&mut self, event: &Event) {
+        if !matches!(event.body, Body::Exec { .. } | Body::Exit)
+            && let Some(task) = &event.actor.task
+        {
+            self.seen(task, event);
+        }
+        match &event.body {
+            Body::Scope(scope) => self.scope(scope, event.at),
+            Body::Cgroup(cgroup) | Body::CgroupMade(cgroup) => self.cgroup(cgroup.id, &cgroup.path),
+            Body::CgroupRemoved(cgroup) => self.cgroups.retire(&cgroup.id, event.at),
+            Body::Process(process) => self.process(process),
+            Body::Exec { .. } => self.exec(event),
+            Body::Exit => {
+                if let Some(task) = &event.actor.task {
+                    self.processes.retire(&task.pid, event.at);
+                }
+            }
+            Body::Socket(socket) => self.socket(socket),
+            Body::SocketAddress(hook) => {
+                let asked = (hook.call != AddressCall::Recvmsg).then_some(hook.remote);
+                self.owner(&event.actor, asked);
+            }
+            Body::Syscall(_) => self.owner(&event.actor, None),
+            Body::SocketClosed(_) => {
+                if let Some(cookie) = event.actor.cookie {
+                    self.sockets.retire(&cookie, event.at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Any event of a process says that it lives, and where.
+    fn seen(&mut self, task: &Task, event: &Event) {
+        if self.processes.gone(&task.pid).is_some_and(|gone| event.at.since(gone) > REUSE_NS) {
+            self.processes.remove(&task.pid);
+        }
+        let cgroup = event.actor.cgroup.filter(|id| *id > ROOT);
+        let known = self.processes.get(&task.pid);
+        if known.is_none_or(|process| cgroup.is_some() && process.cgroup != cgroup) {
+            let gone = self.processes.gone(&task.pid);
+            self.processes.change(task.pid, |process| {
+                process.move_to(cgroup);
+                if process.comm.is_none() && task.pid == task.tid {
+                    process.comm = Some(task.comm.clone());
+                }
+            });
+            if let Some(gone) = gone {
+                self.processes.retire(&task.pid, gone);
+            }
+        }
+    }
+
+    fn exec(&mut self, event: &Event) {
+        let Some(task) = &event.actor.task else { return };
+        let alive = self.processes.gone(&task.pid).is_none();
+        let old = self.processes.remove(&task.pid).filter(|_| alive);
+        let mut process = old.unwrap_or_default();
+        process.move_to(event.actor.cgroup.filter(|id| *id > ROOT));
+        process.comm = Some(task.comm.clone());
+        self.processes.insert(task.pid, process);
+    }
+
+    fn process(&mut self, process: &context::Process) {
+        if let (Some(id), Some(path)) = (process.cgroup, &process.cgroup_path)
+            && id > ROOT
+            && self.cgroups.get(&id).is_none()
+        {
+            self.cgroup(id, path);
+        }
+        let facts = Process {
+            comm: (!process.comm.is_empty()).then(|| text::visible(&process.comm)),
+            cgroup: process.cgroup,
+            path: process.cgroup_path.as_deref().map(Path::new),
+            mnt_ns: process.mnt_ns,
+        };
+        self.processes.insert(process.pid, facts);
+    }
+
+    fn cgroup(&mut self, id: u64, path: &str) {
+        self.cgroups.insert(id, Path::new(path));
+    }
+
+    fn scope(&mut self, scope: &context::Scope, at: Timestamp) {
+        let path = normal(&scope.path);
+        if self.cgroups.get(&scope.cgroup).is_none() {
+            self.cgroup(scope.cgroup, &scope.path);
+        }
+        let known = self.scopes.get(&path);
+        if scope.ended {
+            if known.is_some_and(|known| known.role == scope.role) {
+                self.scopes.retire(&path, at);
+            }
+            return;
+        }
+        // What the user asked for stays a target when it happens to be the resolver too.
+        let target = known.is_some_and(|known| known.role == Role::Target);
+        if scope.role == Role::Resolver && target && self.scopes.gone(&path).is_none() {
+            return;
+        }
+        let facts = Scope { cgroup: scope.cgroup, role: scope.role, only_pid: scope.only_pid };
+        self.scopes.insert(path, facts);
+    }
+
+    /// What sock_diag found out; a hook knows better.
+    fn socket(&mut self, socket: &context::Socket) {
+        self.sockets.change(socket.cookie, |facts| {
+            if facts.pid.is_none() {
+                facts.pid = socket.pid;
+                facts.comm = socket.comm.as_deref().map(text::visible);
+            }
+            facts.cgroup = facts.cgroup.or(socket.cgroup);
+            if facts.asked.is_empty() {
+                facts.asked.extend(socket.remote);
+            }
+        });
+    }
+
+    fn owner(&mut self, actor: &Actor, asked: Option<SocketAddr>) {
+        let Some(cookie) = actor.cookie else { return };
+        let gone = self.sockets.gone(&cookie); // a call may return after the close
+        self.sockets.change(cookie, |socket| {
+            if let Some(task) = &actor.task {
+                socket.pid = Some(task.pid);
+                socket.tid = Some(task.tid);
+                socket.comm = Some(task.comm.clone());
+            }
+            socket.cgroup = actor.cgroup.filter(|id| *id > ROOT).or(socket.cgroup);
+            if let Some(asked) = asked {
+                socket.asked.retain(|known| *known != asked);
+                socket.asked.push(asked);
+                if socket.asked.len() > ASKED_MAX {
+                    socket.asked.remove(0);
+                }
+            }
+        });
+        if let Some(gone) = gone {
+            self.sockets.retire(&cookie, gone);
+        }
+    }
+
+    pub(super) fn place<'a>(&'a self, actor: &'a Actor) -> Place<'a> {
+        let socket = actor.cookie.and_then(|cookie| self.sockets.get(&cookie));
+        let own = actor.task.as_ref();
+        let pid = own.map(|task| task.pid).or_else(|| socket?.pid);
+        let process = pid.and_then(|pid| self.processes.get(&pid));
+        let some = |id: &u64| *id > ROOT;
+        let cgroup = (actor.cgroup.filter(some))
+            .or_else(|| socket?.cgroup.filter(some))
+            .or_else(|| process?.cgroup.filter(some))
+            .or(actor.cgroup.filter(|id| *id == ROOT));
+        let path = cgroup.and_then(|id| self.cgroups.get(&id));
+        // In hybrid trees the v2 path is the root and only a v1 path tells.
+        let path = match path.filter(|path| !path.text.is_empty()) {
+            Some(path) => Some(path),
+            None => process.and_then(|process| process.path.as_ref()).or(path),
+        };
+        Place {
+            pid,
+            tid: own.map(|task| task.tid).or_else(|| socket?.tid),
+            cgroup,
+            path,
+            mnt_ns: process.and_then(|process| process.mnt_ns),
+            comm: own
+                .map(|task| task.comm.as_str())
+                .or_else(|| socket?.comm.as_deref())
+                .or_else(|| process?.comm.as_deref()),
+        }
+    }
+
+    /// The nearest traced scope at or above `path`, for this process.
+    fn scope_above(&self, path: &Path, pid: Option<u32>) -> Option<&Scope> {
+        let mut rest = path.text.as_str();
+        loop {
+            let scope = self.scopes.get(rest).filter(|scope| {
+                // An unknown process got here through the kernel's own filter.
+                scope.only_pid.is_none_or(|only| pid.is_none_or(|pid| pid == only))
+            });
+            if scope.is_some() {
+                return scope;
+            }
+            rest = &rest[..rest.rfind('/')?];
+        }
+    }
+
+    pub(super) fn role(&self, place: &Place<'_>) -> Option<Role> {
+        Some(self.scope_above(place.path?, place.pid)?.role)
+    }
+
+    /// The attach point above, else the cgroup itself.
+    pub(super) fn unit(&self, place: &Place<'_>) -> Option<u64> {
+        let scope = place.path.and_then(|path| self.scope_above(path, place.pid));
+        scope.map(|scope| scope.cgroup).or(place.cgroup)
+    }
+
+    pub(super) fn asked(&self, actor: &Actor) -> &[SocketAddr] {
+        let socket = actor.cookie.and_then(|cookie| self.sockets.get(&cookie));
+        socket.map(|socket| socket.asked.as_slice()).unwrap_or_default()
+    }
+
+    pub(super) fn sweep(&mut self, now: Timestamp) {
+        self.cgroups.sweep(now);
+        self.scopes.sweep(now);
+        self.processes.sweep(now);
+        self.sockets.sweep(now);
+    }
+
+    pub(super) fn evicted(&self) -> u64 {
+        self.cgroups.evicted()
+            + self.scopes.evicted()
+            + self.processes.evicted()
+            + self.sockets.evicted()
+    }
+}
