@@ -113,7 +113,7 @@ impl Pipeline {
             self.output(Output::Finding(finding))?;
         }
         self.counts.unmatched = self.correlator.unmatched();
-        self.counts.evicted = self.correlator.evicted();
+        self.counts.evicted = self.correlator.evicted() + self.who.evicted();
         let summary = self.diagnoser.summary(&self.counts);
         let incomplete = summary.lost + summary.undecoded;
         self.output(Output::Summary(summary))?;

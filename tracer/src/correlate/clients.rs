@@ -9,9 +9,7 @@ use crate::identify::Identifier;
 use crate::record::{Task, Timestamp};
 use crate::report::Outcome;
 
-use super::grouping::{
-    NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table,
-};
+use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
 use super::library::Sockets;
 use super::lookup::{Attempt, Lookup, attempt_outcome, lookup_outcome};
 use super::names::Names;
@@ -98,9 +96,9 @@ impl Clients {
         let sent = Sent { at: event.at, number: event.number };
         let key = (SocketKey::of(&event.actor, dns), dns.message.id);
         let again = self.by_socket.get(&key).into_iter().flatten().copied().find(|id| {
-            self.table.get(id).is_some_and(|o| {
-                o.transaction.asked == asked && o.transaction.wire == dns.remote
-            })
+            self.table
+                .get(id)
+                .is_some_and(|o| o.transaction.asked == asked && o.transaction.wire == dns.remote)
         });
         if let Some(id) = again {
             self.resent(id, sent);
@@ -400,7 +398,12 @@ impl Clients {
     }
 
     /// Time has come to `now`: what is due closes.
-    pub(crate) fn advance(&mut self, now: Timestamp, resolvers: &Resolvers, done: &mut Vec<Lookup>) {
+    pub(crate) fn advance(
+        &mut self,
+        now: Timestamp,
+        resolvers: &Resolvers,
+        done: &mut Vec<Lookup>,
+    ) {
         while let Some((at, timer)) = self.timers.first().copied()
             && at <= now
         {

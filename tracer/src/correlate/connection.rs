@@ -8,9 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use nix::errno::Errno;
-
 use crate::context::Role;
+use crate::describe::errno_name;
 use crate::event::{
     Actor, AddressCall, Body, Call, Direction, Event, Protocol, Syscall, Tcp, TcpChange, TcpState,
 };
@@ -106,19 +105,11 @@ impl Connection {
             backend: self.backend.map(|b| who.backend(b)),
             name: self.name.clone(),
             outcome: self.outcome,
-            errno: self.errno.map(errno_name),
+            errno: self.errno.and_then(|e| errno_name(-i64::from(e))),
             handshake_ns: self.handshake_ns,
             duration_ns: self.duration_ns,
             events: self.events.clone(),
         }
-    }
-}
-
-/// errno by name.
-pub(crate) fn errno_name(errno: i32) -> String {
-    match Errno::from_raw(errno) {
-        Errno::UnknownErrno => format!("errno {errno}"),
-        known => format!("{known:?}"),
     }
 }
 
@@ -205,7 +196,7 @@ impl Connections {
         done: &mut Vec<Connection>,
     ) {
         if packet.direction == Direction::Out && packet.syn && !packet.ack {
-            let remote = who.intended(&event.actor).unwrap_or(packet.remote);
+            let remote = who.asked_for(&event.actor, packet.remote);
             self.begin(event, Some(packet.local), remote, who, names, done);
         }
         let ends = Some((packet.local, packet.remote));
@@ -248,7 +239,7 @@ impl Connections {
             return;
         }
         if state.change == TcpChange::Connect {
-            let remote = who.intended(&event.actor).unwrap_or(state.remote);
+            let remote = who.asked_for(&event.actor, state.remote);
             let local = (state.local.port() != 0).then_some(state.local);
             self.begin(event, local, remote, who, names, done);
         }

@@ -196,10 +196,22 @@ impl OpenLookup {
         let errors = last.all(table).any(|t| t.reply.as_ref().is_some_and(|r| r.is_error()));
         let wait = match last.outcome(table) {
             _ if errors => RESEND_NS,
-            Outcome::Answered => if complete { 0 } else { PAIR_NS },
+            Outcome::Answered => {
+                if complete {
+                    0
+                } else {
+                    PAIR_NS
+                }
+            }
             _ if self.walk.can_go_on() => NEXT_NS,
             Outcome::Timeout | Outcome::Unreachable => PAIR_NS,
-            _ => if complete { 0 } else { PAIR_NS },
+            _ => {
+                if complete {
+                    0
+                } else {
+                    PAIR_NS
+                }
+            }
         };
         Some(ended.plus(wait))
     }

@@ -29,8 +29,6 @@ pub use search_list::SearchList;
 pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction, rcode_name};
 pub use upstream::{OtherAnswer, Received, Tie, UpstreamTry};
 
-pub(crate) use connection::errno_name;
-
 use crate::event::{Body, Direction, Dns, Event};
 use crate::identify::Identifier;
 use crate::record::Timestamp;
@@ -98,10 +96,11 @@ impl Correlator {
         if dns.message.opcode != 0 {
             return;
         }
-        let asked = dns.message.question.as_ref().map(|q| Asked {
-            name: q.name.to_ascii_lowercase(),
-            qtype: q.qtype.clone(),
-        });
+        let asked = dns
+            .message
+            .question
+            .as_ref()
+            .map(|q| Asked { name: q.name.to_ascii_lowercase(), qtype: q.qtype.clone() });
         let sent = Sent { at: event.at, number: event.number };
         let actor = &event.actor;
         match (dns.direction, dns.message.response, asked) {

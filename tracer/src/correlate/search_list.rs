@@ -252,7 +252,8 @@ mod tests {
     #[test]
     fn enough_dots_come_first_as_typed() {
         let config = ResolverConfig { ndots: 1, ..config() };
-        let walk = walk(Some(&config), &["www.example.org", "www.example.org.ns.svc.cluster.local"]);
+        let walk =
+            walk(Some(&config), &["www.example.org", "www.example.org.ns.svc.cluster.local"]);
         assert_eq!(walk.typed(), "www.example.org");
         assert!(walk.can_go_on());
     }

@@ -155,18 +155,12 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    pub(crate) fn new(
-        actor: Actor,
-        dns: &Dns,
-        asked: Asked,
-        who: &Identifier,
-        sent: Sent,
-    ) -> Self {
+    pub(crate) fn new(actor: Actor, dns: &Dns, asked: Asked, who: &Identifier, sent: Sent) -> Self {
         let name = dns.message.question.as_ref().map_or_else(String::new, |q| q.name.clone());
         Self {
             socket: SocketKey::of(&actor, dns),
             client: dns.local,
-            server: who.intended(&actor).unwrap_or(dns.remote),
+            server: who.asked_for(&actor, dns.remote),
             actor,
             wire: dns.remote,
             transport: transport(dns.protocol),

@@ -138,7 +138,14 @@ fn forget<K: Ord>(index: &mut BTreeMap<K, Vec<u64>>, key: &K, id: u64) {
 
 impl Resolvers {
     /// A query arrived at a socket of a traced process.
-    pub(crate) fn received(&mut self, actor: &Actor, dns: &Dns, asked: Asked, sent: Sent, who: &Identifier) {
+    pub(crate) fn received(
+        &mut self,
+        actor: &Actor,
+        dns: &Dns,
+        asked: Asked,
+        sent: Sent,
+        who: &Identifier,
+    ) {
         let id = dns.message.id;
         let known = self.by_id.get(&(asked.clone(), id)).and_then(|ids| {
             ids.iter().rev().copied().find(|i| {
@@ -172,14 +179,19 @@ impl Resolvers {
     }
 
     /// A response left a socket of a traced process. SERVFAIL ends what was asked upstream for it.
-    pub(crate) fn replied(&mut self, actor: &Actor, dns: &Dns, asked: Option<Asked>, sent: Sent, who: &Identifier) {
+    pub(crate) fn replied(
+        &mut self,
+        actor: &Actor,
+        dns: &Dns,
+        asked: Option<Asked>,
+        sent: Sent,
+        who: &Identifier,
+    ) {
         let Some(asked) = asked else { return };
         let id = dns.message.id;
         let ids = self.by_id.get(&(asked.clone(), id)).map(Vec::as_slice).unwrap_or_default();
         let open = ids.iter().copied().find(|i| {
-            self.sightings
-                .get(i)
-                .is_some_and(|s| s.client == dns.remote && s.answered.is_none())
+            self.sightings.get(i).is_some_and(|s| s.client == dns.remote && s.answered.is_none())
         });
         let Some((number, sighting)) = open.and_then(|i| Some((i, self.sightings.get_mut(&i)?)))
         else {
@@ -196,7 +208,13 @@ impl Resolvers {
     }
 
     /// True when the query is a resolver's own: nothing a user typed.
-    pub(crate) fn is_upstream(&self, actor: &Actor, dns: &Dns, asked: &Asked, who: &Identifier) -> bool {
+    pub(crate) fn is_upstream(
+        &self,
+        actor: &Actor,
+        dns: &Dns,
+        asked: &Asked,
+        who: &Identifier,
+    ) -> bool {
         if who.role(actor) == Some(Role::Resolver) {
             return true;
         }
@@ -205,14 +223,21 @@ impl Resolvers {
     }
 
     /// A resolver asked an upstream.
-    pub(crate) fn forwarded(&mut self, actor: &Actor, dns: &Dns, asked: Asked, sent: Sent, who: &Identifier) {
+    pub(crate) fn forwarded(
+        &mut self,
+        actor: &Actor,
+        dns: &Dns,
+        asked: Asked,
+        sent: Sent,
+        who: &Identifier,
+    ) {
         let socket = SocketKey::of(actor, dns);
         let id = dns.message.id;
         let again = self.by_socket.get(&(socket.clone(), id)).and_then(|ids| {
             ids.iter().rev().copied().find(|i| {
-                self.forwarded.get(i).is_some_and(|f| {
-                    f.asked == asked && f.wire == dns.remote && f.reply.is_none()
-                })
+                self.forwarded
+                    .get(i)
+                    .is_some_and(|f| f.asked == asked && f.wire == dns.remote && f.reply.is_none())
             })
         });
         if let Some(forwarded) = again.and_then(|i| self.forwarded.get_mut(&i)) {
@@ -233,7 +258,7 @@ impl Resolvers {
             Forwarded {
                 site,
                 socket,
-                server: who.intended(actor).unwrap_or(dns.remote),
+                server: who.asked_for(actor, dns.remote),
                 wire: dns.remote,
                 asked,
                 id,
@@ -245,7 +270,13 @@ impl Resolvers {
     }
 
     /// A response arrived; true when it answers a query of a resolver.
-    pub(crate) fn upstream_replied(&mut self, actor: &Actor, dns: &Dns, asked: Option<&Asked>, sent: Sent) -> bool {
+    pub(crate) fn upstream_replied(
+        &mut self,
+        actor: &Actor,
+        dns: &Dns,
+        asked: Option<&Asked>,
+        sent: Sent,
+    ) -> bool {
         let key = (SocketKey::of(actor, dns), dns.message.id);
         let Some(ids) = self.by_socket.get(&key) else { return false };
         let open = ids.iter().copied().find(|i| {
@@ -306,9 +337,7 @@ impl Resolvers {
         let translated = |s: &&Sighting| {
             s.arrivals.first().is_some_and(|a| {
                 let sends = &transaction.sends;
-                sends.iter().any(|t| {
-                    a.at.plus(SKEW_NS) >= t.at && a.at.since(t.at) < TRANSLATED_NS
-                })
+                sends.iter().any(|t| a.at.plus(SKEW_NS) >= t.at && a.at.since(t.at) < TRANSLATED_NS)
             })
         };
         all()

@@ -59,10 +59,18 @@ pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
     let asked = words::list(&names, 3);
     let responses = words::count(facts.responses, "response", "responses");
     let remedy = match facts.rcode {
-        2 => "look at the resolver's log for these names: SERVFAIL usually means that it got no usable answer from its own upstream",
-        5 => "the server does not serve this zone to this client: check its access rules and the forward configuration that leads there",
-        1 => "the server could not read the query: an old server or a middlebox that does not know EDNS",
-        4 => "the server does not know this kind of query: a middlebox or a special-purpose server stands where the resolver should",
+        2 => {
+            "look at the resolver's log for these names: SERVFAIL usually means that it got no usable answer from its own upstream"
+        }
+        5 => {
+            "the server does not serve this zone to this client: check its access rules and the forward configuration that leads there"
+        }
+        1 => {
+            "the server could not read the query: an old server or a middlebox that does not know EDNS"
+        }
+        4 => {
+            "the server does not know this kind of query: a middlebox or a special-purpose server stands where the resolver should"
+        }
         _ => "look at the server's log for these names",
     };
     let effect = if draft.failed { "The lookup failed." } else { "The lookup went on." };

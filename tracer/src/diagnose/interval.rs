@@ -47,11 +47,6 @@ impl Intervals {
         self.0.len()
     }
 
-    /// Some instant of it lies in the span (ends included).
-    pub(crate) fn touches(&self, from: Timestamp, to: Timestamp) -> bool {
-        self.0.iter().any(|(begin, end)| *begin <= to && *end >= from)
-    }
-
     /// Cuts off what lies before `at` and returns it.
     pub(crate) fn take_before(&mut self, at: Timestamp) -> Self {
         let mut taken = Self::default();

@@ -78,9 +78,7 @@ pub(crate) fn text(facts: &Facts) -> Text {
             "{total} records were lost {place} within {span}: {}.",
             words::list(&sources, 4)
         ),
-        remedy: vec![
-            "a larger --ring-size, a narrower target, or --no-syscalls".to_owned(),
-        ],
+        remedy: vec!["a larger --ring-size, a narrower target, or --no-syscalls".to_owned()],
         details: [
             ("count", json!(total)),
             ("sources", json!(facts.by_source)),

@@ -163,12 +163,11 @@ impl Diagnoser {
         }
         for (attempt, causes) in lookup.attempts.iter().zip(&roots) {
             let resolver_only = !causes.is_empty()
-                && causes.iter().all(|k| {
-                    matches!(k.code, Code::ResolverTimeout | Code::ResolverUnreachable)
-                });
+                && causes
+                    .iter()
+                    .all(|k| matches!(k.code, Code::ResolverTimeout | Code::ResolverUnreachable));
             if !resolver_only
-                && let Some(mut draft) =
-                    search::foreign(lookup, attempt, domain, self.threshold_ns)
+                && let Some(mut draft) = search::foreign(lookup, attempt, domain, self.threshold_ns)
             {
                 draft.caused_by = explain(causes);
                 drafts.push(draft);
@@ -198,8 +197,7 @@ impl Diagnoser {
             }
         }
         let by_upstream: BTreeSet<Key> = found.iter().map(|d| d.key.clone()).collect();
-        let waited =
-            transaction.ended().map_or(0, |end| end.since(transaction.started()));
+        let waited = transaction.ended().map_or(0, |end| end.since(transaction.started()));
         match transaction.outcome() {
             TransactionOutcome::Unreachable => {
                 found.extend(resolver::unreachable(lookup, transaction));
@@ -323,8 +321,7 @@ fn rank(code: Code) -> u8 {
 /// The causes that explain a cost: silences, or error responses where there was none.
 fn explain<'a>(causes: impl IntoIterator<Item = &'a Key>) -> BTreeSet<Key> {
     let all: BTreeSet<Key> = causes.into_iter().cloned().collect();
-    let silent: BTreeSet<Key> =
-        all.iter().filter(|k| k.code != Code::DnsError).cloned().collect();
+    let silent: BTreeSet<Key> = all.iter().filter(|k| k.code != Code::DnsError).cloned().collect();
     if silent.is_empty() { all } else { silent }
 }
 

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use crate::correlate::{GaveUp, Lookup, Transaction, errno_name};
+use crate::correlate::{GaveUp, Lookup, Transaction};
+use crate::describe::errno_name;
 use crate::event::{Actor, Protocol};
 use crate::identify::Identifier;
 use crate::report::{Code, Confidence};
@@ -79,22 +80,30 @@ pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Te
     let (title, cause, remedy) = match resolver {
         Some(resolver) if facts.answer_lost => (
             format!("the answer of resolver {server} got lost: {}", draft.waited()),
-            format!("The resolver ({resolver}) received {queries} for {asked} and answered, but no answer arrived at the client's socket."),
+            format!(
+                "The resolver ({resolver}) received {queries} for {asked} and answered, but no answer arrived at the client's socket."
+            ),
             "look at what lies between the resolver and the client: network policy, conntrack (a full table, a wrong translation back), rp_filter",
         ),
         Some(resolver) => (
             format!("resolver {server} did not answer: {}", draft.waited()),
-            format!("The resolver ({resolver}) received {queries} for {asked} and neither answered nor waited for an upstream."),
+            format!(
+                "The resolver ({resolver}) received {queries} for {asked} and neither answered nor waited for an upstream."
+            ),
             "look at the resolver's own pods: CPU limits and throttling, its logs, the health of its plugins",
         ),
         None if facts.others.is_empty() => (
             format!("resolver {server} did not answer: {}", draft.waited()),
-            format!("{queries} for {asked} stayed unanswered, and the server answered nothing else in that time."),
+            format!(
+                "{queries} for {asked} stayed unanswered, and the server answered nothing else in that time."
+            ),
             "look at the resolver's pods and at what lies between: endpoints of the cluster DNS Service, network policy, conntrack, the node",
         ),
         None => (
             format!("resolver {server} left queries unanswered: {}", draft.waited()),
-            format!("{queries} for {asked} stayed unanswered, while the server answered {others} around that time: queries or answers were lost, or the resolver is stuck on these names."),
+            format!(
+                "{queries} for {asked} stayed unanswered, while the server answered {others} around that time: queries or answers were lost, or the resolver is stuck on these names."
+            ),
             "look for lost packets between pod and resolver (conntrack races of A and AAAA, interface drops), and at the resolver's log for these names",
         ),
     };
@@ -166,7 +175,8 @@ fn gave_up_repeatedly(lookup: &Lookup) -> bool {
 
 pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identifier) -> Text {
     let server = who.address_name(facts.server, Protocol::Udp);
-    let errnos: Vec<String> = facts.errnos.iter().map(|e| errno_name(*e)).collect();
+    let errnos: Vec<String> =
+        facts.errnos.iter().filter_map(|e| errno_name(-i64::from(*e))).collect();
     let queries = words::count(facts.queries, "query", "queries");
     let told = if errnos.is_empty() {
         "gave up far too fast for a time-out".to_owned()

@@ -41,10 +41,7 @@ impl Expansion {
 }
 
 fn is_cut(outcome: Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::Timeout | Outcome::Servfail | Outcome::Refused | Outcome::Error
-    )
+    matches!(outcome, Outcome::Timeout | Outcome::Servfail | Outcome::Refused | Outcome::Error)
 }
 
 /// A name that ends in the cluster's domain needs no suffix.
@@ -78,7 +75,8 @@ pub(crate) fn expansion(lookup: &Lookup, domain: Option<&str>, threshold_ns: u64
             "duration_ns": a.ended.since(a.started), "queries": a.datagrams() })
     });
     let time = |a: &Attempt| a.ended.since(a.started);
-    let slowest = suffixed().max_by_key(|a| time(a)).and_then(|a| Some((a.suffix.clone()?, time(a))));
+    let slowest =
+        suffixed().max_by_key(|a| time(a)).and_then(|a| Some((a.suffix.clone()?, time(a))));
     let facts = Expansion {
         typed: lookup.name.clone(),
         ndots: lookup.search.as_ref().and_then(|s| s.ndots),
@@ -239,7 +237,8 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
         facts.upstreams.iter().map(|u| who.address_name(*u, Protocol::Udp)).collect();
     let names: Vec<String> = facts.names.iter().cloned().collect();
     let outcomes: Vec<String> = facts.outcomes.iter().map(|o| (*o).to_owned()).collect();
-    let to = if upstreams.is_empty() { "an upstream".to_owned() } else { words::list(&upstreams, 3) };
+    let to =
+        if upstreams.is_empty() { "an upstream".to_owned() } else { words::list(&upstreams, 3) };
     let (place, remedy) = match &origin {
         Some(origin) if origin.place == "dnsConfig" => (
             "It comes from the pod's dnsConfig.searches.".to_owned(),
@@ -252,12 +251,16 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
             };
             (
                 format!("It comes from {place} on the node, which kubelet copies into every pod."),
-                format!("remove `{suffix}` from the search list in {place} on the node, or give kubelet a file without it (`resolvConf` in its configuration, or --resolv-conf); pods take it up when they are made anew"),
+                format!(
+                    "remove `{suffix}` from the search list in {place} on the node, or give kubelet a file without it (`resolvConf` in its configuration, or --resolv-conf); pods take it up when they are made anew"
+                ),
             )
         }
         None => (
             "Who put it into the pod's resolv.conf is not known.".to_owned(),
-            format!("find `{suffix}` in the node's resolv.conf (kubelet's `resolvConf`) or the pod's dnsConfig.searches, and remove it"),
+            format!(
+                "find `{suffix}` in the node's resolv.conf (kubelet's `resolvConf`) or the pod's dnsConfig.searches, and remove it"
+            ),
         ),
     };
     Text {
@@ -276,7 +279,10 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
             ("suffix", json!(suffix)),
             ("cluster_domain", json!(facts.domain)),
             ("origin", json!(origin.as_ref().map(|o| json!({ "place": o.place, "line": o.line })))),
-            ("upstreams", json!(facts.upstreams.iter().map(SocketAddr::to_string).collect::<Vec<_>>())),
+            (
+                "upstreams",
+                json!(facts.upstreams.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
+            ),
             ("names", json!(names)),
             ("queries", json!(facts.queries)),
         ]

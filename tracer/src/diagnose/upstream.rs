@@ -91,11 +91,8 @@ pub(crate) fn silences<'a>(
         let Some(until) = tries.iter().map(|t| t.until).max() else { continue };
         let from = tries.iter().map(|t| t.sent.at).min().unwrap_or(until);
         // What came before the first try is the way to the resolver, told with it.
-        let from = if from.since(transaction.started()) < RACE_NS {
-            transaction.started()
-        } else {
-            from
-        };
+        let from =
+            if from.since(transaction.started()) < RACE_NS { transaction.started() } else { from };
         let span = (from, until.min(end));
         if span.1.since(span.0) >= least_ns {
             silences.push(Silence { server, tries, span });
@@ -154,8 +151,7 @@ pub(crate) fn inferred(
         return None; // the cluster's own names are not forwarded
     }
     let zone = suffix.map_or_else(|| last_labels(name), str::to_owned);
-    let others: BTreeSet<String> =
-        transaction.tie.others.iter().map(|o| o.name.clone()).collect();
+    let others: BTreeSet<String> = transaction.tie.others.iter().map(|o| o.name.clone()).collect();
     let silent = |t: &&Transaction| {
         within(&t.asked.name, &zone) && t.outcome() == TransactionOutcome::Timeout
     };
@@ -203,7 +199,8 @@ pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
 
 fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifier) -> Text {
     let name = who.address_name(upstream, Protocol::Udp);
-    let shown = if name == upstream.to_string() { name.clone() } else { format!("{upstream} ({name})") };
+    let shown =
+        if name == upstream.to_string() { name.clone() } else { format!("{upstream} ({name})") };
     let identity = facts.resolver.as_ref().map(|r| who.identity(r)).unwrap_or_default();
     let resolver = words::who(&identity);
     let mut by_type: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
@@ -266,7 +263,9 @@ fn inferred_text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
             "{queries} for names in {zone} stayed unanswered, while the same server ({server}) answered {names} around that time: the silence is most likely that of the upstream it forwards {zone} to.",
         ),
         remedy: vec![
-            format!("find the upstream that the cluster DNS forwards {zone} to (its `forward` configuration) and repair or replace it"),
+            format!(
+                "find the upstream that the cluster DNS forwards {zone} to (its `forward` configuration) and repair or replace it"
+            ),
             "trace on the resolver's node too: then the upstream and each try are named".to_owned(),
         ],
         details: [
