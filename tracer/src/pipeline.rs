@@ -1,10 +1,21 @@
 //! The only file that sees every stage: a record goes in, outputs go to the sinks. Knows no source.
 
+use std::collections::BTreeMap;
 use std::io;
 
-use crate::record::Record;
-use crate::report::{Code, Severity};
+use crate::context::{self, LossStage};
+use crate::correlate::{Conclusion, Correlator};
+use crate::decode::Decoder;
+use crate::describe;
+use crate::diagnose::{Counts, Diagnoser};
+use crate::event::{Body, Event};
+use crate::identify::Identifier;
+use crate::record::{Record, RecordKind, Timestamp};
+use crate::report::{Code, Loss, Output, Severity, Ts};
 use crate::sink::Sink;
+
+/// Undecodable records are told at most once in this time, with their number.
+const UNDECODED_NS: u64 = 1_000_000_000;
 
 /// What to conclude and print.
 #[derive(Clone, Debug)]
@@ -26,38 +37,203 @@ impl Default for Options {
 /// What the caller needs for its exit code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Every finding's code and severity.
+    /// Codes and severities of the findings told, each pair once.
     pub findings: Vec<(Code, Severity)>,
     /// Records lost or undecodable: an answer could hide in them.
     pub incomplete: u64,
+}
+
+/// Undecodable records not told yet.
+#[derive(Debug, Default)]
+struct Undecoded {
+    by_kind: BTreeMap<RecordKind, (u64, Timestamp, Timestamp)>,
+    told: Timestamp,
 }
 
 /// decode, identify, correlate, diagnose, print.
 pub struct Pipeline {
     options: Options,
     sinks: Vec<Box<dyn Sink>>,
+    decoder: Decoder,
+    who: Identifier,
+    correlator: Correlator,
+    diagnoser: Diagnoser,
+    counts: Counts,
+    undecoded: Undecoded,
+    // Reused between records.
+    events: Vec<Event>,
+    conclusions: Vec<Conclusion>,
 }
 
 impl Pipeline {
     /// An empty pipeline in front of `sinks`.
     pub fn new(options: Options, sinks: Vec<Box<dyn Sink>>) -> Self {
-        Self { options, sinks }
+        Self {
+            diagnoser: Diagnoser::new(options.walk_threshold_ns),
+            options,
+            sinks,
+            decoder: Decoder::default(),
+            who: Identifier::default(),
+            correlator: Correlator::default(),
+            counts: Counts::default(),
+            undecoded: Undecoded::default(),
+            events: Vec::new(),
+            conclusions: Vec::new(),
+        }
     }
 
     /// The one way in, for every source.
     pub fn push(&mut self, record: &Record) -> io::Result<()> {
-        let _ = &self.options;
         for sink in &mut self.sinks {
             sink.record(record)?;
         }
-        Ok(())
+        self.count(record);
+        let mut events = std::mem::take(&mut self.events);
+        match self.decoder.decode(record, &mut events) {
+            Ok(()) => self.counts.events += 1,
+            Err(_) => self.undecoded.add(record),
+        }
+        for event in &events {
+            self.event(event)?;
+        }
+        events.clear();
+        self.events = events;
+        self.tell_undecoded(false)
     }
 
     /// The input ended: concludes what is open, prints the summary.
     pub fn finish(mut self) -> io::Result<Verdict> {
+        let mut conclusions = Vec::new();
+        self.correlator.finish(&self.who, &mut conclusions);
+        self.conclude(&mut conclusions)?;
+        self.tell_undecoded(true)?;
+        let mut findings = Vec::new();
+        self.diagnoser.finish(&self.who, &mut findings);
+        for finding in findings {
+            self.output(Output::Finding(finding))?;
+        }
+        self.counts.unmatched = self.correlator.unmatched();
+        self.counts.evicted = self.correlator.evicted() + self.who.evicted();
+        let summary = self.diagnoser.summary(&self.counts);
+        let incomplete = summary.lost + summary.undecoded;
+        self.output(Output::Summary(summary))?;
         for sink in &mut self.sinks {
             sink.finish()?;
         }
-        Ok(Verdict::default())
+        Ok(Verdict { findings: self.diagnoser.verdicts(), incomplete })
+    }
+
+    fn count(&mut self, record: &Record) {
+        let counts = &mut self.counts;
+        if record.at < counts.last {
+            counts.late += 1;
+        }
+        counts.first = Some(counts.first.map_or(record.at, |first| first.min(record.at)));
+        counts.last = counts.last.max(record.at);
+        counts.cut += u64::from(record.cut);
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.who.learn(event);
+        if self.options.events {
+            let line = describe::event_line(event, &self.who);
+            self.output(Output::Event(line))?;
+        }
+        match &event.body {
+            Body::Loss(loss) => self.loss(loss)?,
+            Body::Dns(dns) if dns.message.undecoded.is_some() => self.counts.undecoded += 1,
+            _ => {}
+        }
+        let mut conclusions = std::mem::take(&mut self.conclusions);
+        self.correlator.observe(event, &self.who, &mut conclusions);
+        self.conclude(&mut conclusions)?;
+        self.conclusions = conclusions;
+        let mut findings = Vec::new();
+        self.diagnoser.advance(self.counts.last, &self.who, &mut findings);
+        for finding in findings {
+            self.output(Output::Finding(finding))?;
+        }
+        Ok(())
+    }
+
+    fn conclude(&mut self, conclusions: &mut Vec<Conclusion>) -> io::Result<()> {
+        for conclusion in conclusions.drain(..) {
+            match conclusion {
+                Conclusion::Lookup(lookup) => {
+                    if self.options.transactions {
+                        for transaction in lookup.transactions() {
+                            let line = transaction.report(&self.who);
+                            self.output(Output::Transaction(line))?;
+                        }
+                    }
+                    self.output(Output::Lookup(lookup.report(&self.who)))?;
+                    self.diagnoser.lookup(&lookup, self.counts.last, &self.who);
+                }
+                Conclusion::Connection(connection) => {
+                    self.output(Output::Connection(connection.report(&self.who)))?;
+                    self.diagnoser.connection(&connection);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn loss(&mut self, loss: &context::Loss) -> io::Result<()> {
+        let now = self.counts.last;
+        self.diagnoser.loss(loss, now);
+        self.output(Output::Loss(loss_line(loss, now)))
+    }
+
+    fn tell_undecoded(&mut self, all: bool) -> io::Result<()> {
+        let now = self.counts.last;
+        for loss in self.undecoded.due(now, all) {
+            self.loss(&loss)?;
+        }
+        Ok(())
+    }
+
+    fn output(&mut self, output: Output) -> io::Result<()> {
+        for sink in &mut self.sinks {
+            sink.output(&output)?;
+        }
+        Ok(())
+    }
+}
+
+fn loss_line(loss: &context::Loss, now: Timestamp) -> Loss {
+    Loss {
+        schema: 1,
+        ts: Ts(now),
+        stage: loss.stage,
+        source: loss.source.clone(),
+        count: loss.count,
+        first_ts: Ts(loss.first),
+        last_ts: Ts(loss.last),
+    }
+}
+
+impl Undecoded {
+    fn add(&mut self, record: &Record) {
+        let entry = self.by_kind.entry(record.kind).or_insert((0, record.at, record.at));
+        entry.0 += 1;
+        entry.1 = entry.1.min(record.at);
+        entry.2 = entry.2.max(record.at);
+    }
+
+    /// What is to be told now.
+    fn due(&mut self, now: Timestamp, all: bool) -> Vec<context::Loss> {
+        if self.by_kind.is_empty() || !(all || now.since(self.told) >= UNDECODED_NS) {
+            return Vec::new();
+        }
+        self.told = now;
+        let kinds = std::mem::take(&mut self.by_kind);
+        let loss = |(kind, (count, first, last))| context::Loss {
+            stage: LossStage::Decode,
+            source: format!("{kind:?}"),
+            count,
+            first,
+            last,
+        };
+        kinds.into_iter().map(loss).collect()
     }
 }

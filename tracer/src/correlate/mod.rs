@@ -1,25 +1,138 @@
 //! Events to transactions, lookups and connections, with bounded state that expires by record time.
 //! Formats nothing and judges nothing.
+//!
+//! When a lookup closes: at once when an attempt answered for both address types, or the last
+//! candidate failed; 100 ms after it when only one type was asked; 1 s after a name that does not
+//! exist when the search list has more; 3 s after an error response (musl asks again at 2.5 s); at
+//! the exit of its process; and when its thread turns to another name. An unanswered query has timed
+//! out when its client asked again or went on, closed the socket or ended, or `timeout` × `attempts`
+//! of its resolv.conf plus 1 s have passed.
 
-use crate::event::Event;
+mod clients;
+mod connection;
+mod grouping;
+mod library;
+mod lookup;
+mod names;
+mod search_list;
+mod transaction;
+mod upstream;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use connection::Connection;
+pub use lookup::{Attempt, Lookup};
+pub use search_list::SearchList;
+pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction, rcode_name};
+pub use upstream::{OtherAnswer, Received, Tie, UpstreamTry};
+
+use crate::event::{Body, Direction, Dns, Event};
 use crate::identify::Identifier;
+use crate::record::Timestamp;
+
+use clients::Clients;
+use connection::Connections;
+use upstream::Resolvers;
 
 /// What the correlator concluded.
 #[derive(Clone, Debug)]
-pub enum Conclusion {}
+pub enum Conclusion {
+    /// A lookup closed; its transactions are in it.
+    Lookup(Box<Lookup>),
+    /// A connect came to its outcome.
+    Connection(Box<Connection>),
+}
 
 /// The correlator.
 #[derive(Debug, Default)]
-pub struct Correlator {}
+pub struct Correlator {
+    now: Timestamp,
+    clients: Clients,
+    resolvers: Resolvers,
+    connections: Connections,
+}
 
 impl Correlator {
     /// Takes an event in; appends what became certain.
     pub fn observe(&mut self, event: &Event, who: &Identifier, done: &mut Vec<Conclusion>) {
-        let _ = (event, who, done);
+        self.advance(event.at, done);
+        if let Body::Dns(dns) = &event.body {
+            self.dns(event, dns, who);
+        } else {
+            self.clients.observe(event);
+            if let (Body::SocketClosed(_), Some(cookie)) = (&event.body, event.actor.cookie) {
+                self.resolvers.closed(cookie, event.at);
+            }
+            let mut connections = Vec::new();
+            self.connections.observe(event, who, &self.clients.names, &mut connections);
+            done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
+        }
+        self.advance(event.at, done);
     }
 
     /// The input ended: what is open is undecided.
-    pub fn finish(&mut self, who: &Identifier, done: &mut Vec<Conclusion>) {
-        let _ = (who, done);
+    pub fn finish(&mut self, _who: &Identifier, done: &mut Vec<Conclusion>) {
+        let (mut lookups, mut connections) = (Vec::new(), Vec::new());
+        self.clients.finish(&self.resolvers, &mut lookups);
+        self.connections.finish(&self.clients.names, &mut connections);
+        done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
+        done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
+    }
+
+    /// Responses that matched no query.
+    pub fn unmatched(&self) -> u64 {
+        self.clients.unmatched + self.resolvers.unmatched
+    }
+
+    /// State given up because of a cap.
+    pub fn evicted(&self) -> u64 {
+        self.clients.evicted + self.resolvers.evicted + self.connections.evicted
+    }
+
+    fn dns(&mut self, event: &Event, dns: &Dns, who: &Identifier) {
+        if dns.message.opcode != 0 {
+            return;
+        }
+        let asked = dns
+            .message
+            .question
+            .as_ref()
+            .map(|q| Asked { name: q.name.to_ascii_lowercase(), qtype: q.qtype.clone() });
+        let sent = Sent { at: event.at, number: event.number };
+        let actor = &event.actor;
+        match (dns.direction, dns.message.response, asked) {
+            (Direction::Out, false, Some(asked)) => {
+                if self.resolvers.is_upstream(actor, dns, &asked, who) {
+                    self.resolvers.forwarded(actor, dns, asked, sent, who);
+                } else {
+                    self.clients.query(event, dns, asked, who);
+                }
+            }
+            (Direction::In, true, asked) => {
+                if !self.resolvers.upstream_replied(actor, dns, asked.as_ref(), sent) {
+                    self.clients.response(event, dns, asked);
+                }
+            }
+            (Direction::In, false, Some(asked)) => {
+                self.resolvers.received(actor, dns, asked, sent, who);
+            }
+            (Direction::Out, true, asked) => {
+                self.resolvers.replied(actor, dns, asked, sent, who);
+            }
+            (_, false, None) => {} // nothing to match: the decoder counted it
+        }
+    }
+
+    fn advance(&mut self, at: Timestamp, done: &mut Vec<Conclusion>) {
+        self.now = self.now.max(at);
+        let (mut lookups, mut connections) = (Vec::new(), Vec::new());
+        self.clients.advance(self.now, &self.resolvers, &mut lookups);
+        self.connections.advance(self.now, &self.clients.names, &mut connections);
+        self.resolvers.expire(self.now);
+        done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
+        done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
     }
 }

@@ -1,1 +1,335 @@
 //! Conclusions to findings: cause, cost, evidence, remedy. Reads no events of its own.
+//!
+//! A finding belongs to a block: the root cause first, then what it caused. A block is told 1 s of
+//! record time after the last lookup it delayed closed (5 s after the first at the latest), so that
+//! lookups delayed by the same cause share it; when the cause comes back later it is told again, with
+//! new numbers. Severity: error when a lookup failed or waited 5 s or more, warning when it cost more
+//! than the threshold, else info.
+
+mod dns_error;
+mod draft;
+mod interval;
+mod lost;
+mod nxdomain;
+mod resolver;
+mod search;
+mod summary;
+mod upstream;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::context;
+use crate::correlate::{Attempt, Connection, Lookup, Transaction};
+use crate::identify::Identifier;
+use crate::record::Timestamp;
+use crate::report::{Code, Finding, Severity, Summary, TransactionOutcome};
+
+use draft::{Draft, Key};
+use interval::Intervals;
+use summary::Totals;
+
+pub use summary::Counts;
+
+/// Wait for others that the same cause delayed.
+const GATHER_NS: u64 = 1_000_000_000;
+const GATHER_MAX_NS: u64 = 5_000_000_000;
+/// The same for losses, which tend to go on.
+const LOSS_NS: u64 = 10_000_000_000;
+/// A client that gives up sooner changed its mind.
+const SILENCE_NS: u64 = 900_000_000;
+const CASES_MAX: usize = 256;
+const LOSSES_MAX: usize = 1_024;
+
+/// Findings of one root cause.
+#[derive(Debug)]
+struct Case {
+    drafts: BTreeMap<Key, Draft>,
+    /// When the first and the last of its lookups closed.
+    first: Timestamp,
+    last: Timestamp,
+    /// There are too many.
+    due_now: bool,
+}
+
+/// Makes findings and the summary.
+#[derive(Debug)]
+pub struct Diagnoser {
+    threshold_ns: u64,
+    cases: Vec<Case>,
+    told: u64,
+    losses: VecDeque<context::Loss>,
+    totals: Totals,
+    verdicts: BTreeMap<(Code, Severity), u64>,
+}
+
+impl Diagnoser {
+    /// A search walk that cost at least `threshold_ns` is a finding.
+    pub fn new(threshold_ns: u64) -> Self {
+        Self {
+            threshold_ns,
+            cases: Vec::new(),
+            told: 0,
+            losses: VecDeque::new(),
+            totals: Totals::default(),
+            verdicts: BTreeMap::new(),
+        }
+    }
+
+    /// A lookup closed at `now`.
+    pub fn lookup(&mut self, lookup: &Lookup, now: Timestamp, who: &Identifier) {
+        let domain = cluster_domain(lookup, who);
+        let drafts = self.drafts(lookup, domain.as_deref());
+        let spans = |code| {
+            let mut spans = Intervals::default();
+            for draft in drafts.iter().filter(|d| d.key.code == code) {
+                spans.extend(&draft.cost);
+            }
+            spans
+        };
+        let (upstream, resolver) = (spans(Code::UpstreamTimeout), spans(Code::ResolverTimeout));
+        let walk = spans(Code::SearchExpansion);
+        let complete = domain.as_deref().is_some_and(|d| search::complete(&lookup.name, d));
+        self.totals.lookup(lookup, complete, &upstream, &resolver, &walk, now);
+        if !drafts.is_empty() {
+            self.gather(drafts, now);
+        }
+    }
+
+    /// A connection came to its outcome.
+    pub fn connection(&mut self, connection: &Connection) {
+        self.totals.connection(connection);
+    }
+
+    /// Records were lost.
+    pub fn loss(&mut self, loss: &context::Loss, now: Timestamp) {
+        self.totals.loss(loss);
+        if !lost::loses_records(loss.stage) || loss.count == 0 {
+            return;
+        }
+        self.losses.push_back(loss.clone());
+        if self.losses.len() > LOSSES_MAX {
+            self.losses.pop_front();
+        }
+        self.gather(vec![lost::found(loss)], now);
+    }
+
+    /// Time has come to `now`: blocks that gathered long enough are told.
+    pub fn advance(&mut self, now: Timestamp, who: &Identifier, out: &mut Vec<Finding>) {
+        if self.cases.iter().all(|c| c.due() > now) {
+            return;
+        }
+        let (mut due, open) =
+            std::mem::take(&mut self.cases).into_iter().partition::<Vec<_>, _>(|c| c.due() <= now);
+        self.cases = open;
+        due.sort_by_key(Case::due);
+        for case in due {
+            self.tell(&case, who, out);
+        }
+    }
+
+    /// Nothing follows: everything is told.
+    pub fn finish(&mut self, who: &Identifier, out: &mut Vec<Finding>) {
+        for case in std::mem::take(&mut self.cases) {
+            self.tell(&case, who, out);
+        }
+    }
+
+    /// Codes and severities of the findings told, each pair once.
+    pub fn verdicts(&self) -> Vec<(Code, Severity)> {
+        self.verdicts.keys().copied().collect()
+    }
+
+    /// The summary, given what the other stages counted.
+    pub fn summary(&self, counts: &Counts) -> Summary {
+        self.totals.summary(counts, self.verdicts.iter().map(|((code, _), n)| (*code, *n)))
+    }
+
+    /// Everything that is wrong with one lookup, with what caused what.
+    fn drafts(&self, lookup: &Lookup, domain: Option<&str>) -> Vec<Draft> {
+        let mut drafts = Vec::new();
+        let mut roots = Vec::new();
+        for attempt in &lookup.attempts {
+            let mut of_attempt = BTreeSet::new();
+            for transaction in &attempt.transactions {
+                let found = self.causes(lookup, attempt, transaction, domain);
+                of_attempt.extend(found.iter().map(|d| d.key.clone()));
+                drafts.extend(found);
+            }
+            roots.push(of_attempt);
+        }
+        for (attempt, causes) in lookup.attempts.iter().zip(&roots) {
+            let resolver_only = !causes.is_empty()
+                && causes
+                    .iter()
+                    .all(|k| matches!(k.code, Code::ResolverTimeout | Code::ResolverUnreachable));
+            if !resolver_only
+                && let Some(mut draft) = search::foreign(lookup, attempt, domain, self.threshold_ns)
+            {
+                draft.caused_by = explain(causes);
+                drafts.push(draft);
+            }
+        }
+        if let Some(mut draft) = search::expansion(lookup, domain, self.threshold_ns) {
+            let walked = lookup.winner.unwrap_or(roots.len());
+            draft.caused_by = explain(roots.iter().take(walked).flatten());
+            drafts.push(draft);
+        }
+        drafts.extend(nxdomain::found(lookup));
+        drafts
+    }
+
+    /// Why one transaction went wrong.
+    fn causes(
+        &self,
+        lookup: &Lookup,
+        attempt: &Attempt,
+        transaction: &Transaction,
+        domain: Option<&str>,
+    ) -> Vec<Draft> {
+        let mut found = Vec::new();
+        if let Some(received) = &transaction.tie.received {
+            for silence in upstream::silences(transaction, received, self.threshold_ns) {
+                found.push(upstream::seen(lookup, transaction, received, &silence));
+            }
+        }
+        let by_upstream: BTreeSet<Key> = found.iter().map(|d| d.key.clone()).collect();
+        let waited = transaction.ended().map_or(0, |end| end.since(transaction.started()));
+        match transaction.outcome() {
+            TransactionOutcome::Unreachable => {
+                found.extend(resolver::unreachable(lookup, transaction));
+            }
+            TransactionOutcome::Timeout if found.is_empty() && waited >= SILENCE_NS => {
+                let suffix = search::foreign_suffix(attempt, domain);
+                let suffix = suffix.or(attempt.suffix.as_deref().filter(|_| domain.is_none()));
+                let inferred = match &transaction.tie.received {
+                    None => upstream::inferred(lookup, transaction, suffix, domain),
+                    Some(_) => None,
+                };
+                found.extend(inferred.or_else(|| resolver::silent(lookup, transaction)));
+            }
+            _ => {}
+        }
+        if let Some(mut draft) = dns_error::found(lookup, transaction) {
+            draft.caused_by = by_upstream;
+            found.push(draft);
+        }
+        found
+    }
+
+    fn gather(&mut self, drafts: Vec<Draft>, now: Timestamp) {
+        let mut case = Case { drafts: BTreeMap::new(), first: now, last: now, due_now: false };
+        for draft in drafts {
+            case.add(draft);
+        }
+        // Blocks that share a finding are one.
+        let (same, mut others) =
+            std::mem::take(&mut self.cases).into_iter().partition::<Vec<_>, _>(|c| c.shares(&case));
+        let mut merged: Option<Case> = None;
+        for one in same.into_iter().chain([case]) {
+            merged = Some(match merged {
+                None => one,
+                Some(mut all) => {
+                    all.first = all.first.min(one.first);
+                    all.last = all.last.max(one.last);
+                    for draft in one.drafts.into_values() {
+                        all.add(draft);
+                    }
+                    all
+                }
+            });
+        }
+        others.extend(merged);
+        if others.len() > CASES_MAX
+            && let Some(oldest) = others.iter_mut().min_by_key(|c| c.first)
+        {
+            oldest.due_now = true;
+        }
+        self.cases = others;
+    }
+
+    fn tell(&mut self, case: &Case, who: &Identifier, out: &mut Vec<Finding>) {
+        let mut drafts: Vec<&Draft> = case.drafts.values().collect();
+        drafts.sort_by_key(|d| (rank(d.key.code), &d.key));
+        let mut ids = BTreeMap::new();
+        for draft in drafts {
+            self.told += 1;
+            let caveats = self.caveats(draft);
+            let finding =
+                draft.finding(self.told, &ids, caveats, self.threshold_ns, case.last, who);
+            ids.insert(draft.key.clone(), self.told);
+            *self.verdicts.entry((finding.code, finding.severity)).or_default() += 1;
+            out.push(finding);
+        }
+    }
+
+    fn caveats(&self, draft: &Draft) -> Vec<String> {
+        if draft.key.code == Code::EventsLost {
+            return Vec::new();
+        }
+        let Some((from, to)) = draft.window() else { return Vec::new() };
+        let touching = self.losses.iter().filter(|l| l.first <= to && l.last >= from);
+        let lost: u64 = touching.map(|l| l.count).sum();
+        if lost == 0 {
+            return Vec::new();
+        }
+        vec![format!("{lost} records were lost in this time; an answer could be among them")]
+    }
+}
+
+impl Case {
+    fn add(&mut self, draft: Draft) {
+        match self.drafts.get_mut(&draft.key) {
+            Some(known) => known.merge(draft),
+            None => {
+                self.drafts.insert(draft.key.clone(), draft);
+            }
+        }
+    }
+
+    fn shares(&self, other: &Self) -> bool {
+        other.drafts.keys().any(|k| self.drafts.contains_key(k))
+    }
+
+    fn due(&self) -> Timestamp {
+        if self.due_now {
+            return Timestamp(0);
+        }
+        let loss = self.drafts.keys().all(|k| k.code == Code::EventsLost);
+        let (gather, most) = if loss { (LOSS_NS, LOSS_NS) } else { (GATHER_NS, GATHER_MAX_NS) };
+        self.last.plus(gather).min(self.first.plus(most))
+    }
+}
+
+/// Root causes first.
+fn rank(code: Code) -> u8 {
+    match code {
+        Code::UpstreamTimeout => 0,
+        Code::ResolverTimeout => 1,
+        Code::ResolverUnreachable => 2,
+        Code::DnsError => 3,
+        Code::ForeignSuffix => 4,
+        Code::SearchExpansion => 5,
+        Code::Nxdomain => 6,
+        Code::EventsLost => 7,
+    }
+}
+
+/// The causes that explain a cost: silences, or error responses where there was none.
+fn explain<'a>(causes: impl IntoIterator<Item = &'a Key>) -> BTreeSet<Key> {
+    let all: BTreeSet<Key> = causes.into_iter().cloned().collect();
+    let silent: BTreeSet<Key> = all.iter().filter(|k| k.code != Code::DnsError).cloned().collect();
+    if silent.is_empty() { all } else { silent }
+}
+
+/// The cluster's domain, as the identifier knows it, or as kubelet's search list shows it.
+fn cluster_domain(lookup: &Lookup, who: &Identifier) -> Option<String> {
+    who.cluster_domain(&lookup.actor).or_else(|| {
+        let search = &lookup.search.as_ref()?.suffixes;
+        let domain = search.iter().find_map(|s| s.strip_prefix("svc."))?;
+        search.iter().any(|s| s == domain).then(|| domain.to_owned())
+    })
+}

@@ -1,0 +1,525 @@
+//! Clients' queries and answers: transactions are matched, grouped into lookups, and lookups close
+//! by record time. What a query means for a resolver is `upstream`'s business.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use crate::event::{Actor, Body, Dns, Event, Syscall};
+use crate::identify::Identifier;
+use crate::record::{Task, Timestamp};
+use crate::report::Outcome;
+
+use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
+use super::library::Sockets;
+use super::lookup::{Attempt, Lookup, attempt_outcome, lookup_outcome};
+use super::names::Names;
+use super::search_list::Walk;
+use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
+use super::upstream::{OtherAnswer, Resolvers};
+
+/// Open lookups.
+const LOOKUPS_MAX: usize = 8_192;
+/// Transactions of one lookup.
+const PER_LOOKUP_MAX: usize = 512;
+/// Time added to a time-out before it counts as passed.
+const MARGIN_NS: u64 = 1_000_000_000;
+/// A response may be told this much before its query (two processors).
+const ORPHAN_NS: u64 = 100_000_000;
+const ORPHANS_MAX: usize = 1_024;
+/// A client that closes within this time was told an error, not silence.
+const TOO_SOON_NS: u64 = 300_000_000;
+/// Answers remembered per server, and servers.
+const ANSWERS_MAX: usize = 512;
+const SERVERS_MAX: usize = 256;
+/// Answers this much before a silent query still show that the server lived.
+const BEFORE_NS: u64 = 1_000_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Transaction(u64),
+    Lookup(u64),
+}
+
+#[derive(Debug)]
+struct Orphan {
+    key: (SocketKey, u16),
+    asked: Option<Asked>,
+    from: SocketAddr,
+    reply: Reply,
+}
+
+/// Clients' side of DNS.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    next: u64,
+    closed: u64,
+    table: Table,
+    by_socket: BTreeMap<(SocketKey, u16), Vec<u64>>,
+    lookups: BTreeMap<u64, OpenLookup>,
+    by_owner: BTreeMap<Owner, Vec<u64>>,
+    timers: BTreeSet<(Timestamp, Timer)>,
+    orphans: VecDeque<Orphan>,
+    answers: BTreeMap<SocketAddr, VecDeque<OtherAnswer>>,
+    sockets: Sockets,
+    /// Names that gave addresses.
+    pub(crate) names: Names,
+    /// Lookups given up because of a cap.
+    pub(crate) evicted: u64,
+    /// Responses that no query was seen for.
+    pub(crate) unmatched: u64,
+}
+
+/// The actor with the task its socket is known by, so that it outlives the socket.
+pub(crate) fn with_task(actor: &Actor, who: &Identifier) -> Actor {
+    let mut actor = actor.clone();
+    if actor.task.is_none() {
+        let identity = who.identity(&actor);
+        if let Some(pid) = identity.pid {
+            let tid = identity.tid.unwrap_or(pid);
+            actor.task = Some(Task { pid, tid, comm: identity.comm.unwrap_or_default() });
+        }
+    }
+    actor
+}
+
+/// Whose lookups and connections `actor`'s are.
+pub(crate) fn owner(actor: &Actor, who: &Identifier, local: Option<SocketAddr>) -> Option<Owner> {
+    if let Some(task) = &actor.task {
+        return Some(Owner::Process(task.pid));
+    }
+    who.entity(actor).map(Owner::Entity).or(local.map(|l| Owner::Address(l.ip())))
+}
+
+impl Clients {
+    /// A query left a socket.
+    pub(crate) fn query(&mut self, event: &Event, dns: &Dns, asked: Asked, who: &Identifier) {
+        let sent = Sent { at: event.at, number: event.number };
+        let key = (SocketKey::of(&event.actor, dns), dns.message.id);
+        let again = self.by_socket.get(&key).into_iter().flatten().copied().find(|id| {
+            self.table
+                .get(id)
+                .is_some_and(|o| o.transaction.asked == asked && o.transaction.wire == dns.remote)
+        });
+        if let Some(id) = again {
+            self.resent(id, sent);
+            return;
+        }
+        let actor = with_task(&event.actor, who);
+        let Some(owner) = owner(&actor, who, Some(dns.local)) else { return };
+        let mut transaction = Transaction::new(actor, dns, asked, who, sent);
+        self.adopt_orphan(&key, &mut transaction);
+        let lookup = self.join(&owner, &transaction, sent.at);
+        let lookup = match lookup {
+            Some((id, place)) => {
+                self.give_up_earlier(id, place, &transaction);
+                id
+            }
+            None => self.open(owner, &transaction, who),
+        };
+        self.add(lookup, transaction);
+    }
+
+    fn resent(&mut self, id: u64, sent: Sent) {
+        let Some(open) = self.table.get_mut(&id) else { return };
+        open.transaction.resent(sent);
+        let lookup = open.lookup;
+        self.arm(id);
+        self.settle(lookup);
+    }
+
+    /// The open lookup that the query belongs to: by socket, then thread, then the newest.
+    fn join(&mut self, owner: &Owner, new: &Transaction, at: Timestamp) -> Option<(u64, Place)> {
+        let tid = new.actor.task.as_ref().map(|t| t.tid);
+        let query = NewQuery {
+            asked: &new.asked,
+            socket: &new.socket,
+            wire: new.wire,
+            tid,
+            edns: new.edns,
+            at,
+        };
+        let ids = self.by_owner.get(owner)?.clone();
+        let best = ids
+            .iter()
+            .filter_map(|id| {
+                let lookup = self.lookups.get(id)?;
+                let place = lookup.place(&query, &self.table)?;
+                let socket = lookup
+                    .attempts
+                    .iter()
+                    .flat_map(|a| a.all(&self.table))
+                    .any(|t| t.socket == new.socket);
+                Some(((socket, lookup.tid.is_some() && lookup.tid == tid, *id), place))
+            })
+            .max_by_key(|(rank, _)| *rank)
+            .map(|((_, _, id), place)| (id, place));
+        if best.is_none() && tid.is_some() {
+            // The thread turned to another name: what it finished before has no next candidate.
+            for id in ids {
+                if let Some(lookup) = self.lookups.get_mut(&id)
+                    && lookup.tid == tid
+                    && lookup.deadline.is_some()
+                {
+                    lookup.over = true;
+                    self.settle(id);
+                }
+            }
+        }
+        best
+    }
+
+    fn give_up_earlier(&mut self, lookup: u64, place: Place, new: &Transaction) {
+        let Some(lookup) = self.lookups.get(&lookup) else { return };
+        let Some(last) = lookup.attempts.last() else { return };
+        for id in &last.transactions {
+            let Some(open) = self.table.get_mut(id) else { continue };
+            let t = &mut open.transaction;
+            let parallel = t.socket == new.socket && t.id == new.id;
+            match place {
+                Place::Next => t.give_up(new.started(), GaveUp::NextName),
+                Place::Same if t.asked == new.asked && !parallel => {
+                    t.give_up(new.started(), GaveUp::Retried);
+                }
+                Place::Same => {}
+            }
+        }
+    }
+
+    fn open(&mut self, owner: Owner, first: &Transaction, who: &Identifier) -> u64 {
+        if self.lookups.len() >= LOOKUPS_MAX
+            && let Some(oldest) = self.lookups.keys().next().copied()
+            && let Some(lookup) = self.lookups.get_mut(&oldest)
+        {
+            lookup.over = true;
+            self.evicted += 1;
+            self.settle(oldest);
+        }
+        let config = who.resolver_config(&first.actor);
+        self.next += 1;
+        let id = self.next;
+        self.by_owner.entry(owner.clone()).or_default().push(id);
+        self.lookups.insert(
+            id,
+            OpenLookup {
+                owner,
+                tid: first.actor.task.as_ref().map(|t| t.tid),
+                walk: Walk::begin(&first.asked.name, config),
+                attempts: Vec::new(),
+                timeout_ns: u64::from(config.map_or(5, |c| c.timeout_s).max(1)) * 1_000_000_000,
+                tries: config.map_or(2, |c| c.attempts).max(1),
+                deadline: None,
+                over: false,
+            },
+        );
+        id
+    }
+
+    fn add(&mut self, lookup_id: u64, mut transaction: Transaction) {
+        let Some(lookup) = self.lookups.get_mut(&lookup_id) else { return };
+        self.next += 1;
+        let id = self.next;
+        let name = &transaction.asked.name;
+        match lookup.attempts.last() {
+            Some(last) if last.name == *name => {}
+            last => {
+                if last.is_some() {
+                    lookup.walk.advance(name);
+                }
+                lookup.attempts.push(OpenAttempt { name: name.clone(), transactions: Vec::new() });
+            }
+        }
+        if let Some(last) = lookup.attempts.last_mut() {
+            let earlier = last.all(&self.table).filter(|t| t.asked == transaction.asked).count();
+            transaction.try_number = u32::try_from(earlier + 1).unwrap_or(u32::MAX);
+            last.transactions.push(id);
+        }
+        if lookup.attempts.iter().map(|a| a.transactions.len()).sum::<usize>() > PER_LOOKUP_MAX {
+            lookup.over = true;
+            self.evicted += 1;
+        }
+        let key = (transaction.socket.clone(), transaction.id);
+        self.by_socket.entry(key).or_default().push(id);
+        let reply = transaction.reply.clone();
+        let open = OpenTransaction { transaction, lookup: lookup_id, deadline: Timestamp(0) };
+        self.table.insert(id, open);
+        if let Some(reply) = reply {
+            self.learn(id, &reply);
+        }
+        self.arm(id);
+        self.settle(lookup_id);
+    }
+
+    /// A response arrived at a socket.
+    pub(crate) fn response(&mut self, event: &Event, dns: &Dns, asked: Option<Asked>) {
+        let key = (SocketKey::of(&event.actor, dns), dns.message.id);
+        let reply = Reply::of(dns, event.at, event.number);
+        let ids = self.by_socket.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let fits = |id: &&u64| {
+            self.table.get(id).is_some_and(|o| {
+                o.transaction.reply.is_none()
+                    && asked.as_ref().is_none_or(|a| *a == o.transaction.asked)
+            })
+        };
+        let exact = |id: &&u64| {
+            self.table.get(id).is_some_and(|o| {
+                o.transaction.wire == dns.remote || o.transaction.server == dns.remote
+            })
+        };
+        let found = ids.iter().filter(fits).find(exact).or_else(|| ids.iter().find(fits)).copied();
+        match found {
+            Some(id) => self.answer(id, reply),
+            None => self.orphans.push_back(Orphan { key, asked, from: dns.remote, reply }),
+        }
+        if self.orphans.len() > ORPHANS_MAX {
+            self.orphans.pop_front();
+            self.unmatched += 1;
+        }
+    }
+
+    fn answer(&mut self, id: u64, reply: Reply) {
+        let Some(open) = self.table.get_mut(&id) else { return };
+        let lookup = open.lookup;
+        open.transaction.answered(reply.clone());
+        self.learn(id, &reply);
+        self.settle(lookup);
+    }
+
+    /// What an answer says beyond its transaction: the server lives, the name has addresses.
+    fn learn(&mut self, id: u64, reply: &Reply) {
+        let Some(open) = self.table.get(&id) else { return };
+        let t = &open.transaction;
+        let sent = Sent { at: reply.at, number: reply.number };
+        if self.answers.len() < SERVERS_MAX || self.answers.contains_key(&t.server) {
+            let log = self.answers.entry(t.server).or_default();
+            if log.len() >= ANSWERS_MAX {
+                log.pop_front();
+            }
+            log.push_back(OtherAnswer { name: t.asked.name.clone(), sent });
+        }
+        if let Some(lookup) = self.lookups.get(&open.lookup) {
+            self.names.learn(&lookup.owner, t.data(), lookup.walk.typed(), reply.at);
+        }
+    }
+
+    fn adopt_orphan(&mut self, key: &(SocketKey, u16), transaction: &mut Transaction) {
+        let found = self.orphans.iter().position(|o| {
+            o.key == *key
+                && o.asked.as_ref().is_none_or(|a| *a == transaction.asked)
+                && (o.from == transaction.wire || o.from == transaction.server)
+                && transaction.started().since(o.reply.at) < ORPHAN_NS
+        });
+        if let Some(orphan) = found.and_then(|i| self.orphans.remove(i)) {
+            transaction.answered(orphan.reply);
+        }
+    }
+
+    /// Everything that is not a DNS message.
+    pub(crate) fn observe(&mut self, event: &Event) {
+        self.sockets.observe(event);
+        match &event.body {
+            Body::SocketClosed(_) => {
+                if let Some(cookie) = event.actor.cookie {
+                    self.socket_closed(cookie, event.at);
+                }
+            }
+            Body::Syscall(call) => self.call_failed(event, call),
+            Body::Exit => {
+                if let Some(task) = &event.actor.task {
+                    self.exited(task.pid, event.at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_socket(&self, cookie: u64) -> Vec<u64> {
+        let range = (SocketKey::Cookie(cookie), 0)..=(SocketKey::Cookie(cookie), u16::MAX);
+        self.by_socket.range(range).flat_map(|(_, ids)| ids).copied().collect()
+    }
+
+    fn give_up(&mut self, ids: &[u64], at: Timestamp, why: impl Fn(&Transaction) -> GaveUp) {
+        for id in ids {
+            if let Some(open) = self.table.get_mut(id)
+                && open.transaction.is_open()
+            {
+                let why = why(&open.transaction);
+                let lookup = open.lookup;
+                open.transaction.give_up(at, why);
+                self.settle(lookup);
+            }
+        }
+    }
+
+    fn socket_closed(&mut self, cookie: u64, at: Timestamp) {
+        let told = self.sockets.receives(Some(cookie));
+        self.give_up(&self.on_socket(cookie), at, |t| {
+            let soon = at.since(t.last_send()) < TOO_SOON_NS;
+            if soon && !told { GaveUp::TooSoon } else { GaveUp::Closed }
+        });
+    }
+
+    fn call_failed(&mut self, event: &Event, call: &Syscall) {
+        let (Some(cookie), Some(result)) = (event.actor.cookie, call.result) else { return };
+        let Ok(errno) = i32::try_from(result.saturating_neg()) else { return };
+        if is_unreachable(errno) {
+            self.give_up(&self.on_socket(cookie), event.at, |_| GaveUp::Errno(errno));
+        }
+    }
+
+    fn exited(&mut self, pid: u32, at: Timestamp) {
+        let ids = self.by_owner.get(&Owner::Process(pid)).cloned().unwrap_or_default();
+        for id in ids {
+            let Some(lookup) = self.lookups.get_mut(&id) else { continue };
+            lookup.over = true;
+            let all: Vec<u64> =
+                lookup.attempts.iter().flat_map(|a| &a.transactions).copied().collect();
+            self.give_up(&all, at, |_| GaveUp::Exited);
+            self.settle(id);
+        }
+    }
+
+    /// Sets the time-out of a transaction after a send.
+    fn arm(&mut self, id: u64) {
+        let Some(open) = self.table.get_mut(&id) else { return };
+        let Some(lookup) = self.lookups.get(&open.lookup) else { return };
+        let t = &open.transaction;
+        let all = t.started().plus(lookup.timeout_ns * u64::from(lookup.tries));
+        open.deadline = all.max(t.last_send().plus(lookup.timeout_ns)).plus(MARGIN_NS);
+        self.timers.insert((open.deadline, Timer::Transaction(id)));
+    }
+
+    /// Decides anew when a lookup closes.
+    fn settle(&mut self, id: u64) {
+        let Some(lookup) = self.lookups.get_mut(&id) else { return };
+        lookup.deadline = lookup.closes_at(&self.table);
+        if let Some(at) = lookup.deadline {
+            self.timers.insert((at, Timer::Lookup(id)));
+        }
+    }
+
+    /// Time has come to `now`: what is due closes.
+    pub(crate) fn advance(
+        &mut self,
+        now: Timestamp,
+        resolvers: &Resolvers,
+        done: &mut Vec<Lookup>,
+    ) {
+        while let Some((at, timer)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            match timer {
+                Timer::Transaction(id) => {
+                    if self.table.get(&id).is_some_and(|o| o.deadline == at) {
+                        let moment = Timestamp(at.0.saturating_sub(MARGIN_NS));
+                        self.give_up(&[id], moment, |_| GaveUp::Expired);
+                    }
+                }
+                Timer::Lookup(id) => {
+                    if self.lookups.get(&id).is_some_and(|l| l.deadline == Some(at)) {
+                        self.close(id, resolvers, false, done);
+                    }
+                }
+            }
+        }
+        while let Some(first) = self.orphans.front()
+            && now.since(first.reply.at) >= ORPHAN_NS
+        {
+            self.orphans.pop_front();
+            self.unmatched += 1;
+        }
+    }
+
+    /// The input ended.
+    pub(crate) fn finish(&mut self, resolvers: &Resolvers, done: &mut Vec<Lookup>) {
+        let ids: Vec<u64> = self.lookups.keys().copied().collect();
+        for id in ids {
+            self.close(id, resolvers, true, done);
+        }
+        self.unmatched += self.orphans.len() as u64;
+        self.orphans.clear();
+    }
+
+    fn close(&mut self, id: u64, resolvers: &Resolvers, cut: bool, done: &mut Vec<Lookup>) {
+        let Some(lookup) = self.lookups.remove(&id) else { return };
+        if let Some(ids) = self.by_owner.get_mut(&lookup.owner) {
+            ids.retain(|i| *i != id);
+            if ids.is_empty() {
+                self.by_owner.remove(&lookup.owner);
+            }
+        }
+        let mut attempts = Vec::new();
+        for open in &lookup.attempts {
+            let transactions = open.transactions.iter().filter_map(|t| self.take(*t)).collect();
+            attempts.extend(self.finished(transactions, &lookup.walk));
+        }
+        let Some(first) = attempts.first().and_then(|a| a.transactions.first()) else { return };
+        let started = attempts.iter().map(|a| a.started).min().unwrap_or_default();
+        let ended = attempts.iter().map(|a| a.ended).max().unwrap_or_default();
+        let mut outcome = lookup_outcome(&attempts);
+        if cut && outcome != Outcome::Answered && lookup.unfinished() {
+            outcome = Outcome::Undecided;
+        }
+        self.closed += 1;
+        let mut lookup = Lookup {
+            id: self.closed,
+            actor: first.actor.clone(),
+            name: lookup.walk.typed().to_owned(),
+            server: first.server,
+            search: lookup.walk.search(),
+            winner: attempts.iter().position(|a| a.outcome == Outcome::Answered),
+            library: self.sockets.library(&attempts),
+            attempts,
+            outcome,
+            started,
+            ended,
+        };
+        for t in lookup.attempts.iter_mut().flat_map(|a| &mut a.transactions) {
+            let until = t.ended().unwrap_or(ended);
+            t.tie.received = resolvers.tie(t, until);
+            if t.reply.is_none() {
+                t.tie.others = self.others(t);
+            }
+        }
+        done.push(lookup);
+    }
+
+    fn take(&mut self, id: u64) -> Option<Transaction> {
+        let open = self.table.remove(&id)?;
+        let key = (open.transaction.socket.clone(), open.transaction.id);
+        if let Some(ids) = self.by_socket.get_mut(&key) {
+            ids.retain(|i| *i != id);
+            if ids.is_empty() {
+                self.by_socket.remove(&key);
+            }
+        }
+        Some(open.transaction)
+    }
+
+    fn finished(&self, transactions: Vec<Transaction>, walk: &Walk) -> Option<Attempt> {
+        let first = transactions.first()?;
+        let last = |t: &Transaction| t.ended().unwrap_or(t.last_send());
+        Some(Attempt {
+            name: first.name.clone(),
+            suffix: walk.suffix(&first.asked.name),
+            outcome: attempt_outcome(transactions.iter()),
+            started: transactions.iter().map(Transaction::started).min()?,
+            ended: transactions.iter().map(last).max()?,
+            transactions,
+        })
+    }
+
+    /// What the same server answered, from just before the query on.
+    fn others(&self, t: &Transaction) -> Vec<OtherAnswer> {
+        let from = Timestamp(t.started().0.saturating_sub(BEFORE_NS));
+        let log = self.answers.get(&t.server).into_iter().flatten();
+        log.filter(|o| o.sent.at >= from && o.name != t.asked.name).cloned().collect()
+    }
+}
+
+/// errno says that nobody can be reached there.
+pub(crate) fn is_unreachable(errno: i32) -> bool {
+    // ENETDOWN, ENETUNREACH, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH: the same on all of Linux's
+    // usual architectures.
+    matches!(errno, 100 | 101 | 111 | 112 | 113)
+}

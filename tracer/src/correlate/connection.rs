@@ -1,0 +1,400 @@
+//! TCP connects: outcome, handshake, Service and backend. Knows accepts only as the far end of a
+//! connect; what happens after a connection was told is not followed.
+//!
+//! A connection is told when it was established and its backend is known (or a short grace passed),
+//! and a failed one after the same grace, so that the errno of a blocking call is with it. Those to
+//! DNS ports and those of the resolver are told only when they failed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use crate::context::Role;
+use crate::describe::errno_name;
+use crate::event::{
+    Actor, AddressCall, Body, Call, Direction, Event, Protocol, Syscall, Tcp, TcpChange, TcpState,
+};
+use crate::identify::Identifier;
+use crate::record::Timestamp;
+use crate::report::{self, ConnectionOutcome, Ts};
+
+use super::clients::{owner, with_task};
+use super::grouping::Owner;
+use super::names::Names;
+
+/// Wait for the backend's side, or for the errno, after the outcome.
+const GRACE_NS: u64 = 50_000_000;
+/// An unanswered connect that is given up sooner was cancelled, not timed out.
+const PATIENCE_NS: u64 = 900_000_000;
+const OPEN_MAX: usize = 16_384;
+const PEERS_MAX: usize = 4_096;
+const EVENTS_MAX: usize = 32;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Cookie(u64),
+    Flow(Option<u64>, SocketAddr, SocketAddr),
+}
+
+/// One connect.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Who; the task that connected.
+    pub actor: Actor,
+    /// Own end.
+    pub local: Option<SocketAddr>,
+    /// Address the program asked for.
+    pub remote: SocketAddr,
+    /// Far end of the accepting socket.
+    pub backend: Option<SocketAddr>,
+    /// The name looked up before.
+    pub name: Option<String>,
+    /// What came of it.
+    pub outcome: ConnectionOutcome,
+    /// errno of the call.
+    pub errno: Option<i32>,
+    /// Start.
+    pub started: Timestamp,
+    /// SYN (or the call) to established, in nanoseconds.
+    pub handshake_ns: Option<u64>,
+    /// Start to failure, in nanoseconds.
+    pub duration_ns: Option<u64>,
+    /// Numbers of the events.
+    pub events: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Open {
+    actor: Actor,
+    owner: Option<Owner>,
+    quiet: bool,
+    local: Option<SocketAddr>,
+    remote: SocketAddr,
+    started: Timestamp,
+    syn: Option<Timestamp>,
+    established: Option<Timestamp>,
+    outcome: Option<(ConnectionOutcome, Timestamp)>,
+    errno: Option<i32>,
+    retransmits: u32,
+    events: Vec<u64>,
+    deadline: Option<Timestamp>,
+}
+
+/// All connects under way.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    open: BTreeMap<Key, Open>,
+    timers: BTreeSet<(Timestamp, Key)>,
+    /// Accepts seen at the far end: client address to accepting address.
+    peers: BTreeMap<SocketAddr, SocketAddr>,
+    peer_order: VecDeque<SocketAddr>,
+    /// Given up because of the cap.
+    pub(crate) evicted: u64,
+}
+
+impl Connection {
+    /// In the words of the contract, with the identity known now.
+    pub fn report(&self, who: &Identifier) -> report::Connection {
+        report::Connection {
+            schema: 1,
+            ts: Ts(self.started),
+            identity: who.identity(&self.actor),
+            protocol: "tcp".to_owned(),
+            local: self.local,
+            remote: self.remote,
+            service: who.service(self.remote, Protocol::Tcp),
+            backend: self.backend.map(|b| who.backend(b)),
+            name: self.name.clone(),
+            outcome: self.outcome,
+            errno: self.errno.and_then(|e| errno_name(-i64::from(e))),
+            handshake_ns: self.handshake_ns,
+            duration_ns: self.duration_ns,
+            events: self.events.clone(),
+        }
+    }
+}
+
+impl Connections {
+    pub(crate) fn observe(
+        &mut self,
+        event: &Event,
+        who: &Identifier,
+        names: &Names,
+        done: &mut Vec<Connection>,
+    ) {
+        match &event.body {
+            Body::SocketAddress(a) => {
+                if a.protocol == Protocol::Tcp && a.call == AddressCall::Connect {
+                    self.begin(event, None, a.remote, who, names, done);
+                }
+            }
+            Body::TcpState(state) => self.state(event, state, who, names, done),
+            Body::Tcp(packet) => self.packet(event, packet, who, names, done),
+            Body::Syscall(call) => self.call(event, call),
+            Body::SocketClosed(_) => self.closed(event),
+            _ => {}
+        }
+    }
+
+    fn key(actor: &Actor, ends: Option<(SocketAddr, SocketAddr)>) -> Option<Key> {
+        match (actor.cookie, ends) {
+            (Some(cookie), _) => Some(Key::Cookie(cookie)),
+            (None, Some((local, remote))) => Some(Key::Flow(actor.cgroup, local, remote)),
+            (None, None) => None,
+        }
+    }
+
+    fn begin(
+        &mut self,
+        event: &Event,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+        who: &Identifier,
+        names: &Names,
+        done: &mut Vec<Connection>,
+    ) {
+        let Some(key) = Self::key(&event.actor, local.map(|l| (l, remote))) else { return };
+        if let Some(open) = self.open.get_mut(&key) {
+            if open.outcome.is_none() {
+                open.local = open.local.or(local);
+                open.note(event.number);
+                return;
+            }
+            self.tell(&key, names, done); // the socket connects again
+        }
+        if self.open.len() >= OPEN_MAX
+            && let Some(oldest) = self.open.keys().next().cloned()
+        {
+            self.open.remove(&oldest);
+            self.evicted += 1;
+        }
+        let actor = with_task(&event.actor, who);
+        let dns = who.host().map_or(&[][..], |h| &h.dns_ports).contains(&remote.port());
+        let open = Open {
+            owner: owner(&actor, who, local),
+            quiet: dns || remote.port() == 53 || who.role(&actor) == Some(Role::Resolver),
+            actor,
+            local,
+            remote,
+            started: event.at,
+            syn: None,
+            established: None,
+            outcome: None,
+            errno: None,
+            retransmits: 0,
+            events: vec![event.number],
+            deadline: None,
+        };
+        self.open.insert(key, open);
+    }
+
+    fn packet(
+        &mut self,
+        event: &Event,
+        packet: &Tcp,
+        who: &Identifier,
+        names: &Names,
+        done: &mut Vec<Connection>,
+    ) {
+        if packet.direction == Direction::Out && packet.syn && !packet.ack {
+            let remote = who.asked_for(&event.actor, packet.remote);
+            self.begin(event, Some(packet.local), remote, who, names, done);
+        }
+        let ends = Some((packet.local, packet.remote));
+        let Some(key) = Self::key(&event.actor, ends) else { return };
+        let Some(open) = self.open.get_mut(&key) else { return };
+        open.local = Some(packet.local);
+        open.note(event.number);
+        match packet.direction {
+            Direction::Out if packet.syn && !packet.ack => {
+                if open.syn.is_some() {
+                    open.retransmits += 1;
+                }
+                open.syn.get_or_insert(event.at);
+            }
+            Direction::In if packet.rst => {
+                let how = if open.established.is_some() {
+                    ConnectionOutcome::Reset
+                } else {
+                    ConnectionOutcome::Refused
+                };
+                self.decide(&key, how, event.at);
+            }
+            Direction::In if packet.syn && packet.ack => self.established(&key, event.at),
+            _ => {}
+        }
+    }
+
+    fn state(
+        &mut self,
+        event: &Event,
+        state: &TcpState,
+        who: &Identifier,
+        names: &Names,
+        done: &mut Vec<Connection>,
+    ) {
+        if state.peer_side {
+            if state.change == TcpChange::PassiveEstablished {
+                self.accepted(state);
+            }
+            return;
+        }
+        if state.change == TcpChange::Connect {
+            let remote = who.asked_for(&event.actor, state.remote);
+            let local = (state.local.port() != 0).then_some(state.local);
+            self.begin(event, local, remote, who, names, done);
+        }
+        let ends = Some((state.local, state.remote));
+        let Some(key) = Self::key(&event.actor, ends) else { return };
+        let Some(open) = self.open.get_mut(&key) else { return };
+        if state.local.port() != 0 {
+            open.local = Some(state.local);
+        }
+        open.note(event.number);
+        match state.change {
+            TcpChange::ActiveEstablished | TcpChange::State { new: 1, .. } => {
+                self.established(&key, event.at);
+            }
+            TcpChange::Retransmit => open.retransmits += 1,
+            TcpChange::State { old: 2, new: 7 } if open.waited(event.at) => {
+                self.decide(&key, ConnectionOutcome::Timeout, event.at);
+            }
+            _ => {}
+        }
+    }
+
+    fn accepted(&mut self, state: &TcpState) {
+        if self.peers.insert(state.remote, state.local).is_none() {
+            self.peer_order.push_back(state.remote);
+        }
+        if self.peer_order.len() > PEERS_MAX
+            && let Some(oldest) = self.peer_order.pop_front()
+        {
+            self.peers.remove(&oldest);
+        }
+        let ready = self.open.iter().find(|(_, open)| {
+            open.local == Some(state.remote)
+                && matches!(open.outcome, Some((ConnectionOutcome::Established, _)))
+        });
+        if let Some(key) = ready.map(|(key, _)| key.clone()) {
+            self.due(&key, Timestamp(0));
+        }
+    }
+
+    fn call(&mut self, event: &Event, call: &Syscall) {
+        if call.call != Call::Connect {
+            return;
+        }
+        let Some(key) = Self::key(&event.actor, None) else { return };
+        let Some(open) = self.open.get_mut(&key) else { return };
+        open.note(event.number);
+        let Some(errno) = call.result.and_then(|r| i32::try_from(r.saturating_neg()).ok()) else {
+            return;
+        };
+        let how = match errno {
+            ..=0 | 4 | 106 | 114 | 115 => return, // success; EINTR, EISCONN, EALREADY, EINPROGRESS
+            104 => ConnectionOutcome::Reset,
+            110 => ConnectionOutcome::Timeout,
+            111 => ConnectionOutcome::Refused,
+            _ => ConnectionOutcome::Unreachable, // the errno says why
+        };
+        open.errno = Some(errno);
+        self.decide(&key, how, event.at);
+    }
+
+    fn closed(&mut self, event: &Event) {
+        let Some(key) = Self::key(&event.actor, None) else { return };
+        let Some(open) = self.open.get_mut(&key) else { return };
+        open.note(event.number);
+        let how = if open.waited(event.at) {
+            ConnectionOutcome::Timeout
+        } else {
+            ConnectionOutcome::Undecided
+        };
+        self.decide(&key, how, event.at);
+        self.due(&key, Timestamp(0));
+    }
+
+    fn established(&mut self, key: &Key, at: Timestamp) {
+        if let Some(open) = self.open.get_mut(key) {
+            open.established.get_or_insert(at);
+        }
+        self.decide(key, ConnectionOutcome::Established, at);
+        let known = self.open.get(key).and_then(|o| o.local);
+        if known.is_some_and(|local| self.peers.contains_key(&local)) {
+            self.due(key, Timestamp(0));
+        }
+    }
+
+    /// The first outcome stays, but a reset overrules an establishment not yet told.
+    fn decide(&mut self, key: &Key, how: ConnectionOutcome, at: Timestamp) {
+        let Some(open) = self.open.get_mut(key) else { return };
+        match open.outcome {
+            Some((ConnectionOutcome::Established, _)) if how == ConnectionOutcome::Reset => {}
+            Some(_) => return,
+            None => {}
+        }
+        open.outcome = Some((how, at));
+        self.due(key, at.plus(GRACE_NS));
+    }
+
+    fn due(&mut self, key: &Key, at: Timestamp) {
+        if let Some(open) = self.open.get_mut(key) {
+            open.deadline = Some(at);
+            self.timers.insert((at, key.clone()));
+        }
+    }
+
+    /// Time has come to `now`: what is due is told.
+    pub(crate) fn advance(&mut self, now: Timestamp, names: &Names, done: &mut Vec<Connection>) {
+        while self.timers.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((at, key)) = self.timers.pop_first() else { return };
+            if self.open.get(&key).is_some_and(|o| o.deadline == Some(at)) {
+                self.tell(&key, names, done);
+            }
+        }
+    }
+
+    /// The input ended.
+    pub(crate) fn finish(&mut self, names: &Names, done: &mut Vec<Connection>) {
+        let keys: Vec<Key> = self.open.keys().cloned().collect();
+        for key in keys {
+            self.tell(&key, names, done);
+        }
+    }
+
+    fn tell(&mut self, key: &Key, names: &Names, done: &mut Vec<Connection>) {
+        let Some(open) = self.open.remove(key) else { return };
+        let (outcome, at) = open.outcome.unwrap_or((ConnectionOutcome::Undecided, open.started));
+        let fine = matches!(outcome, ConnectionOutcome::Established | ConnectionOutcome::Undecided);
+        if open.quiet && fine {
+            return;
+        }
+        let name = open.owner.as_ref().and_then(|o| names.of(o, open.remote.ip()));
+        done.push(Connection {
+            backend: open.local.and_then(|l| self.peers.remove(&l)),
+            name: name.map(str::to_owned),
+            outcome,
+            errno: open.errno,
+            started: open.started,
+            handshake_ns: open.established.map(|e| e.since(open.syn.unwrap_or(open.started))),
+            duration_ns: (!fine).then(|| at.since(open.started)),
+            actor: open.actor,
+            local: open.local,
+            remote: open.remote,
+            events: open.events,
+        });
+    }
+}
+
+impl Open {
+    fn note(&mut self, number: u64) {
+        if self.events.len() < EVENTS_MAX && self.events.last() != Some(&number) {
+            self.events.push(number);
+        }
+    }
+
+    /// Unanswered for longer than a client that merely changed its mind.
+    fn waited(&self, at: Timestamp) -> bool {
+        self.retransmits > 0 || at.since(self.started) >= PATIENCE_NS
+    }
+}

@@ -1,0 +1,121 @@
+//! Which resolver library made a lookup, told from its behaviour on the wire and in system calls.
+//! Says nothing on weak evidence.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::event::{AddressCall, Body, Call, Event, Protocol};
+
+use super::lookup::Attempt;
+use super::transaction::Transaction;
+
+/// Sockets remembered.
+const CAP: usize = 16_384;
+
+/// How a socket was used.
+#[derive(Clone, Copy, Debug, Default)]
+struct Habits {
+    connected: bool,
+    addressed: bool,
+    sendmmsg: bool,
+    /// Results of receiving calls are told for it.
+    receives: bool,
+}
+
+/// Habits by socket cookie; the oldest are forgotten first.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    habits: BTreeMap<u64, Habits>,
+    order: VecDeque<u64>,
+}
+
+impl Sockets {
+    pub(crate) fn observe(&mut self, event: &Event) {
+        let Some(cookie) = event.actor.cookie else { return };
+        let note: fn(&mut Habits) = match &event.body {
+            Body::SocketAddress(a) if a.protocol == Protocol::Udp => match a.call {
+                AddressCall::Connect => |h| h.connected = true,
+                AddressCall::Sendmsg => |h| h.addressed = true,
+                AddressCall::Recvmsg => return,
+            },
+            Body::Syscall(s) => match s.call {
+                Call::Sendmmsg => |h| h.sendmmsg = true,
+                Call::Recvfrom | Call::Recvmsg | Call::Recvmmsg => |h| h.receives = true,
+                _ => return,
+            },
+            _ => return,
+        };
+        let habits = self.habits.entry(cookie).or_insert_with(|| {
+            self.order.push_back(cookie);
+            Habits::default()
+        });
+        note(habits);
+        if self.order.len() > CAP
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.habits.remove(&oldest);
+        }
+    }
+
+    /// Receiving calls on this socket are recorded: an error would have been seen.
+    pub(crate) fn receives(&self, cookie: Option<u64>) -> bool {
+        self.of(cookie).receives
+    }
+
+    fn of(&self, cookie: Option<u64>) -> Habits {
+        cookie.and_then(|c| self.habits.get(&c)).copied().unwrap_or_default()
+    }
+
+    /// `go`, `musl`, `glibc`, `c-ares`, when the lookup tells.
+    pub(crate) fn library(&self, attempts: &[Attempt]) -> Option<&'static str> {
+        let all = || attempts.iter().flat_map(|a| &a.transactions);
+        let habits = |t: &Transaction| self.of(t.actor.cookie);
+        if all().any(|t| habits(t).sendmmsg) {
+            return Some("glibc"); // no other one asks with one sendmmsg
+        }
+        let pairs: Vec<(&Transaction, &Transaction)> =
+            attempts.iter().filter_map(|a| pair(&a.transactions)).collect();
+        let (first, second) = *pairs.first()?;
+        let one_socket = pairs.iter().all(|(a, b)| same_port(a, b));
+        let two_sockets = pairs.iter().all(|(a, b)| !same_port(a, b));
+        let port_kept = attempts.len() > 1
+            && all().filter(|t| t.try_number == 1).all(|t| t.client == first.client);
+        if all().all(|t| t.edns) {
+            if two_sockets {
+                return Some("go");
+            }
+            return (one_socket && port_kept).then_some("c-ares");
+        }
+        if !one_socket || all().any(|t| t.edns) {
+            return None;
+        }
+        if all().any(|t| resent_after(t, 2_500_000_000)) {
+            return Some("musl");
+        }
+        let unconnected = |t| habits(t).addressed && !habits(t).connected;
+        if unconnected(first) && unconnected(second) {
+            return Some("musl");
+        }
+        let connected = habits(first).connected;
+        let new_ports = attempts.len() > 1 && !port_kept;
+        let five = all().any(|t| resent_after(t, 5_000_000_000));
+        ((five && !port_kept) || (connected && new_ports)).then_some("glibc")
+    }
+}
+
+/// The first A and AAAA of an attempt.
+pub(crate) fn pair(transactions: &[Transaction]) -> Option<(&Transaction, &Transaction)> {
+    let first = |qtype| transactions.iter().find(|t| t.asked.qtype == qtype);
+    Some((first("A")?, first("AAAA")?))
+}
+
+fn same_port(a: &Transaction, b: &Transaction) -> bool {
+    a.client == b.client && a.socket == b.socket
+}
+
+/// The same datagram went out again after `ns`, give or take 6 %.
+fn resent_after(transaction: &Transaction, ns: u64) -> bool {
+    transaction.sends.windows(2).any(|w| match w {
+        [a, b] => b.at.since(a.at).abs_diff(ns) <= ns / 16,
+        _ => false,
+    })
+}

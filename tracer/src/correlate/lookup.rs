@@ -1,0 +1,172 @@
+//! A finished lookup: its attempts, winner and times, and what of it goes into the contract.
+//! Grouping happens in `clients`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use crate::event::Actor;
+use crate::identify::Identifier;
+use crate::record::Timestamp;
+use crate::report::{self, Outcome, Ts};
+
+use super::search_list::SearchList;
+use super::transaction::Transaction;
+
+/// One candidate name tried.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Name, as sent.
+    pub name: String,
+    /// Suffix it got; `None` for the name as typed.
+    pub suffix: Option<String>,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// First send.
+    pub started: Timestamp,
+    /// Last response, or the moment the client gave up.
+    pub ended: Timestamp,
+    /// Its transactions, in order.
+    pub transactions: Vec<Transaction>,
+}
+
+/// Everything one process did to resolve one name as typed.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// Number in this run, from 1, in the order lookups ended.
+    pub id: u64,
+    /// Who asked.
+    pub actor: Actor,
+    /// Name as typed, lower case, as far as it can be told.
+    pub name: String,
+    /// Server of the first query.
+    pub server: SocketAddr,
+    /// Search list, as far as known.
+    pub search: Option<SearchList>,
+    /// In order.
+    pub attempts: Vec<Attempt>,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Index of the attempt that answered.
+    pub winner: Option<usize>,
+    /// First send.
+    pub started: Timestamp,
+    /// Last response, or the moment the client gave up.
+    pub ended: Timestamp,
+    /// Library, when behaviour tells.
+    pub library: Option<&'static str>,
+}
+
+/// What several results together say: an answer wins, then what is open, then the worst.
+pub(crate) fn combine(verdicts: impl IntoIterator<Item = Outcome>) -> Outcome {
+    fn rank(outcome: Outcome) -> u8 {
+        match outcome {
+            Outcome::Answered => 0,
+            Outcome::Undecided => 1,
+            Outcome::Timeout => 2,
+            Outcome::Unreachable => 3,
+            Outcome::Servfail => 4,
+            Outcome::Refused => 5,
+            Outcome::Error => 6,
+            Outcome::Nxdomain => 7,
+            Outcome::Nodata => 8,
+        }
+    }
+    verdicts.into_iter().min_by_key(|v| rank(*v)).unwrap_or(Outcome::Undecided)
+}
+
+/// The outcome of an attempt: per type the last try counts, or an earlier one that answered.
+pub(crate) fn attempt_outcome<'a>(
+    transactions: impl Iterator<Item = &'a Transaction> + Clone,
+) -> Outcome {
+    let types: BTreeSet<&str> = transactions.clone().map(|t| t.asked.qtype.as_str()).collect();
+    combine(types.into_iter().map(|qtype| {
+        let of_type = transactions.clone().filter(|t| t.asked.qtype == qtype);
+        let answered = of_type.clone().any(|t| t.verdict() == Outcome::Answered);
+        if answered {
+            Outcome::Answered
+        } else {
+            of_type.last().map_or(Outcome::Undecided, Transaction::verdict)
+        }
+    }))
+}
+
+/// The outcome of a lookup from its attempts'. Only names that do not exist: no data, if one exists.
+pub(crate) fn lookup_outcome(attempts: &[Attempt]) -> Outcome {
+    let worst = combine(attempts.iter().map(|a| a.outcome));
+    if worst == Outcome::Nxdomain && attempts.iter().any(|a| a.outcome == Outcome::Nodata) {
+        return Outcome::Nodata;
+    }
+    worst
+}
+
+impl Lookup {
+    /// First query to end, in nanoseconds.
+    pub fn duration_ns(&self) -> u64 {
+        self.ended.since(self.started)
+    }
+
+    /// Wall time before the winning attempt; `None` without a winner.
+    pub fn wasted_ns(&self) -> Option<u64> {
+        let winner = self.attempts.get(self.winner?)?;
+        Some(winner.started.since(self.started))
+    }
+
+    /// Datagrams sent for other attempts than the winning one; `None` without a winner.
+    pub fn wasted_queries(&self) -> Option<u64> {
+        let winner = self.winner?;
+        let others = self.attempts.iter().enumerate().filter(|(i, _)| *i != winner);
+        Some(others.map(|(_, a)| a.datagrams()).sum())
+    }
+
+    /// All transactions.
+    pub fn transactions(&self) -> impl Iterator<Item = &Transaction> {
+        self.attempts.iter().flat_map(|a| &a.transactions)
+    }
+
+    /// In the words of the contract, with the identity known now.
+    pub fn report(&self, who: &Identifier) -> report::Lookup {
+        let winner = self.winner.and_then(|i| self.attempts.get(i));
+        let mut answers: Vec<String> = Vec::new();
+        for data in winner.iter().flat_map(|a| &a.transactions).flat_map(Transaction::data) {
+            if !answers.iter().any(|a| a == data) {
+                answers.push(data.to_owned());
+            }
+        }
+        report::Lookup {
+            schema: 1,
+            id: self.id,
+            ts: Ts(self.started),
+            identity: who.identity(&self.actor),
+            name: self.name.clone(),
+            server: self.server,
+            search: self.search.as_ref().map(|s| s.suffixes.clone()),
+            ndots: self.search.as_ref().and_then(|s| s.ndots),
+            search_source: self.search.as_ref().map(|s| s.source),
+            attempts: self.attempts.iter().map(|a| a.report(self.started)).collect(),
+            outcome: self.outcome,
+            answers,
+            duration_ns: self.duration_ns(),
+            wasted_ns: self.wasted_ns(),
+            wasted_queries: self.wasted_queries(),
+            resolver_library: self.library.map(str::to_owned),
+        }
+    }
+}
+
+impl Attempt {
+    /// Queries that went out, retransmissions included.
+    pub fn datagrams(&self) -> u64 {
+        self.transactions.iter().map(|t| 1 + u64::from(t.retransmits)).sum()
+    }
+
+    fn report(&self, lookup_started: Timestamp) -> report::Attempt {
+        report::Attempt {
+            name: self.name.clone(),
+            suffix: self.suffix.clone(),
+            outcome: self.outcome,
+            start_ns: self.started.since(lookup_started),
+            duration_ns: self.ended.since(self.started),
+            transactions: self.transactions.iter().map(Transaction::in_attempt).collect(),
+        }
+    }
+}

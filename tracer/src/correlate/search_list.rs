@@ -1,0 +1,286 @@
+//! Which name a process typed, told from the names it asked: the search list of resolv.conf(5)
+//! applied backwards. Knows names only, no time and no transactions.
+
+use crate::identify::ResolverConfig;
+use crate::report::SearchSource;
+
+/// The search list a lookup walked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchList {
+    /// Suffixes in order, lower case.
+    pub suffixes: Vec<String>,
+    /// `ndots`; `None` when the list is inferred.
+    pub ndots: Option<u32>,
+    /// How it is known.
+    pub source: SearchSource,
+}
+
+/// One name as typed that explains all names asked so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hypothesis {
+    typed: String,
+    /// The form as typed comes first (enough dots), else after the suffixes.
+    as_is_first: bool,
+    /// The list follows or precedes the form as typed; else it is asked alone.
+    walks: bool,
+    /// Position of the last name asked.
+    position: usize,
+}
+
+/// What one lookup's names say about the name typed.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk {
+    known: Option<(Vec<String>, u32)>,
+    hypotheses: Vec<Hypothesis>,
+    /// Lower-cased names in the order asked.
+    asked: Vec<String>,
+    /// Without a known list: the stem, once two names agree on it.
+    stem: Option<String>,
+}
+
+fn dots(name: &str) -> u32 {
+    name.bytes().filter(|b| *b == b'.').count().try_into().unwrap_or(u32::MAX)
+}
+
+/// `name` without `stem.` in front.
+fn after<'a>(name: &'a str, stem: &str) -> Option<&'a str> {
+    name.strip_prefix(stem)?.strip_prefix('.').filter(|rest| !rest.is_empty())
+}
+
+/// `name` without `.suffix` at its end.
+fn before<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {
+    name.strip_suffix(suffix)?.strip_suffix('.').filter(|stem| !stem.is_empty())
+}
+
+/// Longest run of whole labels that both names begin with.
+fn common_stem<'a>(a: &'a str, b: &str) -> Option<&'a str> {
+    let same: usize = a
+        .split('.')
+        .zip(b.split('.'))
+        .take_while(|(x, y)| x == y)
+        .map(|(label, _)| label.len() + 1)
+        .sum();
+    same.checked_sub(1).map(|end| &a[..end])
+}
+
+impl Walk {
+    /// A lookup begins with `name` (lower case).
+    pub(crate) fn begin(name: &str, config: Option<&ResolverConfig>) -> Self {
+        let known = config.map(|c| (c.search.clone(), c.ndots));
+        let mut hypotheses = Vec::new();
+        if let Some((search, ndots)) = &known {
+            hypotheses.push(Hypothesis {
+                typed: name.to_owned(),
+                as_is_first: true,
+                walks: dots(name) >= *ndots,
+                position: 0,
+            });
+            for (position, suffix) in search.iter().enumerate() {
+                if let Some(stem) = before(name, suffix).filter(|stem| dots(stem) < *ndots) {
+                    hypotheses.push(Hypothesis {
+                        typed: stem.to_owned(),
+                        as_is_first: false,
+                        walks: true,
+                        position,
+                    });
+                }
+            }
+        }
+        Self { known, hypotheses, asked: vec![name.to_owned()], stem: None }
+    }
+
+    /// `name` fits as a later candidate of the same lookup.
+    pub(crate) fn fits(&self, name: &str) -> bool {
+        if self.asked.iter().any(|n| n == name) {
+            return false;
+        }
+        match &self.known {
+            Some((search, _)) => self.hypotheses.iter().any(|h| h.later(name, search).is_some()),
+            None => self.inferred_stem(name).is_some(),
+        }
+    }
+
+    /// Takes `name` as the next candidate; call only when it [`fits`](Self::fits).
+    pub(crate) fn advance(&mut self, name: &str) {
+        if let Some((search, _)) = &self.known {
+            self.hypotheses.retain_mut(|h| match h.later(name, search) {
+                Some(position) => {
+                    h.position = position;
+                    true
+                }
+                None => false,
+            });
+        } else {
+            self.stem = self.inferred_stem(name);
+        }
+        self.asked.push(name.to_owned());
+    }
+
+    /// The list is from a resolver configuration.
+    pub(crate) fn list_known(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// A resolver could go on to another candidate.
+    pub(crate) fn can_go_on(&self) -> bool {
+        let Some((search, _)) = &self.known else {
+            // As typed after suffixes is the end; anything else may go on.
+            let last = self.asked.last();
+            return !(self.asked.len() > 1 && self.stem.as_ref() == last);
+        };
+        self.hypotheses.iter().any(|h| h.walks && h.position < search.len())
+    }
+
+    /// The name as typed, as far as the names tell. When one name alone could be either, it is
+    /// taken as it was asked, unless that would put more than a host in front of the first suffix.
+    pub(crate) fn typed(&self) -> &str {
+        let first = self.asked.first().map_or("", String::as_str);
+        if self.known.is_none() {
+            return self.stem.as_deref().unwrap_or(first);
+        }
+        let likely = if self.asked.len() > 1 {
+            self.hypotheses.first()
+        } else {
+            self.hypotheses
+                .iter()
+                .find(|h| !h.as_is_first && h.position == 0 && dots(&h.typed) > 0)
+                .or(self.hypotheses.first())
+        };
+        likely.map_or(first, |h| &h.typed)
+    }
+
+    /// The suffix that makes `name` of the typed name; `None` for the typed name itself.
+    pub(crate) fn suffix(&self, name: &str) -> Option<String> {
+        after(name, self.typed()).map(str::to_owned)
+    }
+
+    /// The search list, as far as known.
+    pub(crate) fn search(&self) -> Option<SearchList> {
+        if let Some((suffixes, ndots)) = &self.known {
+            return Some(SearchList {
+                suffixes: suffixes.clone(),
+                ndots: Some(*ndots),
+                source: SearchSource::ResolvConf,
+            });
+        }
+        self.stem.as_ref()?;
+        Some(SearchList {
+            suffixes: self.asked.iter().filter_map(|n| self.suffix(n)).collect(),
+            ndots: None,
+            source: SearchSource::Inferred,
+        })
+    }
+
+    /// Without a known list: the stem that the names asked and `name` have in common, where one
+    /// suffix being the tail of the other (as kubelet's are) or the bare stem vouches for it.
+    fn inferred_stem(&self, name: &str) -> Option<String> {
+        if !self.can_go_on() {
+            return None;
+        }
+        if let Some(stem) = &self.stem {
+            return (name == stem || after(name, stem).is_some()).then(|| stem.clone());
+        }
+        let first = self.asked.first()?;
+        if after(first, name).is_some() {
+            return Some(name.to_owned());
+        }
+        if after(name, first).is_some() {
+            return Some(first.clone());
+        }
+        let stem = common_stem(first, name)?;
+        before(after(first, stem)?, after(name, stem)?).map(|_| stem.to_owned())
+    }
+}
+
+impl Hypothesis {
+    /// Position of `name` in this walk, if it comes after the current one.
+    fn later(&self, name: &str, search: &[String]) -> Option<usize> {
+        if !self.walks {
+            return None;
+        }
+        let shift = usize::from(self.as_is_first);
+        let position = if name == self.typed {
+            if self.as_is_first { 0 } else { search.len() }
+        } else {
+            let suffix = after(name, &self.typed)?;
+            shift + search.iter().position(|s| s == suffix)?
+        };
+        (position > self.position).then_some(position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> ResolverConfig {
+        ResolverConfig {
+            search: ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example"]
+                .map(str::to_owned)
+                .to_vec(),
+            ndots: 5,
+            ..ResolverConfig::default()
+        }
+    }
+
+    fn walk(config: Option<&ResolverConfig>, names: &[&str]) -> Walk {
+        let mut walk = Walk::begin(names[0], config);
+        for name in &names[1..] {
+            assert!(walk.fits(name), "{name} does not fit {walk:?}");
+            walk.advance(name);
+        }
+        walk
+    }
+
+    #[test]
+    fn suffixes_then_as_typed() {
+        let config = config();
+        let names = ["a.b.ns.svc.cluster.local", "a.b.svc.cluster.local", "a.b.cluster.local"];
+        let mut walk = walk(Some(&config), &names);
+        assert_eq!(walk.typed(), "a.b");
+        assert!(walk.can_go_on());
+        assert!(walk.fits("a.b.corp.example"));
+        assert!(walk.fits("a.b"), "a resolver may skip the rest");
+        assert!(!walk.fits("a.b.svc.cluster.local"), "never back");
+        assert!(!walk.fits("a.c.corp.example"));
+        walk.advance("a.b");
+        assert!(!walk.can_go_on());
+        assert_eq!(walk.suffix(names[1]).as_deref(), Some("svc.cluster.local"));
+        assert_eq!(walk.suffix("a.b"), None);
+    }
+
+    #[test]
+    fn enough_dots_come_first_as_typed() {
+        let config = ResolverConfig { ndots: 1, ..config() };
+        let walk =
+            walk(Some(&config), &["www.example.org", "www.example.org.ns.svc.cluster.local"]);
+        assert_eq!(walk.typed(), "www.example.org");
+        assert!(walk.can_go_on());
+    }
+
+    #[test]
+    fn one_name_alone() {
+        let config = config();
+        assert_eq!(walk(Some(&config), &["www.example.org"]).typed(), "www.example.org");
+        assert!(!walk(Some(&config), &["www.example.org"]).can_go_on());
+        let short = walk(Some(&config), &["web.ns.svc.cluster.local"]);
+        assert_eq!(short.typed(), "web.ns.svc.cluster.local");
+        assert!(short.can_go_on());
+        let cut = walk(Some(&config), &["api.example.org.ns.svc.cluster.local"]);
+        assert_eq!(cut.typed(), "api.example.org");
+    }
+
+    #[test]
+    fn inferred_from_nested_suffixes_or_the_stem() {
+        let nested = ["x.y.ns.svc.c.l", "x.y.svc.c.l", "x.y.c.l", "x.y.corp.example", "x.y"];
+        let seen = walk(None, &nested);
+        assert_eq!(seen.typed(), "x.y");
+        assert!(!seen.can_go_on());
+        let list = seen.search().expect("two candidates");
+        assert_eq!(list.source, SearchSource::Inferred);
+        assert_eq!(list.suffixes, ["ns.svc.c.l", "svc.c.l", "c.l", "corp.example"]);
+        assert_eq!(walk(None, &["x.corp.example", "x"]).typed(), "x");
+        assert!(!Walk::begin("www.example.com", None).fits("www.example.org"));
+        assert!(walk(None, &["www.example.com"]).search().is_none());
+    }
+}

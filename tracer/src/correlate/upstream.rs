@@ -1,0 +1,418 @@
+//! The resolver's two sides: what it received from clients and what it asked its upstreams, tied by
+//! question and time (forwarders rewrite ids). Knows no lookups and judges nobody.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use crate::context::Role;
+use crate::event::{Actor, Dns};
+use crate::identify::{Entity, Identifier};
+use crate::record::Timestamp;
+
+use super::transaction::{Asked, EVENTS_MAX, Sent, SocketKey, Transaction};
+
+/// Sightings and forwarded queries are kept this long after they began.
+const KEPT_NS: u64 = 120_000_000_000;
+/// Most of each.
+const CAP: usize = 32_768;
+/// Clocks of two processors, and the way from the client's hook to the resolver's.
+const SKEW_NS: u64 = 1_000_000;
+/// The same id and question at the resolver within this time of a send is the client's, even if its
+/// address was translated on the way.
+const TRANSLATED_NS: u64 = 100_000_000;
+/// A resolver that asks twice within this time races its upstreams; later, it gave one up.
+const RACE_NS: u64 = 20_000_000;
+/// Most tries reported with one transaction.
+const TRIES_MAX: usize = 64;
+
+/// What is known about a transaction beyond its own packets.
+#[derive(Clone, Debug, Default)]
+pub struct Tie {
+    /// The resolver's side, where it is traced and received the query.
+    pub received: Option<Received>,
+    /// Other questions that the same server answered around that time.
+    pub others: Vec<OtherAnswer>,
+}
+
+/// The same server answered somebody traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherAnswer {
+    /// Name, lower case.
+    pub name: String,
+    /// When and as which event.
+    pub sent: Sent,
+}
+
+/// A query as its resolver saw it.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The resolver.
+    pub resolver: Actor,
+    /// Each arrival.
+    pub arrivals: Vec<Sent>,
+    /// Its answer to the client, with RCODE.
+    pub answered: Option<(Sent, u16)>,
+    /// What it asked upstream for this question while the client waited, in time order.
+    pub tries: Vec<UpstreamTry>,
+}
+
+/// One datagram to an upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamTry {
+    /// Upstream.
+    pub server: SocketAddr,
+    /// When and as which event.
+    pub sent: Sent,
+    /// End of the wait for it: the answer, the next try, the resolver giving up, or the end of the
+    /// client's wait.
+    pub until: Timestamp,
+    /// Event and RCODE of the answer.
+    pub answered: Option<(u64, u16)>,
+}
+
+impl UpstreamTry {
+    /// Time without an answer, in nanoseconds.
+    pub fn silence_ns(&self) -> u64 {
+        self.until.since(self.sent.at)
+    }
+}
+
+#[derive(Debug)]
+struct Sighting {
+    resolver: Actor,
+    site: Entity,
+    client: SocketAddr,
+    asked: Asked,
+    id: u16,
+    arrivals: Vec<Sent>,
+    answered: Option<(Sent, u16)>,
+}
+
+#[derive(Debug)]
+struct Forwarded {
+    site: Entity,
+    socket: SocketKey,
+    server: SocketAddr,
+    /// Address on the packets.
+    wire: SocketAddr,
+    asked: Asked,
+    id: u16,
+    sends: Vec<Sent>,
+    reply: Option<(Sent, u16)>,
+    /// The resolver waits no more for it.
+    ended: Option<Timestamp>,
+}
+
+/// What all traced resolvers received and asked.
+#[derive(Debug, Default)]
+pub(crate) struct Resolvers {
+    next: u64,
+    sightings: BTreeMap<u64, Sighting>,
+    by_id: BTreeMap<(Asked, u16), Vec<u64>>,
+    waiting: BTreeMap<(Entity, Asked), Vec<u64>>,
+    forwarded: BTreeMap<u64, Forwarded>,
+    by_socket: BTreeMap<(SocketKey, u16), Vec<u64>>,
+    by_question: BTreeMap<(Entity, Asked), Vec<u64>>,
+    oldest: VecDeque<(Timestamp, u64)>,
+    /// Entries given up because of the cap.
+    pub(crate) evicted: u64,
+    /// Answers that no query was seen for.
+    pub(crate) unmatched: u64,
+}
+
+fn site(who: &Identifier, actor: &Actor, local: SocketAddr) -> Entity {
+    who.entity(actor).unwrap_or_else(|| match actor.cgroup {
+        Some(id) => Entity::Cgroup(id),
+        None => Entity::Address(local.ip()),
+    })
+}
+
+fn forget<K: Ord>(index: &mut BTreeMap<K, Vec<u64>>, key: &K, id: u64) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.retain(|i| *i != id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+impl Resolvers {
+    /// A query arrived at a socket of a traced process.
+    pub(crate) fn received(
+        &mut self,
+        actor: &Actor,
+        dns: &Dns,
+        asked: Asked,
+        sent: Sent,
+        who: &Identifier,
+    ) {
+        let id = dns.message.id;
+        let known = self.by_id.get(&(asked.clone(), id)).and_then(|ids| {
+            ids.iter().rev().copied().find(|i| {
+                self.sightings
+                    .get(i)
+                    .is_some_and(|s| s.client == dns.remote && s.answered.is_none())
+            })
+        });
+        if let Some(sighting) = known.and_then(|i| self.sightings.get_mut(&i)) {
+            if sighting.arrivals.len() < EVENTS_MAX {
+                sighting.arrivals.push(sent);
+            }
+            return;
+        }
+        let site = site(who, actor, dns.local);
+        let number = self.number(sent.at);
+        self.by_id.entry((asked.clone(), id)).or_default().push(number);
+        self.waiting.entry((site.clone(), asked.clone())).or_default().push(number);
+        self.sightings.insert(
+            number,
+            Sighting {
+                resolver: actor.clone(),
+                site,
+                client: dns.remote,
+                asked,
+                id,
+                arrivals: vec![sent],
+                answered: None,
+            },
+        );
+    }
+
+    /// A response left a socket of a traced process. SERVFAIL ends what was asked upstream for it.
+    pub(crate) fn replied(
+        &mut self,
+        actor: &Actor,
+        dns: &Dns,
+        asked: Option<Asked>,
+        sent: Sent,
+        who: &Identifier,
+    ) {
+        let Some(asked) = asked else { return };
+        let id = dns.message.id;
+        let ids = self.by_id.get(&(asked.clone(), id)).map(Vec::as_slice).unwrap_or_default();
+        let open = ids.iter().copied().find(|i| {
+            self.sightings.get(i).is_some_and(|s| s.client == dns.remote && s.answered.is_none())
+        });
+        let Some((number, sighting)) = open.and_then(|i| Some((i, self.sightings.get_mut(&i)?)))
+        else {
+            self.unmatched += 1;
+            return;
+        };
+        sighting.answered = Some((sent, dns.message.rcode));
+        let key = (sighting.site.clone(), asked.clone());
+        forget(&mut self.waiting, &key, number);
+        if dns.message.rcode == 2 {
+            let key = (site(who, actor, dns.local), asked);
+            self.end_open(&key, sent.at, sent.at);
+        }
+    }
+
+    /// True when the query is a resolver's own: nothing a user typed.
+    pub(crate) fn is_upstream(
+        &self,
+        actor: &Actor,
+        dns: &Dns,
+        asked: &Asked,
+        who: &Identifier,
+    ) -> bool {
+        if who.role(actor) == Some(Role::Resolver) {
+            return true;
+        }
+        !self.waiting.is_empty()
+            && self.waiting.contains_key(&(site(who, actor, dns.local), asked.clone()))
+    }
+
+    /// A resolver asked an upstream.
+    pub(crate) fn forwarded(
+        &mut self,
+        actor: &Actor,
+        dns: &Dns,
+        asked: Asked,
+        sent: Sent,
+        who: &Identifier,
+    ) {
+        let socket = SocketKey::of(actor, dns);
+        let id = dns.message.id;
+        let again = self.by_socket.get(&(socket.clone(), id)).and_then(|ids| {
+            ids.iter().rev().copied().find(|i| {
+                self.forwarded
+                    .get(i)
+                    .is_some_and(|f| f.asked == asked && f.wire == dns.remote && f.reply.is_none())
+            })
+        });
+        if let Some(forwarded) = again.and_then(|i| self.forwarded.get_mut(&i)) {
+            if forwarded.sends.len() < EVENTS_MAX {
+                forwarded.sends.push(sent);
+            }
+            forwarded.ended = None;
+            return;
+        }
+        let site = site(who, actor, dns.local);
+        let key = (site.clone(), asked.clone());
+        self.end_open(&key, Timestamp(sent.at.0.saturating_sub(RACE_NS)), sent.at);
+        let number = self.number(sent.at);
+        self.by_socket.entry((socket.clone(), id)).or_default().push(number);
+        self.by_question.entry(key).or_default().push(number);
+        self.forwarded.insert(
+            number,
+            Forwarded {
+                site,
+                socket,
+                server: who.asked_for(actor, dns.remote),
+                wire: dns.remote,
+                asked,
+                id,
+                sends: vec![sent],
+                reply: None,
+                ended: None,
+            },
+        );
+    }
+
+    /// A response arrived; true when it answers a query of a resolver.
+    pub(crate) fn upstream_replied(
+        &mut self,
+        actor: &Actor,
+        dns: &Dns,
+        asked: Option<&Asked>,
+        sent: Sent,
+    ) -> bool {
+        let key = (SocketKey::of(actor, dns), dns.message.id);
+        let Some(ids) = self.by_socket.get(&key) else { return false };
+        let open = ids.iter().copied().find(|i| {
+            self.forwarded
+                .get(i)
+                .is_some_and(|f| f.reply.is_none() && asked.is_none_or(|a| *a == f.asked))
+        });
+        let Some(forwarded) = open.and_then(|i| self.forwarded.get_mut(&i)) else { return false };
+        forwarded.reply = Some((sent, dns.message.rcode));
+        true
+    }
+
+    /// A socket is gone: its resolver waits no more on it.
+    pub(crate) fn closed(&mut self, cookie: u64, at: Timestamp) {
+        let range = (SocketKey::Cookie(cookie), 0)..=(SocketKey::Cookie(cookie), u16::MAX);
+        let ids: Vec<u64> = self.by_socket.range(range).flat_map(|(_, ids)| ids).copied().collect();
+        for id in ids {
+            if let Some(f) = self.forwarded.get_mut(&id)
+                && f.reply.is_none()
+            {
+                f.ended.get_or_insert(at);
+            }
+        }
+    }
+
+    /// What the resolver's side says about a client's transaction that waited until `until`.
+    pub(crate) fn tie(&self, transaction: &Transaction, until: Timestamp) -> Option<Received> {
+        let sighting = self.sighting_of(transaction, until)?;
+        let begin = sighting.arrivals.first()?.at;
+        let end = sighting.answered.map_or(until, |(sent, _)| sent.at.min(until));
+        let key = (sighting.site.clone(), sighting.asked.clone());
+        let mut tries = Vec::new();
+        for id in self.by_question.get(&key).into_iter().flatten() {
+            if let Some(forwarded) = self.forwarded.get(id) {
+                forwarded.tries(begin, end, &mut tries);
+            }
+        }
+        tries.sort_by_key(|t| (t.sent.at, t.sent.number));
+        tries.truncate(TRIES_MAX);
+        Some(Received {
+            resolver: sighting.resolver.clone(),
+            arrivals: sighting.arrivals.clone(),
+            answered: sighting.answered,
+            tries,
+        })
+    }
+
+    fn sighting_of(&self, transaction: &Transaction, until: Timestamp) -> Option<&Sighting> {
+        let key = (transaction.asked.clone(), transaction.id);
+        let begin = Timestamp(transaction.started().0.saturating_sub(SKEW_NS));
+        let all = || {
+            let ids = self.by_id.get(&key).into_iter().flatten();
+            ids.filter_map(|i| self.sightings.get(i))
+        };
+        let near = |s: &&Sighting| {
+            s.arrivals.first().is_some_and(|a| a.at >= begin && a.at <= until.plus(SKEW_NS))
+        };
+        let translated = |s: &&Sighting| {
+            s.arrivals.first().is_some_and(|a| {
+                let sends = &transaction.sends;
+                sends.iter().any(|t| a.at.plus(SKEW_NS) >= t.at && a.at.since(t.at) < TRANSLATED_NS)
+            })
+        };
+        all()
+            .filter(|s| s.client == transaction.client)
+            .find(near)
+            .or_else(|| all().find(translated))
+    }
+
+    /// Drops what is older than it can matter.
+    pub(crate) fn expire(&mut self, now: Timestamp) {
+        while let Some((at, number)) = self.oldest.front().copied() {
+            let full = self.oldest.len() > CAP;
+            if now.since(at) < KEPT_NS && !full {
+                break;
+            }
+            if now.since(at) < KEPT_NS {
+                self.evicted += 1;
+            }
+            self.oldest.pop_front();
+            self.drop_entry(number);
+        }
+    }
+
+    fn drop_entry(&mut self, number: u64) {
+        if let Some(s) = self.sightings.remove(&number) {
+            forget(&mut self.waiting, &(s.site, s.asked.clone()), number);
+            forget(&mut self.by_id, &(s.asked, s.id), number);
+        }
+        if let Some(f) = self.forwarded.remove(&number) {
+            forget(&mut self.by_socket, &(f.socket, f.id), number);
+            forget(&mut self.by_question, &(f.site, f.asked), number);
+        }
+    }
+
+    fn number(&mut self, at: Timestamp) -> u64 {
+        self.next += 1;
+        self.oldest.push_back((at, self.next));
+        self.expire(at);
+        self.next
+    }
+
+    /// Ends unanswered queries for a question whose last send was at `before` or earlier.
+    fn end_open(&mut self, key: &(Entity, Asked), before: Timestamp, at: Timestamp) {
+        for id in self.by_question.get(key).into_iter().flatten() {
+            if let Some(f) = self.forwarded.get_mut(id)
+                && f.reply.is_none()
+                && f.sends.last().is_some_and(|s| s.at <= before)
+            {
+                f.ended.get_or_insert(at);
+            }
+        }
+    }
+}
+
+impl Forwarded {
+    /// Its sends whose wait touches `begin..=end`.
+    fn tries(&self, begin: Timestamp, end: Timestamp, tries: &mut Vec<UpstreamTry>) {
+        for (i, sent) in self.sends.iter().enumerate() {
+            let next = self.sends.get(i + 1).map(|s| s.at);
+            let reply = self.reply.filter(|(r, _)| next.is_none_or(|n| r.at < n));
+            let over = [next, reply.map(|(r, _)| r.at), self.ended.filter(|at| *at >= sent.at)];
+            let over = over.into_iter().flatten().min();
+            if sent.at > end || over.is_some_and(|at| at < begin) {
+                continue;
+            }
+            let answered = reply.filter(|(r, _)| r.at <= end.plus(SKEW_NS));
+            tries.push(UpstreamTry {
+                server: self.server,
+                sent: *sent,
+                until: match answered {
+                    Some((r, _)) => r.at.max(sent.at),
+                    None => over.map_or(end, |at| at.min(end)).max(sent.at),
+                },
+                answered: answered.map(|(r, rcode)| (r.number, rcode)),
+            });
+        }
+    }
+}

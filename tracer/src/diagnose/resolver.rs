@@ -1,0 +1,206 @@
+//! `resolver-timeout` and `resolver-unreachable`: the pod's own resolver did not answer, or could not
+//! be reached at all.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use crate::correlate::{GaveUp, Lookup, Transaction};
+use crate::describe::errno_name;
+use crate::event::{Actor, Protocol};
+use crate::identify::Identifier;
+use crate::report::{Code, Confidence};
+
+use super::draft::{self, Draft, Text};
+use super::words;
+
+/// What is known about a silent resolver.
+#[derive(Clone, Debug)]
+pub(crate) struct Silent {
+    server: SocketAddr,
+    /// The traced resolver that received the queries.
+    resolver: Option<Actor>,
+    /// It answered, but the answer did not arrive.
+    answer_lost: bool,
+    names: BTreeSet<String>,
+    datagrams: usize,
+    /// Other names it answered meanwhile.
+    others: BTreeSet<String>,
+}
+
+impl Silent {
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.names.extend(other.names);
+        self.others.extend(other.others);
+        self.datagrams += other.datagrams;
+    }
+}
+
+/// The finding about a query that the resolver left unanswered.
+pub(crate) fn silent(lookup: &Lookup, transaction: &Transaction) -> Option<Draft> {
+    let received = transaction.tie.received.as_ref();
+    let answer_lost = received.is_some_and(|r| r.answered.is_some());
+    let others = transaction.tie.others.iter().map(|o| o.name.clone()).collect();
+    let facts = Silent {
+        server: transaction.server,
+        resolver: received.map(|r| r.resolver.clone()),
+        answer_lost,
+        names: BTreeSet::from([transaction.asked.name.clone()]),
+        datagrams: transaction.sends.len(),
+        others,
+    };
+    let subject = transaction.server.to_string();
+    let class = match received {
+        Some(_) if answer_lost => Some("answer-lost"),
+        Some(_) => Some("received"),
+        None => None,
+    };
+    let mut draft =
+        Draft::about(lookup, Code::ResolverTimeout, subject, draft::Facts::Silent(facts));
+    draft.key.class = class.map(str::to_owned);
+    if received.is_none() {
+        draft.confidence = Confidence::Inferred;
+    }
+    draft.charge((transaction.started(), transaction.ended()?));
+    draft.show(transaction.events.iter().copied());
+    draft.show(received.into_iter().flat_map(|r| &r.arrivals).map(|a| a.number));
+    draft.show(received.and_then(|r| r.answered).map(|(sent, _)| sent.number));
+    Some(draft)
+}
+
+pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Text {
+    let server = who.address_name(facts.server, Protocol::Udp);
+    let names: Vec<String> = facts.names.iter().cloned().collect();
+    let asked = words::list(&names, 3);
+    let queries = words::count(facts.datagrams, "query", "queries");
+    let identity = facts.resolver.as_ref().map(|r| who.identity(r));
+    let resolver = identity.as_ref().map(words::who);
+    let others = words::count(facts.others.len(), "other name", "other names");
+    let (title, cause, remedy) = match resolver {
+        Some(resolver) if facts.answer_lost => (
+            format!("the answer of resolver {server} got lost: {}", draft.waited()),
+            format!(
+                "The resolver ({resolver}) received {queries} for {asked} and answered, but no answer arrived at the client's socket."
+            ),
+            "look at what lies between the resolver and the client: network policy, conntrack (a full table, a wrong translation back), rp_filter",
+        ),
+        Some(resolver) => (
+            format!("resolver {server} did not answer: {}", draft.waited()),
+            format!(
+                "The resolver ({resolver}) received {queries} for {asked} and neither answered nor waited for an upstream."
+            ),
+            "look at the resolver's own pods: CPU limits and throttling, its logs, the health of its plugins",
+        ),
+        None if facts.others.is_empty() => (
+            format!("resolver {server} did not answer: {}", draft.waited()),
+            format!(
+                "{queries} for {asked} stayed unanswered, and the server answered nothing else in that time."
+            ),
+            "look at the resolver's pods and at what lies between: endpoints of the cluster DNS Service, network policy, conntrack, the node",
+        ),
+        None => (
+            format!("resolver {server} left queries unanswered: {}", draft.waited()),
+            format!(
+                "{queries} for {asked} stayed unanswered, while the server answered {others} around that time: queries or answers were lost, or the resolver is stuck on these names."
+            ),
+            "look for lost packets between pod and resolver (conntrack races of A and AAAA, interface drops), and at the resolver's log for these names",
+        ),
+    };
+    Text {
+        title,
+        cause,
+        remedy: vec![remedy.to_owned()],
+        details: [
+            ("server", json!(facts.server.to_string())),
+            ("resolver", json!(identity)),
+            ("names", json!(names)),
+            ("queries", json!(facts.datagrams)),
+            ("clients", draft.clients(who)),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
+        inferred_from: vec![
+            "the resolver's side of these queries was not seen: a lost packet looks the same"
+                .to_owned(),
+        ],
+    }
+}
+
+/// What is known about an unreachable resolver.
+#[derive(Clone, Debug)]
+pub(crate) struct Unreachable {
+    server: SocketAddr,
+    errnos: BTreeSet<i32>,
+    queries: usize,
+}
+
+impl Unreachable {
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.errnos.extend(other.errnos);
+        self.queries += other.queries;
+    }
+}
+
+/// The finding about a query whose socket was told that nobody is there.
+pub(crate) fn unreachable(lookup: &Lookup, transaction: &Transaction) -> Option<Draft> {
+    let (at, why) = transaction.gave_up?;
+    let errno = match why {
+        GaveUp::Errno(errno) => Some(errno),
+        // One early close may be a cancelled request; giving up again and again is not.
+        GaveUp::TooSoon if gave_up_repeatedly(lookup) => None,
+        _ => return None,
+    };
+    let facts = Unreachable {
+        server: transaction.server,
+        errnos: errno.into_iter().collect(),
+        queries: transaction.sends.len(),
+    };
+    let subject = transaction.server.to_string();
+    let facts = draft::Facts::Unreachable(facts);
+    let mut draft = Draft::about(lookup, Code::ResolverUnreachable, subject, facts);
+    if errno.is_none() {
+        draft.confidence = Confidence::Inferred;
+    }
+    draft.charge((transaction.started(), at));
+    draft.show(transaction.events.iter().copied());
+    Some(draft)
+}
+
+fn gave_up_repeatedly(lookup: &Lookup) -> bool {
+    let mut all = lookup.transactions().peekable();
+    let again = lookup.attempts.len() > 1 || lookup.transactions().any(|t| t.try_number > 1);
+    all.peek().is_some() && again && all.all(|t| matches!(t.gave_up, Some((_, GaveUp::TooSoon))))
+}
+
+pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identifier) -> Text {
+    let server = who.address_name(facts.server, Protocol::Udp);
+    let errnos: Vec<String> =
+        facts.errnos.iter().filter_map(|e| errno_name(-i64::from(*e))).collect();
+    let queries = words::count(facts.queries, "query", "queries");
+    let told = if errnos.is_empty() {
+        "gave up far too fast for a time-out".to_owned()
+    } else {
+        format!("was told {}", words::list(&errnos, 3))
+    };
+    Text {
+        title: format!("resolver {server} cannot be reached: {} {told}", draft.comms()),
+        cause: format!("{queries} went to {server}; the client {told}. Nothing accepts queries there."),
+        remedy: vec![
+            "check that the cluster DNS Service has ready endpoints: `kubectl -n kube-system get endpointslices -l kubernetes.io/service-name=kube-dns`".to_owned(),
+            format!("check that the nameserver of the pod's resolv.conf ({}) is the cluster DNS address", facts.server.ip()),
+        ],
+        details: [
+            ("server", json!(facts.server.to_string())),
+            ("errno", json!(errnos)),
+            ("queries", json!(facts.queries)),
+            ("clients", draft.clients(who)),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
+        inferred_from: vec![
+            "the client closed its sockets at once, again and again, without an answer; results of its calls are not recorded"
+                .to_owned(),
+        ],
+    }
+}

@@ -1,0 +1,293 @@
+//! `search-expansion` and `foreign-suffix`: what the search list cost, and who put a suffix into it
+//! that is not the cluster's.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::correlate::{Attempt, Lookup};
+use crate::event::Protocol;
+use crate::identify::Identifier;
+use crate::report::{Code, Outcome};
+
+use super::draft::{self, Draft, Text};
+use super::upstream::within;
+use super::words;
+
+/// What a walk looked like.
+#[derive(Clone, Debug)]
+pub(crate) struct Expansion {
+    typed: String,
+    ndots: Option<u32>,
+    search: Vec<String>,
+    domain: Option<String>,
+    queries: u64,
+    walks: u64,
+    candidates: Vec<Value>,
+    tried: usize,
+    /// Name that answered.
+    winner: Option<String>,
+    slowest: Option<(String, u64)>,
+    cut_by: Option<Outcome>,
+    library: Option<&'static str>,
+}
+
+impl Expansion {
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.queries += other.queries;
+        self.walks += other.walks;
+    }
+}
+
+fn is_cut(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Timeout | Outcome::Servfail | Outcome::Refused | Outcome::Error)
+}
+
+/// A name that ends in the cluster's domain needs no suffix.
+pub(crate) fn complete(name: &str, domain: &str) -> bool {
+    name != domain && within(name, domain)
+}
+
+/// The finding, if the walk cost time, or failed at an error or a silence.
+pub(crate) fn expansion(lookup: &Lookup, domain: Option<&str>, threshold_ns: u64) -> Option<Draft> {
+    let suffixed = || lookup.attempts.iter().filter(|a| a.suffix.is_some());
+    let others: Vec<&Attempt> = match lookup.winner {
+        Some(winner) => lookup.attempts.get(..winner)?.iter().collect(),
+        None => lookup.attempts.iter().collect(),
+    };
+    if others.is_empty() || suffixed().next().is_none() || lookup.outcome == Outcome::Undecided {
+        return None;
+    }
+    let end = match lookup.winner.and_then(|w| lookup.attempts.get(w)) {
+        Some(winner) => winner.started,
+        None => lookup.ended,
+    };
+    let cut = others.iter().filter(|a| a.suffix.is_some()).map(|a| a.outcome).find(|o| is_cut(*o));
+    let failed = lookup.winner.is_none() && cut.is_some() && lookup.attempts.len() > 1;
+    let walked = lookup.winner.is_some() || lookup.attempts.len() > 1;
+    let slow = walked && end.since(lookup.started) > threshold_ns;
+    if !slow && !failed {
+        return None;
+    }
+    let candidates = lookup.attempts.iter().map(|a| {
+        json!({ "name": a.name, "suffix": a.suffix, "outcome": a.outcome,
+            "duration_ns": a.ended.since(a.started), "queries": a.datagrams() })
+    });
+    let time = |a: &Attempt| a.ended.since(a.started);
+    let slowest =
+        suffixed().max_by_key(|a| time(a)).and_then(|a| Some((a.suffix.clone()?, time(a))));
+    let facts = Expansion {
+        typed: lookup.name.clone(),
+        ndots: lookup.search.as_ref().and_then(|s| s.ndots),
+        search: lookup.search.as_ref().map(|s| s.suffixes.clone()).unwrap_or_default(),
+        domain: domain.map(str::to_owned),
+        queries: others.iter().map(|a| a.datagrams()).sum(),
+        walks: 1,
+        candidates: candidates.collect(),
+        tried: others.iter().filter(|a| a.suffix.is_some()).count(),
+        winner: lookup.winner.and_then(|w| lookup.attempts.get(w)).map(|a| a.name.clone()),
+        slowest,
+        cut_by: cut,
+        library: lookup.library,
+    };
+    let subject = lookup.name.clone();
+    let facts = draft::Facts::Expansion(facts);
+    let mut draft = Draft::about(lookup, Code::SearchExpansion, subject, facts);
+    draft.charge((lookup.started, end));
+    draft.show(others.iter().flat_map(|a| &a.transactions).flat_map(|t| &t.events).copied());
+    Some(draft)
+}
+
+pub(crate) fn expansion_text(draft: &Draft, facts: &Expansion) -> Text {
+    let typed = &facts.typed;
+    let time = words::time(draft.cost.length_ns());
+    let queries = usize::try_from(facts.queries).unwrap_or(usize::MAX);
+    let queries = words::count(queries, "query", "queries");
+    let tried = words::count(facts.tried, "search suffix", "search suffixes");
+    let end = match &facts.winner {
+        Some(winner) if winner.eq_ignore_ascii_case(typed) => "before the name itself answered",
+        Some(_) => "before one answered",
+        None => "and none answered",
+    };
+    let dots = typed.bytes().filter(|b| *b == b'.').count();
+    let mut cause = match facts.ndots {
+        Some(ndots) if dots < ndots as usize => format!(
+            "The name has {}, fewer than ndots:{ndots} asks for, so the resolver library tried it with each search suffix first.",
+            words::count(dots, "dot", "dots"),
+        ),
+        _ => "The resolver library tried the name with search suffixes.".to_owned(),
+    };
+    if let Some((suffix, ns)) = &facts.slowest {
+        cause.push_str(&format!(" Suffix {suffix} alone took {}.", words::time(*ns)));
+    }
+    if let (Some(outcome), None) = (facts.cut_by, &facts.winner) {
+        let word = if outcome == Outcome::Timeout { "a silence" } else { "an error response" };
+        cause.push_str(&format!(" The walk ended at {word}, and the lookup failed."));
+    }
+    let complete = facts.domain.as_deref().map(|d| complete(typed, d));
+    Text {
+        title: format!("{typed} was tried with {tried} {end}: {queries}, {time}"),
+        cause,
+        remedy: expansion_remedy(facts, dots, complete),
+        details: [
+            ("typed", json!(typed)),
+            ("queries", json!(facts.queries)),
+            ("time_ns", json!(draft.cost.length_ns())),
+            ("complete_as_typed", json!(complete)),
+            ("walks", json!(facts.walks)),
+            ("ndots", json!(facts.ndots)),
+            ("search", json!(facts.search)),
+            ("candidates", json!(facts.candidates)),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
+        inferred_from: Vec::new(),
+    }
+}
+
+fn expansion_remedy(facts: &Expansion, dots: usize, complete: Option<bool>) -> Vec<String> {
+    let typed = &facts.typed;
+    let mut remedy = Vec::new();
+    match &facts.winner {
+        Some(winner) if !winner.eq_ignore_ascii_case(typed) => {
+            remedy.push(format!("write the complete name with a trailing dot: `{winner}.`"));
+        }
+        None if complete == Some(false) && dots < 2 => {}
+        _ => remedy.push(format!("write the name with a trailing dot: `{typed}.`")),
+    }
+    let as_typed = facts.winner.as_ref().is_none_or(|w| w.eq_ignore_ascii_case(typed));
+    if as_typed && dots >= 2 && facts.ndots.is_none_or(|ndots| ndots > 2) {
+        let mut text = "or, in the pod's spec: `dnsConfig: {options: [{name: ndots, value: \"2\"}]}`, so that names with 2 dots or more are asked as they are first".to_owned();
+        if facts.library == Some("musl") {
+            text.push_str(
+                " (musl then asks such names only as they are: SERVICE.NAMESPACE.svc needs the domain, too)",
+            );
+        }
+        remedy.push(text);
+    }
+    remedy
+}
+
+/// What a suffix did that is not the cluster's.
+#[derive(Clone, Debug)]
+pub(crate) struct Foreign {
+    suffix: String,
+    domain: String,
+    names: BTreeSet<String>,
+    upstreams: BTreeSet<SocketAddr>,
+    queries: u64,
+    outcomes: BTreeSet<&'static str>,
+}
+
+impl Foreign {
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.names.extend(other.names);
+        self.upstreams.extend(other.upstreams);
+        self.outcomes.extend(other.outcomes);
+        self.queries += other.queries;
+    }
+}
+
+/// The suffix of an attempt, if it is not the cluster's.
+pub(crate) fn foreign_suffix<'a>(attempt: &'a Attempt, domain: Option<&str>) -> Option<&'a str> {
+    let suffix = attempt.suffix.as_deref()?;
+    domain.is_some_and(|d| !within(suffix, d)).then_some(suffix)
+}
+
+/// The finding about an attempt with a foreign suffix that cost time or made the lookup fail.
+pub(crate) fn foreign(
+    lookup: &Lookup,
+    attempt: &Attempt,
+    domain: Option<&str>,
+    threshold_ns: u64,
+) -> Option<Draft> {
+    let suffix = foreign_suffix(attempt, domain)?;
+    let slow = attempt.ended.since(attempt.started) > threshold_ns;
+    let fatal = lookup.winner.is_none() && is_cut(attempt.outcome);
+    if !(slow || fatal) || attempt.outcome == Outcome::Answered {
+        return None;
+    }
+    let tries = attempt.transactions.iter().filter_map(|t| t.tie.received.as_ref());
+    let facts = Foreign {
+        suffix: suffix.to_owned(),
+        domain: domain?.to_owned(),
+        names: BTreeSet::from([attempt.name.clone()]),
+        upstreams: tries.flat_map(|r| &r.tries).map(|t| t.server).collect(),
+        queries: attempt.datagrams(),
+        outcomes: BTreeSet::from([match attempt.outcome {
+            Outcome::Timeout => "no answer",
+            Outcome::Nxdomain => "NXDOMAIN",
+            Outcome::Nodata => "no data",
+            _ => "an error",
+        }]),
+    };
+    let facts = draft::Facts::Foreign(facts);
+    let mut draft = Draft::about(lookup, Code::ForeignSuffix, suffix.to_owned(), facts);
+    draft.charge((attempt.started, attempt.ended));
+    draft.show(attempt.transactions.iter().flat_map(|t| &t.events).copied());
+    Some(draft)
+}
+
+pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> Text {
+    let suffix = &facts.suffix;
+    let actor = draft.victims.first().map(|v| &v.actor);
+    let origin = actor.and_then(|a| who.suffix_origin(a, suffix));
+    let upstreams: Vec<String> =
+        facts.upstreams.iter().map(|u| who.address_name(*u, Protocol::Udp)).collect();
+    let names: Vec<String> = facts.names.iter().cloned().collect();
+    let outcomes: Vec<String> = facts.outcomes.iter().map(|o| (*o).to_owned()).collect();
+    let to =
+        if upstreams.is_empty() { "an upstream".to_owned() } else { words::list(&upstreams, 3) };
+    let (place, remedy) = match &origin {
+        Some(origin) if origin.place == "dnsConfig" => (
+            "It comes from the pod's dnsConfig.searches.".to_owned(),
+            format!("remove `{suffix}` from the pod's dnsConfig.searches"),
+        ),
+        Some(origin) => {
+            let place = match origin.line {
+                Some(line) => format!("{}:{line}", origin.place),
+                None => origin.place.clone(),
+            };
+            (
+                format!("It comes from {place} on the node, which kubelet copies into every pod."),
+                format!(
+                    "remove `{suffix}` from the search list in {place} on the node, or give kubelet a file without it (`resolvConf` in its configuration, or --resolv-conf); pods take it up when they are made anew"
+                ),
+            )
+        }
+        None => (
+            "Who put it into the pod's resolv.conf is not known.".to_owned(),
+            format!(
+                "find `{suffix}` in the node's resolv.conf (kubelet's `resolvConf`) or the pod's dnsConfig.searches, and remove it"
+            ),
+        ),
+    };
+    Text {
+        title: format!(
+            "search suffix {suffix} sends the cluster's names to {to}: {}",
+            words::time(draft.cost.length_ns())
+        ),
+        cause: format!(
+            "{} is not in {}, so the cluster DNS asked {to}; the result was {}. {place}",
+            words::list(&names, 3),
+            facts.domain,
+            words::list(&outcomes, 3),
+        ),
+        remedy: vec![remedy],
+        details: [
+            ("suffix", json!(suffix)),
+            ("cluster_domain", json!(facts.domain)),
+            ("origin", json!(origin.as_ref().map(|o| json!({ "place": o.place, "line": o.line })))),
+            (
+                "upstreams",
+                json!(facts.upstreams.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
+            ),
+            ("names", json!(names)),
+            ("queries", json!(facts.queries)),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
+        inferred_from: Vec::new(),
+    }
+}

@@ -1,0 +1,182 @@
+//! Totals of a run. Each instant of the lookups' wall time is charged to one cause only.
+
+use std::collections::BTreeMap;
+
+use crate::context::{self, LossStage};
+use crate::correlate::{Connection, Lookup};
+use crate::record::Timestamp;
+use crate::report::{Code, Outcome, SearchWalk, Summary, Ts};
+
+use super::interval::Intervals;
+
+/// Causes in the order in which they are charged.
+const CAUSES: [&str; 4] = ["upstream-timeout", "resolver-timeout", "search-expansion", "other"];
+/// Above this many intervals the oldest are summed up.
+const SPANS_MAX: usize = 4_096;
+/// They are old when nothing this recent can touch them; a longer lookup loses its first part here.
+const SETTLED_NS: u64 = 300_000_000_000;
+
+/// What the other stages counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// First record.
+    pub first: Option<Timestamp>,
+    /// Last record.
+    pub last: Timestamp,
+    /// Records understood.
+    pub events: u64,
+    /// Records with a payload cut at the snap length.
+    pub cut: u64,
+    /// Records or messages that could not be decoded.
+    pub undecoded: u64,
+    /// Records that came too late for their place in time.
+    pub late: u64,
+    /// Correlation state given up.
+    pub evicted: u64,
+    /// Responses that matched no question.
+    pub unmatched: u64,
+}
+
+/// Sums of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    lookups: BTreeMap<&'static str, u64>,
+    connections: BTreeMap<&'static str, u64>,
+    lost: u64,
+    cut: u64,
+    undecoded: u64,
+    walks: SearchWalk,
+    /// Waits by cause, then all lookups' time; each may overlap the others.
+    waits: [Intervals; 4],
+    /// Time of walks, whatever their cause.
+    walked: Intervals,
+    charged: [u64; 4],
+    walked_ns: u64,
+}
+
+impl Totals {
+    pub(crate) fn lookup(
+        &mut self,
+        lookup: &Lookup,
+        complete: bool,
+        upstream: &Intervals,
+        resolver: &Intervals,
+        walk: &Intervals,
+        now: Timestamp,
+    ) {
+        *self.lookups.entry(outcome_name(lookup.outcome)).or_default() += 1;
+        let [upstreams, resolvers, walks, all] = &mut self.waits;
+        upstreams.extend(upstream);
+        resolvers.extend(resolver);
+        walks.extend(walk);
+        all.add((lookup.started, lookup.ended));
+        if let Some((winner, attempt)) =
+            lookup.winner.and_then(|w| Some((w, lookup.attempts.get(w)?)))
+            && winner > 0
+        {
+            let span = (lookup.started, attempt.started);
+            walks.add(span);
+            self.walked.add(span);
+            self.walks.walks += 1;
+            self.walks.complete_as_typed += u64::from(complete);
+            self.walks.queries += lookup.wasted_queries().unwrap_or(0);
+        }
+        if self.waits.iter().map(Intervals::len).sum::<usize>() > SPANS_MAX {
+            self.settle(Timestamp(now.0.saturating_sub(SETTLED_NS)));
+            if self.waits.iter().map(Intervals::len).sum::<usize>() > 2 * SPANS_MAX {
+                self.settle(now);
+            }
+        }
+    }
+
+    pub(crate) fn connection(&mut self, connection: &Connection) {
+        use crate::report::ConnectionOutcome as C;
+        let name = match connection.outcome {
+            C::Established => "established",
+            C::Refused => "refused",
+            C::Timeout => "timeout",
+            C::Reset => "reset",
+            C::Unreachable => "unreachable",
+            C::Undecided => "undecided",
+        };
+        *self.connections.entry(name).or_default() += 1;
+    }
+
+    pub(crate) fn loss(&mut self, loss: &context::Loss) {
+        match loss.stage {
+            LossStage::Kernel | LossStage::User => self.lost += loss.count,
+            LossStage::Payload => self.cut += loss.count,
+            LossStage::Decode => self.undecoded += loss.count,
+        }
+    }
+
+    /// Sums up what lies before an instant.
+    fn settle(&mut self, before: Timestamp) {
+        let taken = self.waits.each_mut().map(|w| w.take_before(before));
+        for (sum, ns) in self.charged.iter_mut().zip(partition(&taken)) {
+            *sum += ns;
+        }
+        self.walked_ns += self.walked.take_before(before).length_ns();
+    }
+
+    pub(crate) fn summary(
+        &self,
+        counts: &Counts,
+        findings: impl Iterator<Item = (Code, u64)>,
+    ) -> Summary {
+        let mut by_code: BTreeMap<String, u64> = BTreeMap::new();
+        for (code, n) in findings {
+            *by_code.entry(code.name().to_owned()).or_default() += n;
+        }
+        let open = partition(&self.waits);
+        let time = CAUSES.iter().zip(self.charged.iter().zip(open));
+        let owned = |m: &BTreeMap<&'static str, u64>| {
+            m.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
+        };
+        Summary {
+            schema: 1,
+            ts: Ts(counts.last),
+            duration_ns: counts.first.map_or(0, |first| counts.last.since(first)),
+            events: counts.events,
+            lost: self.lost,
+            // The source's own count of cut payloads covers records that carry the flag.
+            cut: counts.cut.max(self.cut),
+            undecoded: counts.undecoded + self.undecoded,
+            late: counts.late,
+            evicted: counts.evicted,
+            unmatched_responses: counts.unmatched,
+            lookups: owned(&self.lookups),
+            connections: owned(&self.connections),
+            findings: by_code,
+            time_ns: time.map(|(name, (a, b))| ((*name).to_owned(), a + b)).collect(),
+            search_walk: SearchWalk {
+                time_ns: self.walked_ns + self.walked.length_ns(),
+                ..self.walks
+            },
+        }
+    }
+}
+
+/// Each instant once, for the first set that has it.
+fn partition(sets: &[Intervals; 4]) -> [u64; 4] {
+    let mut before = Intervals::default();
+    sets.each_ref().map(|set| {
+        let had = before.length_ns();
+        before.extend(set);
+        before.length_ns() - had
+    })
+}
+
+fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Answered => "answered",
+        Outcome::Nxdomain => "nxdomain",
+        Outcome::Nodata => "nodata",
+        Outcome::Timeout => "timeout",
+        Outcome::Servfail => "servfail",
+        Outcome::Refused => "refused",
+        Outcome::Unreachable => "unreachable",
+        Outcome::Error => "error",
+        Outcome::Undecided => "undecided",
+    }
+}

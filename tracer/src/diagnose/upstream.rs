@@ -1,0 +1,287 @@
+//! `upstream-timeout`: the resolver asked somebody else, who stayed silent. Certain when the resolver
+//! was seen asking; else inferred for a zone of which nothing was answered while the same server
+//! answered other names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use crate::correlate::{Lookup, Received, Transaction, UpstreamTry};
+use crate::event::{Actor, Protocol};
+use crate::identify::Identifier;
+use crate::record::Timestamp;
+use crate::report::{Code, Confidence, Outcome, TransactionOutcome, Ts};
+
+use super::draft::{self, Draft, Text};
+use super::interval::Span;
+use super::words;
+
+const TRIES_MAX: usize = 64;
+/// Two upstreams asked within this time are raced: the silent one delays nobody.
+const RACE_NS: u64 = 20_000_000;
+
+/// One datagram to the upstream.
+#[derive(Clone, Debug)]
+struct Try {
+    server: SocketAddr,
+    at: Timestamp,
+    name: String,
+    qtype: String,
+    silence_ns: u64,
+}
+
+/// What is known about the silence.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// The upstream, when it was seen.
+    upstream: Option<SocketAddr>,
+    /// What was asked of it, or the zone that got no answers.
+    zone: String,
+    resolver: Option<Actor>,
+    /// Server the clients asked.
+    server: SocketAddr,
+    tries: BTreeMap<u64, Try>,
+    /// Inferred: names the same server answered.
+    others: BTreeSet<String>,
+    datagrams: usize,
+    /// How the resolver ended it, e.g. SERVFAIL.
+    errors: usize,
+}
+
+impl Facts {
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.tries.extend(other.tries);
+        while self.tries.len() > TRIES_MAX {
+            self.tries.pop_last();
+        }
+        self.others.extend(other.others);
+        self.datagrams += other.datagrams;
+        self.errors += other.errors;
+    }
+}
+
+/// Silent tries of one upstream behind one client transaction.
+#[derive(Debug)]
+pub(crate) struct Silence<'a> {
+    server: SocketAddr,
+    tries: Vec<&'a UpstreamTry>,
+    pub(crate) span: Span,
+}
+
+/// The upstreams whose silence a client's transaction waited for, at least `least_ns`.
+pub(crate) fn silences<'a>(
+    transaction: &Transaction,
+    received: &'a Received,
+    least_ns: u64,
+) -> Vec<Silence<'a>> {
+    let Some(end) = transaction.ended() else { return Vec::new() };
+    // An upstream that answered explains the wait from the moment it was asked.
+    let answered = |t: &&UpstreamTry| t.answered.is_some_and(|(_, rcode)| rcode != 2 && rcode != 5);
+    let helped = received.tries.iter().filter(answered).map(|t| t.sent.at).min();
+    let end = helped.map_or(end, |at| at.min(end));
+    let mut by_server: BTreeMap<SocketAddr, Vec<&UpstreamTry>> = BTreeMap::new();
+    for t in received.tries.iter().filter(|t| t.answered.is_none()) {
+        if t.silence_ns() > RACE_NS && t.sent.at.plus(RACE_NS) < end {
+            by_server.entry(t.server).or_default().push(t);
+        }
+    }
+    let mut silences = Vec::new();
+    for (server, tries) in by_server {
+        let Some(until) = tries.iter().map(|t| t.until).max() else { continue };
+        let from = tries.iter().map(|t| t.sent.at).min().unwrap_or(until);
+        // What came before the first try is the way to the resolver, told with it.
+        let from =
+            if from.since(transaction.started()) < RACE_NS { transaction.started() } else { from };
+        let span = (from, until.min(end));
+        if span.1.since(span.0) >= least_ns {
+            silences.push(Silence { server, tries, span });
+        }
+    }
+    silences
+}
+
+/// The finding about one upstream's silence.
+pub(crate) fn seen(
+    lookup: &Lookup,
+    transaction: &Transaction,
+    received: &Received,
+    silence: &Silence<'_>,
+) -> Draft {
+    let tries = silence.tries.iter().map(|t| {
+        let what = Try {
+            server: t.server,
+            at: t.sent.at,
+            name: transaction.asked.name.clone(),
+            qtype: transaction.asked.qtype.clone(),
+            silence_ns: t.silence_ns(),
+        };
+        (t.sent.number, what)
+    });
+    let facts = Facts {
+        upstream: Some(silence.server),
+        zone: transaction.asked.name.clone(),
+        resolver: Some(received.resolver.clone()),
+        server: transaction.server,
+        tries: tries.collect(),
+        others: BTreeSet::new(),
+        datagrams: transaction.sends.len(),
+        errors: usize::from(transaction.verdict() == Outcome::Servfail),
+    };
+    let subject = silence.server.to_string();
+    let facts = draft::Facts::Upstream(facts);
+    let mut draft = Draft::about(lookup, Code::UpstreamTimeout, subject, facts);
+    draft.charge(silence.span);
+    draft.show(transaction.events.iter().copied());
+    draft.show(received.arrivals.iter().map(|a| a.number));
+    draft.show(silence.tries.iter().map(|t| t.sent.number));
+    draft
+}
+
+/// The finding about a zone that got no answers, when the facts allow to say so: nothing of it was
+/// answered, more than one datagram was lost, and the server answered other names.
+pub(crate) fn inferred(
+    lookup: &Lookup,
+    transaction: &Transaction,
+    suffix: Option<&str>,
+    domain: Option<&str>,
+) -> Option<Draft> {
+    let name = transaction.asked.name.as_str();
+    if domain.is_some_and(|d| within(name, d)) {
+        return None; // the cluster's own names are not forwarded
+    }
+    let zone = suffix.map_or_else(|| last_labels(name), str::to_owned);
+    let others: BTreeSet<String> = transaction.tie.others.iter().map(|o| o.name.clone()).collect();
+    let silent = |t: &&Transaction| {
+        within(&t.asked.name, &zone) && t.outcome() == TransactionOutcome::Timeout
+    };
+    let datagrams: usize = lookup.transactions().filter(silent).map(|t| t.sends.len()).sum();
+    let answered = others.iter().any(|o| within(o, &zone))
+        || lookup.transactions().any(|t| within(&t.asked.name, &zone) && t.reply.is_some());
+    if others.is_empty() || answered || datagrams < 2 {
+        return None;
+    }
+    let facts = draft::Facts::Upstream(Facts {
+        upstream: None,
+        zone: zone.clone(),
+        resolver: None,
+        server: transaction.server,
+        tries: BTreeMap::new(),
+        others,
+        datagrams: transaction.sends.len(),
+        errors: 0,
+    });
+    let mut draft = Draft::about(lookup, Code::UpstreamTimeout, zone, facts);
+    draft.key.class = Some("zone".to_owned());
+    draft.confidence = Confidence::Inferred;
+    draft.charge((transaction.started(), transaction.ended()?));
+    draft.show(transaction.events.iter().copied());
+    draft.show(transaction.tie.others.iter().map(|o| o.sent.number).take(16));
+    Some(draft)
+}
+
+/// `name` is `zone` or below it.
+pub(crate) fn within(name: &str, zone: &str) -> bool {
+    name.strip_suffix(zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+fn last_labels(name: &str) -> String {
+    let labels: Vec<&str> = name.rsplit('.').take(2).collect();
+    labels.into_iter().rev().collect::<Vec<_>>().join(".")
+}
+
+pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
+    match facts.upstream {
+        Some(upstream) => seen_text(draft, facts, upstream, who),
+        None => inferred_text(draft, facts, who),
+    }
+}
+
+fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifier) -> Text {
+    let name = who.address_name(upstream, Protocol::Udp);
+    let shown =
+        if name == upstream.to_string() { name.clone() } else { format!("{upstream} ({name})") };
+    let identity = facts.resolver.as_ref().map(|r| who.identity(r)).unwrap_or_default();
+    let resolver = words::who(&identity);
+    let mut by_type: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for t in facts.tries.values() {
+        by_type.entry((&t.qtype, &t.name)).or_default().push(words::time(t.silence_ns));
+    }
+    let asked: Vec<String> = by_type
+        .iter()
+        .map(|((qtype, name), times)| {
+            let tries = words::count(times.len(), "try", "tries");
+            format!("{qtype} {name}: {tries}, silent for {}", words::list(times, 4))
+        })
+        .collect();
+    let end = match facts.errors {
+        0 => "No answer came.",
+        _ => "The resolver then told the client SERVFAIL.",
+    };
+    let tries: Vec<_> = facts
+        .tries
+        .iter()
+        .map(|(number, t)| {
+            json!({ "ts": Ts(t.at).rfc3339(), "server": t.server.to_string(), "name": t.name,
+                "qtype": t.qtype, "silence_ns": t.silence_ns, "event": number })
+        })
+        .collect();
+    Text {
+        title: format!("upstream {shown} did not answer: {}", draft.waited()),
+        cause: format!(
+            "The resolver ({resolver}) received the question and forwarded it to {shown} ({}). {end}",
+            words::list(&asked, 4),
+        ),
+        remedy: vec![
+            format!("repair or replace {upstream} in the resolver's forward configuration (CoreDNS: the `forward` line, or the resolv.conf it names)"),
+            "keep names that are not meant for it from being sent there: see the search suffixes named with this finding".to_owned(),
+        ],
+        details: [
+            ("upstream", json!(upstream.to_string())),
+            ("upstream_name", json!((name != upstream.to_string()).then_some(name))),
+            ("zone", json!(null)),
+            ("server", json!(facts.server.to_string())),
+            ("resolver", json!(identity)),
+            ("tries", json!(tries)),
+            ("clients", draft.clients(who)),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
+        inferred_from: Vec::new(),
+    }
+}
+
+fn inferred_text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
+    let zone = &facts.zone;
+    let server = who.address_name(facts.server, Protocol::Udp);
+    let others: Vec<String> = facts.others.iter().cloned().collect();
+    let names = words::count(others.len(), "other name", "other names");
+    let queries = words::count(facts.datagrams, "query", "queries");
+    Text {
+        title: format!("names in {zone} get no answer: {}", draft.waited()),
+        cause: format!(
+            "{queries} for names in {zone} stayed unanswered, while the same server ({server}) answered {names} around that time: the silence is most likely that of the upstream it forwards {zone} to.",
+        ),
+        remedy: vec![
+            format!(
+                "find the upstream that the cluster DNS forwards {zone} to (its `forward` configuration) and repair or replace it"
+            ),
+            "trace on the resolver's node too: then the upstream and each try are named".to_owned(),
+        ],
+        details: [
+            ("upstream", json!(null)),
+            ("upstream_name", json!(null)),
+            ("zone", json!(zone)),
+            ("server", json!(facts.server.to_string())),
+            ("resolver", json!(null)),
+            ("tries", json!([])),
+            ("clients", draft.clients(who)),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
+        inferred_from: vec![
+            "the resolver's side of these queries was not seen".to_owned(),
+            format!("{server} answered {names} meanwhile: {}", words::list(&others, 4)),
+        ],
+    }
+}
