@@ -45,7 +45,8 @@ pub(super) struct Waiting {
     thread: JoinHandle<io::Result<Child>>,
     /// Its cgroup.
     pub(super) group: OwnGroup,
-    name: String,
+    /// The program as the user wrote it.
+    pub(super) name: String,
 }
 
 /// A command that runs.
