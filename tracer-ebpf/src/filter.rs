@@ -4,10 +4,10 @@ use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pi
 use tracer_common::{
     bodies::role,
     limits::TARGET_DIRS_MAX,
-    maps::{CONFIG_GENERATION_SHIFT, CONFIG_ON, Config},
+    maps::{CONFIG_GENERATION_SHIFT, CONFIG_ON, Config, Socket},
 };
 
-use crate::maps::{CGROUPS, CONFIG, TARGET_DIRS};
+use crate::maps::{CGROUPS, CONFIG, SOCKETS, TARGET_DIRS};
 
 /// The configuration, while recording is on.
 #[inline(always)]
@@ -30,6 +30,19 @@ pub fn is_dns(config: &Config, port: u16) -> bool {
 #[inline(always)]
 pub fn wants(config: &Config, tgid: u32) -> bool {
     config.only_tgid == 0 || config.only_tgid == tgid
+}
+
+/// What is known of a socket, and whether anything is. The empty one belongs to nobody: as a
+/// plain value, because an absent one would leave registers that the verifier cannot follow.
+#[inline(always)]
+pub fn known_socket(cookie: u64) -> (bool, Socket) {
+    let mut socket = Socket { tgid: 0, tid: 0, fd: -1, port: 0, flags: 0 };
+    // SAFETY: a plain read of a live map value.
+    let found = unsafe { SOCKETS.get(cookie) };
+    if let Some(known) = found {
+        socket = *known;
+    }
+    (found.is_some(), socket)
 }
 
 /// The current task, when it is a target: (pid_tgid, cgroup id).

@@ -1,5 +1,55 @@
 //! One module a family of hooks, and the addresses they share.
 
+/// Reads a 32-bit field of a hook's context with the pointer as the kernel gave it: the verifier
+/// refuses any other, and the compiler would merge reads of two branches into one through a
+/// computed pointer.
+macro_rules! context_field {
+    ($ctx:expr, $type:ty, $($field:tt)+) => {{
+        let context: *mut $type = $ctx;
+        let value: u64;
+        #[allow(unused_unsafe, reason = "also used inside unsafe blocks")]
+        // SAFETY: one load within the context; the verifier checks the offset.
+        unsafe {
+            core::arch::asm!(
+                "{value} = *(u32 *)({context} + {offset})",
+                value = out(reg) value,
+                context = in(reg) context,
+                offset = const core::mem::offset_of!($type, $($field)+),
+                options(readonly, nostack),
+            );
+        }
+        value as u32
+    }};
+}
+/// Four words of a context, as [`context_field`] reads one.
+macro_rules! context_words {
+    ($ctx:expr, $type:ty, $($field:tt)+) => {{
+        let context: *mut $type = $ctx;
+        let (a, b, c, d): (u64, u64, u64, u64);
+        #[allow(unused_unsafe, reason = "also used inside unsafe blocks")]
+        // SAFETY: four loads within the context; the verifier checks the offsets.
+        unsafe {
+            core::arch::asm!(
+                "{a} = *(u32 *)({context} + {at0})",
+                "{b} = *(u32 *)({context} + {at1})",
+                "{c} = *(u32 *)({context} + {at2})",
+                "{d} = *(u32 *)({context} + {at3})",
+                a = out(reg) a,
+                b = out(reg) b,
+                c = out(reg) c,
+                d = out(reg) d,
+                context = in(reg) context,
+                at0 = const core::mem::offset_of!($type, $($field)+),
+                at1 = const core::mem::offset_of!($type, $($field)+) + 4,
+                at2 = const core::mem::offset_of!($type, $($field)+) + 8,
+                at3 = const core::mem::offset_of!($type, $($field)+) + 12,
+                options(readonly, nostack),
+            );
+        }
+        [a as u32, b as u32, c as u32, d as u32]
+    }};
+}
+
 mod packet;
 mod process;
 mod sockaddr;

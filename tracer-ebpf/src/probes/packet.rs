@@ -1,7 +1,7 @@
 //! Packets at the cgroup_skb hooks: DNS messages with payload, TCP SYN/FIN/RST by their headers.
 //! No process identity here: packets travel in softirq and old kernels refuse the helpers.
 
-use core::ptr::{addr_of_mut, read_volatile};
+use core::ptr::addr_of_mut;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -22,7 +22,7 @@ use tracer_common::{
 use super::{Words, mapped, peer_key};
 use crate::{
     emit::{Carrier, Count, Subject, bounded, count, head, reserve},
-    filter::{config, is_dns, wants},
+    filter::{config, is_dns, known_socket, wants},
     maps::{EVENTS, QUESTIONS, SOCKETS, TARGET_ADDRESSES},
 };
 
@@ -84,12 +84,11 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
     let Some(p) = parse(skb, probe) else { return 1 };
     // SAFETY: the context is what the helper wants.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    // SAFETY: a plain read of a live map value.
-    let socket = unsafe { SOCKETS.get(cookie) }.copied();
-    if config.only_tgid != 0 && !socket.is_some_and(|s| wants(config, s.tgid)) {
+    let (found, socket) = known_socket(cookie);
+    if !wants(config, socket.tgid) {
         return 1;
     }
-    let marked = socket.is_some_and(|s| s.flags & SOCKET_DNS != 0);
+    let marked = socket.flags & SOCKET_DNS != 0;
     let dns = marked || is_dns(config, p.sport) || is_dns(config, p.dport);
     let control = p.protocol == TCP && p.tcp_flags & TCP_FIN_SYN_RST != 0;
     let message = dns && length(skb) > p.payload;
@@ -99,13 +98,13 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
     if direction == DIRECTION_OUT && (dns || p.tcp_flags & TCP_SYN != 0) {
         learn_address(&p, probe);
     }
-    mark_reported(socket, cookie, dns, probe);
+    mark_reported(found, socket, cookie, dns, probe);
     emit(skb, &p, &Fact {
         probe,
         role: role::TARGET,
         direction,
         flags: if dns { PACKET_DNS } else { 0 },
-        intended_port: socket.map_or(0, |s| s.port),
+        intended_port: socket.port,
         limit: if message { config.snap_len } else { CONTROL_SNAP as u32 },
         cookie,
     });
@@ -128,15 +127,14 @@ fn of_resolver(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: 
     }
     // SAFETY: the context is what the helper wants.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    // SAFETY: a plain read of a live map value.
-    let socket = unsafe { SOCKETS.get(cookie) }.copied();
-    mark_reported(socket, cookie, true, probe);
+    let (found, socket) = known_socket(cookie);
+    mark_reported(found, socket, cookie, true, probe);
     emit(skb, &p, &Fact {
         probe,
         role: role::RESOLVER,
         direction,
         flags: PACKET_DNS,
-        intended_port: socket.map_or(0, |s| s.port),
+        intended_port: socket.port,
         limit: config.snap_len,
         cookie,
     });
@@ -234,14 +232,13 @@ fn learn_address(p: &Parsed, probe: u16) {
 
 /// Makes the release of this socket worth a record.
 #[inline(always)]
-fn mark_reported(socket: Option<Socket>, cookie: u64, dns: bool, probe: u16) {
-    if socket.is_some_and(|s| s.flags & SOCKET_REPORTED != 0) || cookie == 0 {
+fn mark_reported(found: bool, mut socket: Socket, cookie: u64, dns: bool, probe: u16) {
+    if socket.flags & SOCKET_REPORTED != 0 || cookie == 0 {
         return;
     }
-    let mut value = socket.unwrap_or(Socket { tgid: 0, tid: 0, fd: -1, port: 0, flags: 0 });
-    // A socket without an owner entry keeps its DNS mark from the packets alone.
-    value.flags |= SOCKET_REPORTED | if dns && socket.is_none() { SOCKET_DNS } else { 0 };
-    if SOCKETS.insert(cookie, value, 0).is_err() {
+    // A socket without an owner entry gets its DNS mark from the packets alone.
+    socket.flags |= SOCKET_REPORTED | if dns && !found { SOCKET_DNS } else { 0 };
+    if SOCKETS.insert(cookie, socket, 0).is_err() {
         count(probe, Count::MapFull);
     }
 }
@@ -423,6 +420,5 @@ fn load<T>(skb: *mut __sk_buff, offset: u32, into: &mut T) -> bool {
 /// Bytes from the IP header on.
 #[inline(always)]
 fn length(skb: *mut __sk_buff) -> u32 {
-    // SAFETY: a context field, read whole.
-    unsafe { read_volatile(core::ptr::addr_of!((*skb).len)) }
+    context_field!(skb, __sk_buff, len)
 }

@@ -1,7 +1,7 @@
 //! connect, sendmsg, recvmsg and release of a target's sockets, as the cgroup hooks see them: the
 //! owner of each socket, learned in process context. Packets are joined to it by socket cookie.
 
-use core::ptr::{addr_of, addr_of_mut, read_volatile};
+use core::ptr::addr_of_mut;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -18,10 +18,10 @@ use tracer_common::{
     record::{kind, probe},
 };
 
-use super::{Words, address, mapped};
+use super::{address, mapped};
 use crate::{
     emit::{Count, Record, Subject, comm, count, head, reserve},
-    filter::{config, is_dns, wants},
+    filter::{config, is_dns, known_socket, wants},
     maps::{CALLS, EVENTS, FDS, SOCKETS},
 };
 
@@ -81,17 +81,16 @@ fn look(ctx: &SockAddrContext, config: &Config, probe: u16, action: Action, v6: 
         return;
     }
     let port = peer_port(sa);
-    // SAFETY: a plain read of a live map value.
-    let known = unsafe { SOCKETS.get(cookie) }.copied();
-    let marked = known.is_some_and(|s| s.flags & SOCKET_DNS != 0);
+    let (_, known) = known_socket(cookie);
+    let marked = known.flags & SOCKET_DNS != 0;
     let dns_port = is_dns(config, port);
     if action != Action::Connect && !dns_port && !marked {
         return;
     }
-    let fd = call_fd(pid_tgid, cookie).unwrap_or(known.map_or(-1, |s| s.fd));
+    let fd = call_fd(pid_tgid, cookie).unwrap_or(known.fd);
     if action != Action::Receive {
         let kept = if action == Action::Send { SOCKET_DNS } else { 0 };
-        let flags = known.map_or(0, |s| s.flags & !SOCKET_DNS | s.flags & kept)
+        let flags = (known.flags & !SOCKET_DNS | known.flags & kept)
             | if dns_port { SOCKET_DNS } else { 0 }
             | SOCKET_REPORTED;
         remember(probe, pid_tgid, cookie, Socket {
@@ -131,7 +130,7 @@ fn remember(probe: u16, pid_tgid: u64, cookie: u64, socket: Socket) {
 fn report(sa: *mut bpf_sock_addr, probe: u16, v6: bool, fd: i32, who: &Subject) {
     let Some(mut slot) = reserve::<Record<SocketAddress>>(&EVENTS, probe) else { return };
     let record = slot.as_mut_ptr();
-    // SAFETY: the slot is ours until submitted; context fields are read whole.
+    // SAFETY: the slot is ours until submitted.
     unsafe {
         head(
             addr_of_mut!((*record).header),
@@ -142,12 +141,12 @@ fn report(sa: *mut bpf_sock_addr, probe: u16, v6: bool, fd: i32, who: &Subject) 
             who,
         );
         comm(addr_of_mut!((*record).header));
-        let words = if v6 { peer_v6(sa) } else { mapped(read_volatile(addr_of!((*sa).user_ip4))) };
+        let words = if v6 { context_words!(sa, bpf_sock_addr, user_ip6) } else { mapped(context_field!(sa, bpf_sock_addr, user_ip4)) };
         addr_of_mut!((*record).body).write(SocketAddress {
             remote: address(words, peer_port(sa)),
             fd,
-            protocol: read_volatile(addr_of!((*sa).protocol)) as u8,
-            socket_type: read_volatile(addr_of!((*sa).type_)) as u8,
+            protocol: context_field!(sa, bpf_sock_addr, protocol) as u8,
+            socket_type: context_field!(sa, bpf_sock_addr, type_) as u8,
             pad: [0; 6],
         });
     }
@@ -156,21 +155,7 @@ fn report(sa: *mut bpf_sock_addr, probe: u16, v6: bool, fd: i32, who: &Subject) 
 
 #[inline(always)]
 fn peer_port(sa: *mut bpf_sock_addr) -> u16 {
-    // SAFETY: a context field, read whole.
-    u16::from_be(unsafe { read_volatile(addr_of!((*sa).user_port)) } as u16)
-}
-
-#[inline(always)]
-fn peer_v6(sa: *mut bpf_sock_addr) -> Words {
-    // SAFETY: context fields, read word by word: the verifier wants constant offsets.
-    unsafe {
-        [
-            read_volatile(addr_of!((*sa).user_ip6[0])),
-            read_volatile(addr_of!((*sa).user_ip6[1])),
-            read_volatile(addr_of!((*sa).user_ip6[2])),
-            read_volatile(addr_of!((*sa).user_ip6[3])),
-        ]
-    }
+    u16::from_be(context_field!(sa, bpf_sock_addr, user_port) as u16)
 }
 
 #[cgroup_sock(sock_release)]
@@ -187,8 +172,10 @@ pub fn resolver_sock_release(ctx: SockContext) -> i32 {
 fn released(ctx: &SockContext, role: u8) -> i32 {
     // SAFETY: the context is the socket that the helper wants.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    // SAFETY: a plain read of a live map value.
-    let Some(socket) = (unsafe { SOCKETS.get(cookie) }).copied() else { return 1 };
+    let (found, socket) = known_socket(cookie);
+    if !found {
+        return 1;
+    }
     // An entry that is gone already is as good as removed.
     let _ = SOCKETS.remove(cookie);
     if socket.fd >= 0 {
@@ -219,7 +206,7 @@ fn report_closed(sock: *mut bpf_sock, role: u8, cookie: u64, socket: &Socket) {
         return;
     };
     let record = slot.as_mut_ptr();
-    // SAFETY: the slot is ours until submitted; context fields are read whole.
+    // SAFETY: the slot is ours until submitted.
     unsafe {
         head(
             addr_of_mut!((*record).header),
@@ -236,7 +223,7 @@ fn report_closed(sock: *mut bpf_sock, role: u8, cookie: u64, socket: &Socket) {
             // The local end cannot be read in this hook.
             local: Address { family: 0, port: 0, addr: [0; 16] },
             remote: released_remote(sock),
-            protocol: read_volatile(addr_of!((*sock).protocol)) as u8,
+            protocol: context_field!(sock, bpf_sock, protocol) as u8,
             role,
             pad: [0; 6],
         });
@@ -246,20 +233,10 @@ fn report_closed(sock: *mut bpf_sock, role: u8, cookie: u64, socket: &Socket) {
 
 #[inline(always)]
 fn released_remote(sock: *mut bpf_sock) -> Address {
-    // SAFETY: context fields, read whole.
-    unsafe {
-        let port = u16::from_be(read_volatile(addr_of!((*sock).dst_port)) as u16);
-        if read_volatile(addr_of!((*sock).family)) == u32::from(AF_INET) {
-            return address(mapped(read_volatile(addr_of!((*sock).dst_ip4))), port);
-        }
-        address(
-            [
-                read_volatile(addr_of!((*sock).dst_ip6[0])),
-                read_volatile(addr_of!((*sock).dst_ip6[1])),
-                read_volatile(addr_of!((*sock).dst_ip6[2])),
-                read_volatile(addr_of!((*sock).dst_ip6[3])),
-            ],
-            port,
-        )
+    let port = u16::from_be(context_field!(sock, bpf_sock, dst_port) as u16);
+    if context_field!(sock, bpf_sock, family) == u32::from(AF_INET) {
+        address(mapped(context_field!(sock, bpf_sock, dst_ip4)), port)
+    } else {
+        address(context_words!(sock, bpf_sock, dst_ip6), port)
     }
 }

@@ -1,7 +1,7 @@
 //! TCP sockets' lives through sock_ops: handshakes, state changes, retransmissions of targets, and
 //! at the root of the tree the accepts of connections that come from a target.
 
-use core::ptr::{addr_of, addr_of_mut, read_volatile};
+use core::ptr::addr_of_mut;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -23,8 +23,8 @@ use tracer_common::{
 use super::{Words, address, mapped, peer_key};
 use crate::{
     emit::{Record, Subject, head, reserve},
-    filter::{config, wants},
-    maps::{EVENTS, SOCKETS, TARGET_ADDRESSES},
+    filter::{config, known_socket, wants},
+    maps::{EVENTS, TARGET_ADDRESSES},
 };
 
 const TCP_SYN_SENT: u32 = 2;
@@ -78,15 +78,14 @@ fn target(ctx: &SockOpsContext, config: &Config) {
     };
     // SAFETY: the context is what the helper wants.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    // SAFETY: a plain read of a live map value.
-    let owner = unsafe { SOCKETS.get(cookie) }.copied();
-    if config.only_tgid != 0 && !owner.is_some_and(|s| wants(config, s.tgid)) {
+    let (_, owner) = known_socket(cookie);
+    if !wants(config, owner.tgid) {
         return;
     }
     if event != tcp_event::STATE && event != tcp_event::RETRANSMIT {
         watch(ctx.ops);
     }
-    let pid_tgid = owner.map_or(0, |s| u64::from(s.tgid) << 32 | u64::from(s.tid));
+    let pid_tgid = u64::from(owner.tgid) << 32 | u64::from(owner.tid);
     let who = Subject { pid_tgid, cgroup_id: 0, cookie };
     report(ctx.ops, probe::TARGET_SOCK_OPS, role::TARGET, event, states, &who);
 }
@@ -94,9 +93,9 @@ fn target(ctx: &SockOpsContext, config: &Config) {
 /// Asks for the callbacks, keeping what other programs asked for.
 #[inline(always)]
 fn watch(ops: *mut bpf_sock_ops) {
-    // SAFETY: a context field read whole; the helper takes the context.
+    // SAFETY: the helper takes the context.
     unsafe {
-        let flags = read_volatile(addr_of!((*ops).bpf_sock_ops_cb_flags))
+        let flags = context_field!(ops, bpf_sock_ops, bpf_sock_ops_cb_flags)
             | BPF_SOCK_OPS_STATE_CB_FLAG
             | BPF_SOCK_OPS_RETRANS_CB_FLAG;
         bpf_sock_ops_cb_flags_set(ops, flags as i32);
@@ -114,7 +113,7 @@ fn report(
 ) {
     let Some(mut slot) = reserve::<Record<TcpState>>(&EVENTS, probe) else { return };
     let record = slot.as_mut_ptr();
-    // SAFETY: the slot is ours until submitted; context fields are read whole.
+    // SAFETY: the slot is ours until submitted.
     unsafe {
         head(
             addr_of_mut!((*record).header),
@@ -125,15 +124,15 @@ fn report(
             who,
         );
         addr_of_mut!((*record).body).write(TcpState {
-            local: address(local_words(ops), read_volatile(addr_of!((*ops).local_port)) as u16),
+            local: address(local_words(ops), context_field!(ops, bpf_sock_ops, local_port) as u16),
             remote: address(remote_words(ops), remote_port(ops)),
             event,
             role,
             old: states.0 as u8,
             new: states.1 as u8,
             // The kernel keeps eight times the value.
-            srtt_us: read_volatile(addr_of!((*ops).srtt_us)) >> 3,
-            retransmits: read_volatile(addr_of!((*ops).total_retrans)),
+            srtt_us: context_field!(ops, bpf_sock_ops, srtt_us) >> 3,
+            retransmits: context_field!(ops, bpf_sock_ops, total_retrans),
             pad: 0,
         });
     }
@@ -142,62 +141,41 @@ fn report(
 
 #[inline(always)]
 fn op(ops: *mut bpf_sock_ops) -> u32 {
-    // SAFETY: a context field, read whole.
-    unsafe { read_volatile(addr_of!((*ops).op)) }
+    context_field!(ops, bpf_sock_ops, op)
 }
 
+/// The arguments of a state callback: old and new.
 #[inline(always)]
 fn states(ops: *mut bpf_sock_ops) -> (u32, u32) {
-    // SAFETY: context fields, read whole.
-    unsafe {
-        (
-            read_volatile(addr_of!((*ops).__bindgen_anon_1.args[0])),
-            read_volatile(addr_of!((*ops).__bindgen_anon_1.args[1])),
-        )
-    }
+    let args = context_words!(ops, bpf_sock_ops, __bindgen_anon_1);
+    (args[0], args[1])
 }
 
 /// Network order in the upper half of the word.
 #[inline(always)]
 fn remote_port(ops: *mut bpf_sock_ops) -> u16 {
-    // SAFETY: a context field, read whole.
-    u32::from_be(unsafe { read_volatile(addr_of!((*ops).remote_port)) }) as u16
+    u32::from_be(context_field!(ops, bpf_sock_ops, remote_port)) as u16
 }
 
 #[inline(always)]
 fn is_v4(ops: *mut bpf_sock_ops) -> bool {
-    // SAFETY: a context field, read whole.
-    unsafe { read_volatile(addr_of!((*ops).family)) == u32::from(AF_INET) }
+    context_field!(ops, bpf_sock_ops, family) == u32::from(AF_INET)
 }
 
 #[inline(always)]
 fn remote_words(ops: *mut bpf_sock_ops) -> Words {
-    // SAFETY: context fields, read word by word.
-    unsafe {
-        if is_v4(ops) {
-            return mapped(read_volatile(addr_of!((*ops).remote_ip4)));
-        }
-        [
-            read_volatile(addr_of!((*ops).remote_ip6[0])),
-            read_volatile(addr_of!((*ops).remote_ip6[1])),
-            read_volatile(addr_of!((*ops).remote_ip6[2])),
-            read_volatile(addr_of!((*ops).remote_ip6[3])),
-        ]
+    if is_v4(ops) {
+        mapped(context_field!(ops, bpf_sock_ops, remote_ip4))
+    } else {
+        context_words!(ops, bpf_sock_ops, remote_ip6)
     }
 }
 
 #[inline(always)]
 fn local_words(ops: *mut bpf_sock_ops) -> Words {
-    // SAFETY: context fields, read word by word.
-    unsafe {
-        if is_v4(ops) {
-            return mapped(read_volatile(addr_of!((*ops).local_ip4)));
-        }
-        [
-            read_volatile(addr_of!((*ops).local_ip6[0])),
-            read_volatile(addr_of!((*ops).local_ip6[1])),
-            read_volatile(addr_of!((*ops).local_ip6[2])),
-            read_volatile(addr_of!((*ops).local_ip6[3])),
-        ]
+    if is_v4(ops) {
+        mapped(context_field!(ops, bpf_sock_ops, local_ip4))
+    } else {
+        context_words!(ops, bpf_sock_ops, local_ip6)
     }
 }

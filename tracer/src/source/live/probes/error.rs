@@ -73,7 +73,8 @@ pub(super) fn program(error: &ProgramError) -> String {
     let text = match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             match last_words(&verifier_log.to_string()) {
-                Some(words) => format!("{io_error}; verifier: {words}"),
+                // What the verifier refuses is no matter of permission, whatever the error says.
+                Some(words) => return format!("{io_error}; verifier: {words}"),
                 None => io_error.to_string(),
             }
         }
