@@ -9,6 +9,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use nix::libc;
@@ -45,7 +46,8 @@ pub(super) struct Waiting {
     thread: JoinHandle<io::Result<Child>>,
     /// Its cgroup.
     pub(super) group: OwnGroup,
-    name: String,
+    /// The program as the user wrote it.
+    pub(super) name: String,
 }
 
 /// A command that runs.
@@ -63,7 +65,13 @@ pub(super) struct OwnGroup {
 
 impl Drop for OwnGroup {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.directory.dir);
+        // What is killed leaves its cgroup a moment later; what goes on keeps it until the next run.
+        for _ in 0..20 {
+            if fs::remove_dir(&self.directory.dir).is_ok() || !self.directory.dir.exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

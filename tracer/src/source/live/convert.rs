@@ -1,13 +1,17 @@
 //! Kernel bytes to records: checks the header, turns boot times into Unix times, escapes names.
 //! Leaves what a body means to `decode`.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::mem::{offset_of, size_of};
+use std::mem::offset_of;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use bytes::Bytes;
-use tracer_common::bodies::Syscall;
+use tracer_common::bodies::{Cgroup, SYSCALL_OPEN, Syscall, call};
 use tracer_common::limits::COMM_LEN;
-use tracer_common::record::{FLAG_CUT, RecordHeader, WIRE_VERSION};
+use tracer_common::maps::Call;
+use tracer_common::record::{FLAG_CUT, RecordHeader, WIRE_VERSION, kind as wire, probe};
 
 use crate::record::{Record, RecordKind, Task, Timestamp};
 
@@ -71,6 +75,70 @@ pub(super) fn to_unix(record: &mut Record, offset_ns: i64) {
     record.body = body.into();
 }
 
+/// The record of a call that had not returned at `now`, as the probes would write it.
+pub(super) fn open_call(pid_tgid: u64, call: &Call, comm: &[u8], now_boot_ns: u64) -> Bytes {
+    let mut raw = Vec::with_capacity(size_of::<RecordHeader>() + size_of::<Syscall>());
+    raw.extend([WIRE_VERSION, 0]);
+    raw.extend(wire::SYSCALL.to_ne_bytes());
+    raw.extend(((size_of::<RecordHeader>() + size_of::<Syscall>()) as u32).to_ne_bytes());
+    for value in [now_boot_ns, call.cgroup_id, call.cookie] {
+        raw.extend(value.to_ne_bytes());
+    }
+    for value in [(pid_tgid >> 32) as u32, pid_tgid as u32, 0] {
+        raw.extend(value.to_ne_bytes());
+    }
+    let probe = probe::SYS_CONNECT + call.call.saturating_sub(call::CONNECT);
+    raw.extend(probe.to_ne_bytes());
+    raw.extend([0; 2]);
+    let mut name = [0; COMM_LEN];
+    name.iter_mut().zip(comm).for_each(|(to, from)| *to = *from);
+    raw.extend(name);
+    raw.extend(call.call.to_ne_bytes());
+    raw.extend(SYSCALL_OPEN.to_ne_bytes());
+    raw.extend(call.fd.to_ne_bytes());
+    for value in [0, call.enter_boot_ns, call.size] {
+        raw.extend(value.to_ne_bytes());
+    }
+    raw.extend(call.peer.family.to_ne_bytes());
+    raw.extend(call.peer.port.to_ne_bytes());
+    raw.extend(call.peer.addr);
+    raw.extend([0; 4]);
+    raw.into()
+}
+
+/// What a record of the small ring says to the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lifecycle {
+    /// A process of a target runs a new program.
+    Exec {
+        /// The process.
+        pid: u32,
+    },
+    /// A cgroup was made.
+    CgroupMade {
+        /// Its id.
+        id: u64,
+        /// Its path below its hierarchy's root.
+        path: PathBuf,
+    },
+}
+
+/// Understands a record of the small ring; `None` for what the agent has no use for.
+pub(super) fn lifecycle(raw: &[u8]) -> Option<Lifecycle> {
+    let record = record(raw).ok()?;
+    match record.kind {
+        RecordKind::Exec => Some(Lifecycle::Exec { pid: record.task?.pid }),
+        RecordKind::CgroupMade => {
+            let len = u32_at(&record.body, offset_of!(Cgroup, path_len)) as usize;
+            let path = record.body.get(size_of::<Cgroup>()..)?;
+            let path = until_nul(path.get(..len).unwrap_or(path));
+            let id = u64_at(&record.body, offset_of!(Cgroup, id));
+            Some(Lifecycle::CgroupMade { id, path: PathBuf::from(OsStr::from_bytes(path)) })
+        }
+        _ => None,
+    }
+}
+
 /// Printable text of bytes from outside; control characters, invisible direction marks and invalid
 /// UTF-8 become `\xNN`.
 pub(super) fn escape(bytes: &[u8]) -> String {
@@ -125,7 +193,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracer_common::record::{kind, probe};
+    use tracer_common::record::kind;
 
     fn raw(kind: u16, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![WIRE_VERSION, 0];
@@ -164,6 +232,19 @@ mod tests {
         to_unix(&mut record, 50);
         assert_eq!(record.at, Timestamp(1_050));
         assert_eq!(u64_at(&record.body, 16), 950);
+    }
+
+    #[test]
+    fn open_calls_read_like_the_probes_own() {
+        let call = Call { enter_boot_ns: 5, cookie: 8, fd: 3, call: call::SENDMMSG, ..Call::default() };
+        let record = record(&open_call(7 << 32 | 9, &call, b"curl", 100)).unwrap();
+        assert_eq!((record.at.0, record.kind, record.cookie), (100, RecordKind::Syscall, Some(8)));
+        assert_eq!(record.probe, Some(probe::SYS_SENDMMSG));
+        let task = record.task.unwrap();
+        assert_eq!((task.pid, task.tid, task.comm.as_str()), (7, 9, "curl"));
+        assert_eq!(record.body.len(), size_of::<Syscall>());
+        assert_eq!(u16_at(&record.body, 2), SYSCALL_OPEN);
+        assert_eq!(u64_at(&record.body, offset_of!(Syscall, enter_boot_ns)), 5);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};

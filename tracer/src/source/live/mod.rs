@@ -58,23 +58,30 @@ pub struct Options {
     pub probe_log: bool,
 }
 
+mod agent;
 mod cgroups;
 mod clock;
 mod command;
 mod convert;
+mod following;
 mod kubernetes;
 mod link;
 mod merge;
 mod node_files;
+mod objects;
+mod pipeline_process;
 mod preconditions;
 pub mod probes;
 mod processes;
-mod objects;
 mod resolv_conf;
+mod resolver;
 mod ring;
 pub mod selftest;
+mod session;
 mod sockets;
+mod targets;
 
+pub use agent::agent;
 pub use ring::{Ending, receive};
 
 /// Attaches and traces; prints through a second process that runs `svctrace pipeline` with these

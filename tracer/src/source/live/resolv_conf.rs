@@ -115,12 +115,6 @@ impl Seen {
     }
 }
 
-/// The text of `pid`'s resolv.conf now, for choosing the resolver.
-pub(super) fn read(pid: u32) -> Option<String> {
-    let (file, _) = open(&root(pid).ok()?, PATH).ok()?;
-    text(file).ok()
-}
-
 fn root(pid: u32) -> io::Result<OwnedFd> {
     let flags = (OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).bits();
     let path = PathBuf::from(format!("/proc/{pid}/root"));
