@@ -67,7 +67,8 @@ fn sources() -> Vec<Source> {
         let module = path.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
         Source { code: code(&fs::read_to_string(&file).unwrap()), module, path }
     };
-    let skip = |path: &Path| path.ends_with("tests.rs") || path.ends_with("lib.rs");
+    let skip =
+        |path: &Path| ["tests.rs", "testing.rs", "lib.rs"].iter().any(|name| path.ends_with(name));
     files.into_iter().filter(|file| !skip(file)).map(read).collect()
 }
 

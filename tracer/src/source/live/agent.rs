@@ -125,7 +125,11 @@ impl<'a> Goals<'a> {
                 Target::Pod { namespace, name } => {
                     let within = API_TIME.saturating_sub(since(started));
                     let within = within.max(Duration::from_millis(100));
-                    match following.find_pod((namespace, name), within) {
+                    let namespace = namespace.as_ref().map_or_else(
+                        || following.default_namespace().to_owned(),
+                        ToOwned::to_owned,
+                    );
+                    match following.find_pod((&namespace, name), within) {
                         Known::Here(pod, directories) => {
                             let label = format!("pod {namespace}/{name}");
                             following.attached(&pod.uid);
@@ -135,8 +139,8 @@ impl<'a> Goals<'a> {
                                 label: label.clone(),
                             }));
                         }
-                        _ if options.wait => following.wait_for(namespace, name),
-                        known => bail!(following.why_not((namespace, name), &known)),
+                        _ if options.wait => following.wait_for(&namespace, name),
+                        known => bail!(following.why_not((&namespace, name), &known)),
                     }
                 }
             }

@@ -78,6 +78,11 @@ impl Following {
         targets::why_not(self.cluster.as_ref(), &self.node_files, name, known, &self.hostname)
     }
 
+    /// The namespace of a pod that was named without one.
+    pub(super) fn default_namespace(&self) -> &str {
+        self.cluster.as_ref().map_or("default", Cluster::default_namespace)
+    }
+
     /// Notes that this pod is traced.
     pub(super) fn attached(&mut self, uid: &str) {
         self.attached.insert(uid.to_owned());

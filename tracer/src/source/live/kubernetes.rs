@@ -180,6 +180,11 @@ impl Cluster {
         });
     }
 
+    /// The namespace of the context (or of the service account), else `default`.
+    pub(super) fn default_namespace(&self) -> &str {
+        self.client.default_namespace()
+    }
+
     /// Follows one pod by name, wherever it is or will be.
     pub(super) fn follow_pod(&self, namespace: &str, name: &str) {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);

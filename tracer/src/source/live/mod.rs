@@ -83,10 +83,3 @@ mod targets;
 
 pub use agent::agent;
 pub use ring::{Ending, receive};
-
-/// Attaches and traces; prints through a second process that runs `svctrace pipeline` with these
-/// arguments. Its exit code.
-pub fn agent(options: Options, pipeline_args: Vec<OsString>) -> anyhow::Result<u8> {
-    let _ = (options, pipeline_args);
-    anyhow::bail!("this build has no live source")
-}
