@@ -1,2 +1,11 @@
-//! placeholder
-fn main() {}
+//! The whole suite in one binary.
+#![expect(clippy::disallowed_methods, reason = "tests run processes and measure real time")]
+#![expect(clippy::unwrap_used, reason = "a step that fails is a failed test")]
+
+mod cli;
+mod hostile;
+mod lab;
+mod layers;
+mod lookups;
+mod scenarios;
+mod schema;

@@ -12,6 +12,8 @@ pub const CGROUP_PATH_MAX: usize = 512;
 pub const DNS_PORTS_MAX: usize = 8;
 /// Distinct cgroup depths at which targets can be attached in one run.
 pub const LEVELS_MAX: usize = 8;
+/// Target cgroups whose tasks the tracepoints can recognise at one time.
+pub const TARGET_DIRS_MAX: u32 = 256;
 /// Size of a thread name as the kernel keeps it (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
 /// Upper bound for the number of probes; the length of the per-CPU counter map.

@@ -12,7 +12,11 @@ pub const CONFIG: &str = "CONFIG";
 pub const COUNTERS: &str = "COUNTERS";
 /// Hash: cgroup id of an attach point -> role bits (u32).
 pub const TARGETS: &str = "TARGETS";
-/// LRU hash: any cgroup id -> role bits (u32), 0 = known to be outside. Filled by the probes.
+/// Array of cgroup directories (`BPF_MAP_TYPE_CGROUP_ARRAY`) whose tasks are targets; the first
+/// [`Config::target_dirs`] slots are looked at. Linux 5.10 has no ancestor helper in tracepoints.
+pub const TARGET_DIRS: &str = "TARGET_DIRS";
+/// LRU hash: any cgroup id -> generation ([`CONFIG_GENERATION_SHIFT`]) in the upper half, role bits
+/// in the lower (0 = known to be outside). Filled by the probes; other generations are stale.
 pub const CGROUPS: &str = "CGROUPS";
 /// LRU hash: [`PeerKey`] -> u32. Addresses of targets, learned from their packets by the probes and
 /// seeded by user space.
@@ -32,7 +36,7 @@ pub const QUESTIONS: &str = "QUESTIONS";
 pub struct Config {
     /// Ports that mean DNS, host byte order; 0 ends the list.
     pub dns_ports: [u16; DNS_PORTS_MAX],
-    /// cgroup levels at which `TARGETS` has entries; 0 ends the list.
+    /// Unused: ancestors are found through `TARGET_DIRS`.
     pub levels: [u32; LEVELS_MAX],
     /// Only this process counts as target (`--pid` in a shared cgroup); 0 = every process.
     pub only_tgid: u32,
@@ -50,14 +54,16 @@ pub struct Config {
     pub cgroup_id: u16,
     /// Offset of the `__data_loc` path in cgroup:cgroup_mkdir.
     pub cgroup_path: u16,
-    /// Zero.
-    pub pad: u16,
+    /// Slots of `TARGET_DIRS` in use, at most [`crate::limits::TARGET_DIRS_MAX`].
+    pub target_dirs: u16,
 }
 
 /// [`Config::flags`]: write records. Off until user space is ready.
 pub const CONFIG_ON: u32 = 1;
 /// [`Config::flags`]: the root cgroup itself is a target (`TARGETS` holds the root).
 pub const CONFIG_ROOT_TARGET: u32 = 2;
+/// [`Config::flags`]: from this bit on, a number that moves whenever `TARGET_DIRS` changed.
+pub const CONFIG_GENERATION_SHIFT: u32 = 16;
 
 /// Per probe and CPU.
 #[repr(C)]

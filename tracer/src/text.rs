@@ -31,12 +31,19 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// Whether a terminal shows `c` as it is: no control, no bidirectional mark, nothing invisible.
+pub fn is_visible(c: char) -> bool {
+    match u8::try_from(c) {
+        Ok(byte) if byte < 0x80 => matches!(byte, b' '..=b'~'),
+        // `escape_debug` knows Unicode's tables: one character comes back as itself if printable.
+        _ => c.escape_debug().count() == 1,
+    }
+}
+
 fn push_visible(out: &mut String, c: char) {
     match u8::try_from(c) {
-        Ok(b' '..=b'~') => out.push(c),
+        _ if is_visible(c) => out.push(c),
         Ok(byte) if byte < 0x80 => push_hex(out, byte),
-        // `escape_debug` knows Unicode's tables: one character comes back as itself if printable.
-        _ if c.escape_debug().count() == 1 => out.push(c),
         _ => out.extend(c.escape_unicode()),
     }
 }

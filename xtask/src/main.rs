@@ -1,2 +1,71 @@
-//! placeholder
-fn main() {}
+//! svctrace's chores: `cargo xtask <verb>`. One file a verb; nothing here is needed by a user of
+//! an installed svctrace.
+#![expect(clippy::disallowed_methods, reason = "chores live in real time and read the environment")]
+
+mod bench;
+mod build_cmd;
+mod demo;
+mod lab_cli;
+mod setup;
+mod sudo;
+mod test;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// svctrace's chores
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Verb {
+    /// Bring this machine to where everything builds and runs
+    Setup(setup::Options),
+    /// Build svctrace and its probes
+    Build(build_cmd::Options),
+    /// The story: a lab, a slow request, svctrace, the cause
+    Demo(demo::Options),
+    /// Setup, build, lints, unit tests, end-to-end tests
+    Test,
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::What),
+    /// The incident lab
+    #[command(subcommand)]
+    Lab(lab_cli::Verb),
+    /// The lab's API endpoint, started by `lab up`
+    #[command(hide = true)]
+    LabApi {
+        /// The lab's folder
+        #[arg(long)]
+        state: PathBuf,
+        /// The address to listen on
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Verb::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup(options) => setup::run(options),
+        Verb::Build(options) => build_cmd::run(options),
+        Verb::Demo(options) => demo::run(&options),
+        Verb::Test => test::run(),
+        Verb::Bench(_) | Verb::Lab(_) if sudo::needed() => sudo::again(),
+        Verb::Bench(what) => bench::run(&what),
+        Verb::Lab(verb) => lab_cli::run(verb),
+        Verb::LabApi { state, listen } => xtask::lab::api::serve(&state, listen),
+    }
+}

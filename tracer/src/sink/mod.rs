@@ -1,6 +1,11 @@
 //! Where results go. A sink gets every record (for recording) and every output, in order, and takes
 //! what it wants; it never derives facts.
 
+mod flush;
+pub mod json;
+pub mod schema;
+pub mod text;
+
 use std::io;
 
 use crate::record::Record;

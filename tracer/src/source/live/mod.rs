@@ -12,8 +12,8 @@ use std::time::Duration;
 pub enum Target {
     /// A pod by name.
     Pod {
-        /// Namespace.
-        namespace: String,
+        /// Namespace; `None`: that of the kubeconfig's context, else `default`.
+        namespace: Option<String>,
         /// Name.
         name: String,
     },
@@ -57,3 +57,29 @@ pub struct Options {
     /// Print the probes' own log.
     pub probe_log: bool,
 }
+
+mod agent;
+mod cgroups;
+mod clock;
+mod command;
+mod convert;
+mod following;
+mod kubernetes;
+mod link;
+mod merge;
+mod node_files;
+mod objects;
+mod pipeline_process;
+mod preconditions;
+pub mod probes;
+mod processes;
+mod resolv_conf;
+mod resolver;
+mod ring;
+pub mod selftest;
+mod session;
+mod sockets;
+mod targets;
+
+pub use agent::agent;
+pub use ring::{Ending, receive};

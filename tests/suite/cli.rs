@@ -1,0 +1,99 @@
+//! The built binary: flags, exit codes, one clear sentence for bad input. Traces nothing.
+
+use std::process::{Command, Output, Stdio};
+
+use tests::binary::{self, command, run, stderr, stdout};
+
+/// Exit code 2, nothing on standard output, one sentence that says `what`.
+fn refuses(output: &Output, what: &str) {
+    let told = stderr(output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert_eq!(stdout(output), "");
+    assert!(told.contains(what), "{what:?} in {told:?}");
+    assert!(!told.contains("panicked"), "{told}");
+}
+
+fn sentence(words: &[&str], what: &str) {
+    let output = run(words);
+    refuses(&output, what);
+    let told = stderr(&output);
+    assert_eq!(told.lines().count(), 1, "{words:?}: {told}");
+    assert!(told.starts_with("svctrace: "), "{told}");
+}
+
+#[test]
+fn help_and_version_are_not_errors() {
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    for said in ["--pod", "--no-resolver", "--fail-on", "schema", "probes", "Exit codes"] {
+        assert!(stdout(&output).contains(said), "{said}");
+    }
+    assert!(!stdout(&output).contains("pipeline"), "the second process is nobody's business");
+    assert!(stdout(&run(&["--version"])).starts_with("svctrace "));
+}
+
+#[test]
+fn no_target_is_answered_with_an_example() {
+    sentence(&[], "svctrace --pod client -n critical-app");
+}
+
+#[test]
+fn unknown_flags_are_refused() {
+    refuses(&run(&["--pod", "x", "--frobnicate"]), "--frobnicate");
+    refuses(&run(&["-o", "xml", "--pid", "1"]), "xml");
+    refuses(&run(&["-t", "x", "--pid", "1"]), "'x'");
+    refuses(&run(&["--pid", "one"]), "one");
+    refuses(&run(&["--duration", "30", "--pid", "1"]), "30s");
+    refuses(&run(&["--fail-on", "slowness", "--pid", "1"]), "upstream-timeout");
+    refuses(&run(&["-v", "-q", "--pid", "1"]), "cannot be used with");
+    refuses(&run(&["--no-api", "--kubeconfig", "x", "--pid", "1"]), "cannot be used with");
+}
+
+#[test]
+fn contradictions_are_a_sentence() {
+    sentence(&["-n", "default", "--pid", "1"], "--pod NAME");
+    sentence(&["--wait", "--pid", "1"], "--pod NAME");
+    sentence(&["--pid", "1", "--ring-size", "5M"], "power of two");
+    sentence(&["--pid", "1", "--snaplen", "1M"], "--snaplen");
+    sentence(&["--container", "nginx"], "hex digits");
+    sentence(&["--pid", "0"], "no process");
+}
+
+#[test]
+fn targets_that_do_not_exist_are_a_sentence() {
+    sentence(&["--cgroup", "/no/such/cgroup"], "/no/such/cgroup");
+    sentence(&["--pid", "4194303"], "4194303");
+}
+
+#[test]
+fn without_privilege_it_says_which() {
+    let mut words = vec!["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let path = binary::path();
+    let reachable = Command::new("setpriv").args(&words).arg(&path).arg("--version").output();
+    let Ok(reachable) = reachable else { return skip("no setpriv") };
+    if !reachable.status.success() {
+        return skip("not root, or nobody cannot reach the binary");
+    }
+    words.extend([path.to_str().unwrap(), "--pid", "1"]);
+    let output = Command::new("setpriv").args(&words).output().unwrap();
+    refuses(&output, "CAP_BPF");
+}
+
+fn skip(why: &str) {
+    println!("skipped: without_privilege_it_says_which: {why}");
+}
+
+#[test]
+fn a_reader_that_leaves_is_not_an_error() {
+    let mut child =
+        command(&["schema"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn the_second_process_does_not_start_alone() {
+    refuses(&run(&["pipeline", "--fd", "99"]), "svctrace: ");
+}

@@ -1,0 +1,286 @@
+//! The command line as typed. What it means, and which combinations mean nothing, is in `settings`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Says why a service in Kubernetes is slow: traces DNS lookups and connections of a pod with eBPF and
+/// names the cause of what takes long.
+#[derive(Debug, Parser)]
+#[command(
+    name = "svctrace",
+    version,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100,
+    after_help = "Examples:\n  \
+        svctrace --pod client -n critical-app\n  \
+        svctrace -- curl http://backend.critical-app.svc.cluster.local/\n  \
+        svctrace --pid 4711 --duration 30s -o json\n\n\
+        Exit codes: 0 done, 1 a finding that --fail-on names, 2 usage or environment,\n\
+        3 result incomplete (records lost or not understood). 2 before 3 before 1."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+    #[command(flatten)]
+    pub(crate) trace: Trace,
+}
+
+/// Everything but tracing.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Print the JSON Schema of -o json
+    Schema,
+    /// Load and attach every probe once, and say which of them this kernel takes
+    Probes,
+    /// The unprivileged half of a trace; started by svctrace itself
+    #[command(hide = true)]
+    Pipeline {
+        /// Socket to the agent
+        #[arg(long)]
+        fd: i32,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// A trace.
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) how: How,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Whom to trace; several at once are fine.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Target (several at once are fine)")]
+pub(crate) struct Target {
+    /// A pod
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pod: Option<String>,
+    /// Its namespace [default: that of the kubeconfig's context, else "default"]
+    #[arg(short, long, value_name = "NS")]
+    pub(crate) namespace: Option<String>,
+    /// A container, by its runtime's id or the beginning of it
+    #[arg(long, value_name = "ID")]
+    pub(crate) container: Option<String>,
+    /// A cgroup and all below it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup: Option<PathBuf>,
+    /// A process
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// A command to run, traced from its first instruction
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// How to trace.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Tracing")]
+pub(crate) struct How {
+    /// Don't trace the cluster's DNS server on this node along
+    #[arg(long)]
+    pub(crate) no_resolver: bool,
+    /// Don't attach to system calls (they slow every call of the node by some 60 ns)
+    #[arg(long)]
+    pub(crate) no_syscalls: bool,
+    /// Wait for a pod that does not exist yet
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Stop after this time, such as 30s or 5m
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Ports that mean DNS besides 53
+    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) dns_port: Vec<u16>,
+    /// Most bytes of a DNS packet to keep
+    #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = parse_size)]
+    pub(crate) snaplen: u32,
+    /// Buffer between kernel and user space; a power of two
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
+    pub(crate) ring_size: u32,
+    /// kubeconfig to use instead of the usual places
+    #[arg(long, value_name = "FILE", conflicts_with = "no_api")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig
+    #[arg(long, value_name = "NAME", conflicts_with = "no_api")]
+    pub(crate) context: Option<String>,
+    /// Don't ask the Kubernetes API; what the node knows must do
+    #[arg(long)]
+    pub(crate) no_api: bool,
+    /// Where the node's file system is, when svctrace runs in a container
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) host_root: PathBuf,
+}
+
+/// What to print.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Output {
+    /// Format
+    #[arg(short, long = "output", value_enum, default_value_t)]
+    pub(crate) output: Format,
+    /// Print every event as well
+    #[arg(long)]
+    pub(crate) events: bool,
+    /// Time column of text: a absolute (UTC), r since the start, d own duration, D since the line before
+    #[arg(
+        short,
+        long,
+        value_enum,
+        value_name = "a|r|d|D",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    pub(crate) time: Time,
+    /// Colours; auto is on a terminal without NO_COLOR
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    pub(crate) color: When,
+    /// Exit with 1 on findings of this code or of at least this severity (info, warning, error); repeatable
+    #[arg(long, value_name = "CODE|SEVERITY", value_parser = FailOn::parse)]
+    pub(crate) fail_on: Vec<FailOn>,
+    /// A search walk that costs at least this is a finding
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
+    pub(crate) walk_threshold: Duration,
+    /// Say more about what svctrace itself does; -vvv includes the probes' own log
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// Say only errors besides the results
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Columns of the terminal; the agent measures, the pipeline is told
+    #[arg(long, hide = true)]
+    pub(crate) width: Option<u16>,
+}
+
+/// `-o`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Lines for people
+    #[default]
+    Text,
+    /// Lines for people, with more columns
+    Wide,
+    /// One JSON object a line, see `svctrace schema`
+    Json,
+}
+
+/// `-t`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Time {
+    #[default]
+    #[value(name = "a")]
+    Absolute,
+    #[value(name = "r")]
+    Relative,
+    #[value(name = "d")]
+    Own,
+    #[value(name = "D")]
+    Delta,
+}
+
+/// `--color`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// `--fail-on`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailOn {
+    /// This code.
+    Code(tracer::report::Code),
+    /// This severity or worse.
+    Severity(tracer::report::Severity),
+}
+
+impl FailOn {
+    const SEVERITIES: [(&'static str, tracer::report::Severity); 3] = [
+        ("info", tracer::report::Severity::Info),
+        ("warning", tracer::report::Severity::Warning),
+        ("error", tracer::report::Severity::Error),
+    ];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let code = tracer::report::Code::ALL.into_iter().find(|code| code.name() == text);
+        let severity = Self::SEVERITIES.into_iter().find(|(name, _)| *name == text);
+        match (code, severity) {
+            (Some(code), _) => Ok(Self::Code(code)),
+            (None, Some((_, severity))) => Ok(Self::Severity(severity)),
+            (None, None) => {
+                let codes: Vec<_> = tracer::report::Code::ALL.iter().map(|c| c.name()).collect();
+                Err(format!("not a severity (info, warning, error) or code ({})", codes.join(", ")))
+            }
+        }
+    }
+
+    /// As typed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Code(code) => code.name(),
+            Self::Severity(of) => Self::SEVERITIES
+                .into_iter()
+                .find_map(|(name, severity)| (severity == of).then_some(name))
+                .unwrap_or("error"),
+        }
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let spoken: jiff::SignedDuration =
+        text.parse().map_err(|_| "not a time; write it like 500ms, 30s or 5m".to_owned())?;
+    Duration::try_from(spoken).map_err(|_| "a time cannot be negative".to_owned())
+}
+
+fn parse_size(text: &str) -> Result<u32, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text.get(digits.len()..).unwrap_or_default().to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        _ => return Err("not a size; write it like 4096, 512K or 16M".to_owned()),
+    };
+    let number: u64 =
+        digits.parse().map_err(|_| "not a size; write it like 4096, 512K or 16M".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .and_then(|bytes| u32::try_from(bytes).ok())
+        .ok_or_else(|| "too large; it must be less than 4G".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        assert_eq!(parse_size("16M"), Ok(16 << 20));
+        assert_eq!(parse_size("512KiB"), Ok(512 << 10));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert!(parse_size("5G").is_err());
+        assert!(parse_size("M").is_err());
+        assert!(parse_size("16X").is_err());
+        assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("100ms"), Ok(Duration::from_millis(100)));
+        assert!(parse_duration("30").is_err());
+        assert!(parse_duration("-3s").is_err());
+    }
+}

@@ -1,0 +1,287 @@
+//! What the command line means: checked, with defaults filled in, in the words of the parts that
+//! get it. Touches nothing but the terminal's size and colour ability.
+
+use std::ffi::OsString;
+use std::io;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use tracer::pipeline::{self, Pipeline, Verdict};
+use tracer::sink::Sink;
+use tracer::sink::json::Json;
+use tracer::sink::text::{Style, Text, Times};
+use tracer::source::live;
+use tracer_common::limits::{DNS_PORTS_MAX, SNAP_MAX};
+
+use crate::cli::{FailOn, Format, How, Output, Target, Time, When};
+
+/// Least and most bytes of the ring buffer.
+const RING_BYTES: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 30);
+/// Least snap length: headers and a question.
+const SNAP_MIN: u32 = 128;
+
+/// What to trace, and how.
+pub(crate) fn trace(target: Target, how: How, verbose: u8) -> Result<live::Options> {
+    let wait = how.wait;
+    ensure!(
+        target.namespace.is_none() || target.pod.is_some(),
+        "--namespace says where --pod is; add --pod NAME"
+    );
+    ensure!(!wait || target.pod.is_some(), "--wait waits for a pod; add --pod NAME");
+    let targets = targets(target)?;
+    ensure!(
+        !targets.is_empty(),
+        "nothing to trace: name a pod, container, cgroup, process or command, for example \
+         `svctrace --pod client -n critical-app` or `svctrace -- curl http://backend/`"
+    );
+    ensure!(how.duration != Some(Duration::ZERO), "--duration is zero: nothing would be traced");
+    ensure!(
+        how.ring_size.is_power_of_two() && RING_BYTES.contains(&how.ring_size),
+        "--ring-size must be a power of two from 64K to 1G, such as 16M"
+    );
+    ensure!(
+        (SNAP_MIN..=SNAP_MAX as u32).contains(&how.snaplen),
+        "--snaplen must be from {SNAP_MIN} to {SNAP_MAX} bytes"
+    );
+    let mut dns_ports = vec![53];
+    for port in how.dns_port {
+        if !dns_ports.contains(&port) {
+            dns_ports.push(port);
+        }
+    }
+    ensure!(
+        dns_ports.len() <= DNS_PORTS_MAX,
+        "--dns-port takes at most {} ports besides 53",
+        DNS_PORTS_MAX - 1
+    );
+    Ok(live::Options {
+        targets,
+        resolver: !how.no_resolver,
+        syscalls: !how.no_syscalls,
+        ring_bytes: how.ring_size,
+        dns_ports,
+        snap_len: how.snaplen,
+        kubeconfig: how.kubeconfig,
+        context: how.context,
+        no_api: how.no_api,
+        host_root: how.host_root,
+        wait,
+        duration: how.duration,
+        probe_log: verbose >= 3,
+    })
+}
+
+fn targets(target: Target) -> Result<Vec<live::Target>> {
+    let mut targets = Vec::new();
+    if let Some(name) = target.pod {
+        ensure!(!name.is_empty(), "--pod is empty");
+        targets.push(live::Target::Pod { namespace: target.namespace, name });
+    }
+    if let Some(id) = target.container {
+        // kubectl shows ids with the runtime in front: containerd://…
+        let id = id.split_once("://").map_or(id.as_str(), |(_, id)| id);
+        if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+            bail!(
+                "--container takes a runtime's id (up to 64 hex digits), as `crictl ps` shows it"
+            );
+        }
+        targets.push(live::Target::Container(id.to_ascii_lowercase()));
+    }
+    if let Some(path) = target.cgroup {
+        targets.push(live::Target::Cgroup(path));
+    }
+    if let Some(pid) = target.pid {
+        ensure!(pid > 0, "--pid 0 is no process");
+        targets.push(live::Target::Pid(pid));
+    }
+    if !target.command.is_empty() {
+        targets.push(live::Target::Command(target.command));
+    }
+    Ok(targets)
+}
+
+/// What to print, and what makes the exit code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Print {
+    format: Format,
+    style: Style,
+    events: bool,
+    walk_threshold: Duration,
+    fail_on: Vec<FailOn>,
+    verbose: u8,
+    quiet: bool,
+}
+
+impl Print {
+    /// Settles width and colour for this standard output.
+    pub(crate) fn new(output: &Output) -> Self {
+        let color = match output.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => {
+                anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
+            }
+        };
+        let measured = || terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0);
+        let times = match output.time {
+            Time::Absolute => Times::Absolute,
+            Time::Relative => Times::Relative,
+            Time::Own => Times::Own,
+            Time::Delta => Times::Delta,
+        };
+        let wide = output.output == Format::Wide;
+        Self {
+            format: output.output,
+            style: Style { wide, color, width: output.width.or_else(measured), times },
+            events: output.events,
+            walk_threshold: output.walk_threshold,
+            fail_on: output.fail_on.clone(),
+            verbose: output.verbose,
+            quiet: output.quiet,
+        }
+    }
+
+    /// The same as arguments of `svctrace pipeline`.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let format = match self.format {
+            Format::Text => "text",
+            Format::Wide => "wide",
+            Format::Json => "json",
+        };
+        let time = match self.style.times {
+            Times::Absolute => "a",
+            Times::Relative => "r",
+            Times::Own => "d",
+            Times::Delta => "D",
+        };
+        let color = if self.style.color { "always" } else { "never" };
+        let mut arguments = vec![
+            format!("--output={format}"),
+            format!("--time={time}"),
+            format!("--color={color}"),
+            format!("--walk-threshold={}ns", self.walk_threshold.as_nanos()),
+        ];
+        arguments.extend(self.style.width.map(|width| format!("--width={width}")));
+        arguments.extend(self.events.then(|| "--events".to_owned()));
+        arguments.extend(self.fail_on.iter().map(|on| format!("--fail-on={}", on.name())));
+        arguments.extend((0..self.verbose).map(|_| "--verbose".to_owned()));
+        arguments.extend(self.quiet.then(|| "--quiet".to_owned()));
+        arguments.into_iter().map(OsString::from).collect()
+    }
+
+    /// A pipeline that prints so, to standard output.
+    pub(crate) fn pipeline(&self) -> Pipeline {
+        let sink: Box<dyn Sink> = match self.format {
+            Format::Json => Box::new(Json::new(io::stdout())),
+            Format::Text | Format::Wide => Box::new(Text::new(io::stdout(), self.style)),
+        };
+        let options = pipeline::Options {
+            events: self.events,
+            transactions: self.events && self.format != Format::Text,
+            walk_threshold_ns: u64::try_from(self.walk_threshold.as_nanos()).unwrap_or(u64::MAX),
+        };
+        Pipeline::new(options, vec![sink])
+    }
+
+    /// 0 done, 1 a finding to fail on, 3 incomplete; `whole`: the input ended as it should.
+    pub(crate) fn exit_code(&self, verdict: &Verdict, whole: bool) -> u8 {
+        let fails = |on: &FailOn| {
+            verdict.findings.iter().any(|(code, severity)| match on {
+                FailOn::Code(wanted) => code == wanted,
+                FailOn::Severity(least) => severity >= least,
+            })
+        };
+        match verdict.incomplete {
+            _ if !whole => 3,
+            1.. => 3,
+            0 if self.fail_on.iter().any(fails) => 1,
+            0 => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tracer::report::{Code, Severity};
+
+    use super::*;
+    use crate::cli::{Cli, Verb};
+
+    fn parse(words: &str) -> Cli {
+        Cli::try_parse_from(words.split(' ')).unwrap()
+    }
+
+    fn meaning(words: &str) -> Result<live::Options, String> {
+        let cli = parse(words);
+        trace(cli.trace.target, cli.trace.how, cli.trace.output.verbose).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_pipeline_process_is_told_what_was_asked() {
+        for words in [
+            "svctrace",
+            "svctrace -o json --events --fail-on nxdomain --fail-on warning",
+            "svctrace -vv -o wide -t D --color always --walk-threshold 1500us --width 133",
+        ] {
+            let asked = Print::new(&parse(words).trace.output);
+            let arguments = ["svctrace", "pipeline", "--fd=7"].map(OsString::from);
+            let cli = Cli::try_parse_from(arguments.into_iter().chain(asked.arguments())).unwrap();
+            let Some(Verb::Pipeline { fd: 7, output }) = cli.verb else { panic!("{:?}", cli.verb) };
+            assert_eq!(Print::new(&output), asked);
+        }
+    }
+
+    #[test]
+    fn targets_are_what_was_typed() {
+        let options =
+            meaning("svctrace --pod a -n b --pid 7 --container containerd://AB12 -- curl -v");
+        let options = options.unwrap();
+        assert_eq!(
+            options.targets,
+            [
+                live::Target::Pod { namespace: Some("b".into()), name: "a".into() },
+                live::Target::Container("ab12".into()),
+                live::Target::Pid(7),
+                live::Target::Command(vec!["curl".into(), "-v".into()]),
+            ]
+        );
+        assert!(options.resolver && options.syscalls && !options.no_api && !options.wait);
+        assert_eq!((options.ring_bytes, options.snap_len), (16 << 20, 4096));
+        assert_eq!(meaning("svctrace --pid 7 --dns-port 5353,53").unwrap().dns_ports, [53, 5353]);
+    }
+
+    #[test]
+    fn contradictions_are_refused_in_a_sentence() {
+        for (words, says) in [
+            ("svctrace", "nothing to trace"),
+            ("svctrace -n b --pid 7", "--pod NAME"),
+            ("svctrace --wait --pid 7", "--wait waits for a pod"),
+            ("svctrace --pid 0", "no process"),
+            ("svctrace --pid 7 --ring-size 3M", "power of two"),
+            ("svctrace --pid 7 --ring-size 4K", "64K"),
+            ("svctrace --pid 7 --snaplen 9000", "--snaplen"),
+            ("svctrace --pid 7 --duration 0s", "--duration"),
+            ("svctrace --pid 7 --dns-port 1,2,3,4,5,6,7,8", "--dns-port"),
+            ("svctrace --container nginx", "hex digits"),
+        ] {
+            let told = meaning(words).unwrap_err();
+            assert!(told.contains(says) && !told.contains('\n'), "{words}: {told}");
+        }
+    }
+
+    #[test]
+    fn incomplete_comes_before_failed() {
+        let print = Print::new(&parse("svctrace --fail-on warning").trace.output);
+        let found = |severity, incomplete| Verdict {
+            findings: vec![(Code::Nxdomain, severity)],
+            incomplete,
+        };
+        assert_eq!(print.exit_code(&found(Severity::Info, 0), true), 0);
+        assert_eq!(print.exit_code(&found(Severity::Error, 0), true), 1);
+        assert_eq!(print.exit_code(&found(Severity::Error, 1), true), 3);
+        assert_eq!(print.exit_code(&found(Severity::Error, 0), false), 3);
+        let print = Print::new(&parse("svctrace --fail-on nxdomain").trace.output);
+        assert_eq!(print.exit_code(&found(Severity::Info, 0), true), 1);
+    }
+}

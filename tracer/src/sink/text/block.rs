@@ -1,0 +1,174 @@
+//! Findings as blocks: the root cause first, what it caused inside it.
+
+use super::line::word;
+use super::words::{count, duration, pad, place, process, wrap};
+use super::{BAD, BOLD, DIM, ODD, Style};
+use crate::report::{Confidence, Finding, Severity};
+use crate::text::visible;
+
+/// Findings kept back at most; more are printed without waiting for what they caused.
+const HELD_MAX: usize = 256;
+/// Evidence numbers that are written out.
+const EVIDENCE_MAX: usize = 8;
+/// Columns of a block's labels.
+const LABEL: usize = 10;
+
+/// Findings of one batch, a root and its dependants in one group.
+#[derive(Default)]
+pub(super) struct Held {
+    groups: Vec<Vec<Finding>>,
+    count: usize,
+}
+
+impl Held {
+    /// Keeps a finding; true when it is time to print.
+    pub(super) fn add(&mut self, finding: &Finding) -> bool {
+        let caused = |group: &&mut Vec<Finding>| {
+            group.iter().any(|earlier| finding.caused_by.contains(&earlier.id))
+        };
+        match self.groups.iter_mut().find(caused) {
+            Some(group) => group.push(finding.clone()),
+            None => self.groups.push(vec![finding.clone()]),
+        }
+        self.count += 1;
+        self.count >= HELD_MAX
+    }
+
+    /// What was kept.
+    pub(super) fn take(&mut self) -> Vec<Vec<Finding>> {
+        self.count = 0;
+        std::mem::take(&mut self.groups)
+    }
+}
+
+/// The lines of a root and its dependants, and an empty line after them.
+pub(super) fn lines(group: &[Finding], style: &Style) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some((root, caused)) = group.split_first() {
+        let mut block = Block { style, indent: 0, lines: &mut lines };
+        block.finding(root, None);
+        for finding in caused {
+            block.lines.push(String::new());
+            block.indent = 4;
+            block.finding(finding, Some(root));
+        }
+    }
+    lines.push(String::new());
+    lines
+}
+
+struct Block<'a> {
+    style: &'a Style,
+    indent: usize,
+    lines: &'a mut Vec<String>,
+}
+
+impl Block<'_> {
+    fn finding(&mut self, of: &Finding, root: Option<&Finding>) {
+        self.head(of);
+        for line in wrap(&visible(&of.title), self.room(0)) {
+            self.push(0, &self.style.paint(&line, BOLD));
+        }
+        let same = root.is_some_and(|root| root.identity == of.identity);
+        if !same {
+            self.labelled("who", &format!("{}, {}", place(&of.identity), process(&of.identity)));
+        }
+        self.labelled("cause", &of.cause);
+        let told_elsewhere = root.map(|root| root.id);
+        let others: Vec<_> = of
+            .caused_by
+            .iter()
+            .filter(|id| Some(**id) != told_elsewhere)
+            .map(|id| format!("[{id}]"))
+            .collect();
+        if !others.is_empty() {
+            self.labelled("because", &format!("of {}", others.join(" ")));
+        }
+        if !of.inferred_from.is_empty() {
+            self.labelled("inferred", &format!("from {}", of.inferred_from.join("; ")));
+        }
+        for caveat in &of.caveats {
+            self.labelled("caveat", caveat);
+        }
+        if !of.evidence.is_empty() {
+            self.labelled("evidence", &evidence(&of.evidence));
+        }
+        for (n, remedy) in of.remedy.iter().enumerate() {
+            self.remedy(if n == 0 { "fix" } else { "" }, remedy);
+        }
+    }
+
+    fn head(&mut self, of: &Finding) {
+        let paint = match of.severity {
+            Severity::Error => BAD.bold(),
+            Severity::Warning => ODD.bold(),
+            Severity::Info => BOLD,
+        };
+        let code = self.style.paint(of.code.name(), paint);
+        let cost = (of.cost_ns > 0).then(|| format!(", cost {}", duration(of.cost_ns)));
+        let caused = if self.indent > 0 { "which caused " } else { "" };
+        let sure = match of.confidence {
+            Confidence::Certain => "certain",
+            Confidence::Inferred => "inferred",
+        };
+        let class = of.class.as_deref().map(|class| format!(" ({})", visible(class)));
+        let head = format!(
+            "{caused}[{}] {code}{}: {}  {}{}, {sure}",
+            of.id,
+            class.unwrap_or_default(),
+            visible(&of.subject),
+            word(&of.severity),
+            cost.unwrap_or_default(),
+        );
+        self.lines.push(format!("{}{head}", " ".repeat(self.indent)));
+    }
+
+    fn labelled(&mut self, label: &str, text: &str) {
+        let mut label = label;
+        for paragraph in text.split('\n') {
+            for line in wrap(&visible(paragraph), self.room(LABEL)) {
+                self.label_line(label, &line);
+                label = "";
+            }
+        }
+    }
+
+    /// The first line is a sentence and is wrapped; what follows is a snippet and keeps its shape.
+    fn remedy(&mut self, label: &str, text: &str) {
+        let (sentence, snippet) = match text.split_once('\n') {
+            Some((sentence, snippet)) => (sentence, Some(snippet)),
+            None => (text, None),
+        };
+        let mut label = label;
+        let mut bullet = "- ";
+        for line in wrap(&visible(sentence), self.room(LABEL + 2)) {
+            self.label_line(label, &format!("{bullet}{line}"));
+            (label, bullet) = ("", "  ");
+        }
+        for line in snippet.into_iter().flat_map(str::lines) {
+            self.push(LABEL + 4, &visible(line));
+        }
+    }
+
+    fn label_line(&mut self, label: &str, text: &str) {
+        let label = self.style.paint(&pad(label, LABEL), DIM);
+        self.push(0, &format!("{label}{text}"));
+    }
+
+    fn push(&mut self, more: usize, text: &str) {
+        let line = format!("{}{text}", " ".repeat(self.indent + 4 + more));
+        self.lines.push(line.trim_end().to_owned());
+    }
+
+    fn room(&self, more: usize) -> usize {
+        self.style.columns().saturating_sub(self.indent + 4 + more).max(20)
+    }
+}
+
+fn evidence(numbers: &[u64]) -> String {
+    let shown: Vec<_> = numbers.iter().take(EVIDENCE_MAX).map(u64::to_string).collect();
+    let more = numbers.len().saturating_sub(EVIDENCE_MAX) as u64;
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let what = count(numbers.len() as u64, "event", "events");
+    format!("{what}: {}{more}", shown.join(" "))
+}

@@ -1,0 +1,457 @@
+//! The agent process: from the user's targets to a running trace, and its end. Reads nothing that a
+//! traced program wrote, but names from the kernel.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use aya::maps::{MapData, RingBuf};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::clock::Clock;
+use super::command::{self, Invoker, Running, Waiting};
+use super::convert::{self, Lifecycle};
+use super::following::Following;
+use super::kubernetes::{Access, Cluster};
+use super::link::Sender;
+use super::node_files::NodeFiles;
+use super::pipeline_process::PipelineProcess;
+use super::probes::{self, Probes};
+use super::session::Session;
+use super::targets::{self, Found, Known};
+use super::{Options, Target, preconditions, processes};
+use crate::context::{Host, Role};
+use crate::record::RecordKind;
+
+/// Heartbeats and loss figures.
+const BEAT: Duration = Duration::from_millis(100);
+/// While a pod is awaited, its folder is looked for this often.
+const AWAIT: Duration = Duration::from_millis(25);
+/// Everything that may have changed on disk.
+const LOOK: Duration = Duration::from_secs(1);
+/// The API's time to answer, counted from the start.
+const API_TIME: Duration = Duration::from_millis(1500);
+/// Incomplete: ended by force.
+const FORCED: u8 = 3;
+
+/// Traces what `options` say until the end; the process's exit code. `pipeline_args` go to the
+/// pipeline process as they are.
+pub fn agent(options: Options, pipeline_args: Vec<OsString>) -> anyhow::Result<u8> {
+    let started = now();
+    preconditions::check()?;
+    if probes::object().is_none() {
+        return Err(probes::ProbesError::NotBuilt.into());
+    }
+    let mount = super::cgroups::Mount::find()?;
+    let signals = block_signals()?;
+    let invoker = invoker();
+    let cluster = connect(&options, invoker.as_ref())?;
+    if let Some(cluster) = &cluster {
+        cluster.follow_services();
+    }
+    let hostname = hostname();
+    let node_files = NodeFiles::new(&options.host_root);
+    let mut following = Following::new(mount.clone(), cluster, node_files, hostname);
+    let goals = Goals::find(&options, &mount, &mut following, started)?;
+    let waiting = goals.command.map(|words| command::prepare(&mount, words, invoker.as_ref()));
+    let waiting = waiting.transpose()?;
+
+    let (mut process, socket) = PipelineProcess::start(pipeline_args)?;
+    let probes = load(&options, &goals.found)?;
+    let clock = Clock::new();
+    let link = Sender::open(socket, probes.events_fd()?, clock.offset_ns)
+        .context("the pipeline process is gone")?;
+    let mut session = Session::new(probes, mount, link, clock, &options);
+    let lifecycle = session.probes.take_lifecycle()?;
+    session.probes.attach_global()?;
+    process.wait_ready(&mut session.link)?;
+
+    let mut agent = Agent {
+        options: &options,
+        session,
+        following,
+        process,
+        signals,
+        lifecycle,
+        command: None,
+        only_processes: goals.only_processes,
+        interrupts: 0,
+        host: Host::default(),
+    };
+    agent.begin(&goals.found, waiting, started)?;
+    agent.run(started)
+}
+
+struct Agent<'a> {
+    options: &'a Options,
+    session: Session,
+    following: Following,
+    process: PipelineProcess,
+    signals: SignalFd,
+    lifecycle: RingBuf<MapData>,
+    command: Option<Running>,
+    // All targets are these processes: the trace ends with them.
+    only_processes: Vec<u32>,
+    interrupts: u32,
+    host: Host,
+}
+
+struct Goals<'a> {
+    found: Vec<Found>,
+    only_processes: Vec<u32>,
+    command: Option<&'a [OsString]>,
+}
+
+impl<'a> Goals<'a> {
+    fn find(
+        options: &'a Options,
+        mount: &super::cgroups::Mount,
+        following: &mut Following,
+        started: Instant,
+    ) -> anyhow::Result<Self> {
+        let mut goals = Self { found: Vec::new(), only_processes: Vec::new(), command: None };
+        for target in &options.targets {
+            match target {
+                Target::Cgroup(path) => goals.found.push(targets::cgroup(mount, path)?),
+                Target::Container(id) => goals.found.push(targets::container(mount, id)?),
+                Target::Pid(pid) => {
+                    goals.found.push(targets::process(mount, *pid)?);
+                    goals.only_processes.push(*pid);
+                }
+                Target::Command(words) => goals.command = Some(words),
+                Target::Pod { namespace, name } => {
+                    let within = API_TIME.saturating_sub(since(started));
+                    let within = within.max(Duration::from_millis(100));
+                    let namespace = namespace.as_ref().map_or_else(
+                        || following.default_namespace().to_owned(),
+                        ToOwned::to_owned,
+                    );
+                    match following.find_pod((&namespace, name), within) {
+                        Known::Here(pod, directories) => {
+                            let label = format!("pod {namespace}/{name}");
+                            following.attached(&pod.uid);
+                            goals.found.extend(directories.into_iter().map(|directory| Found {
+                                directory,
+                                only_pid: None,
+                                label: label.clone(),
+                            }));
+                        }
+                        _ if options.wait => following.wait_for(&namespace, name),
+                        known => bail!(following.why_not((&namespace, name), &known)),
+                    }
+                }
+            }
+        }
+        if options.targets.len() != goals.only_processes.len() {
+            goals.only_processes.clear();
+        }
+        if options.targets.is_empty() {
+            bail!("nothing to trace: name a pod, container, cgroup, process or command");
+        }
+        if options.targets.len() > 1 && goals.found.iter().any(|at| at.only_pid.is_some()) {
+            bail!("--pid of a process that shares its cgroup goes with no other target");
+        }
+        Ok(goals)
+    }
+}
+
+impl Agent<'_> {
+    /// Attaches, seeds, records, and says so.
+    fn begin(
+        &mut self,
+        found: &[Found],
+        waiting: Option<Waiting>,
+        started: Instant,
+    ) -> anyhow::Result<()> {
+        self.tell_host();
+        let mut labels = Vec::new();
+        for goal in found {
+            self.session.attach(&goal.directory, Role::Target, goal.only_pid)?;
+            if !labels.contains(&goal.label) {
+                labels.push(goal.label.clone());
+            }
+        }
+        if let Some(waiting) = &waiting {
+            self.session.attach(&waiting.group.directory, Role::Target, None)?;
+            labels.push(format!("command {}", waiting.name));
+        }
+        self.following.tell_node_files(&mut self.session);
+        self.session.look_again();
+        if self.options.resolver {
+            self.find_resolver(started);
+        }
+        self.following.begin(&mut self.session);
+        self.session.probes.set_recording(true)?;
+        self.session.tell_newcomers();
+        self.tell_host();
+        let count = self.session.probes.loaded().len();
+        let ms = since(started).as_millis();
+        if labels.is_empty() {
+            let what = self.following.awaited();
+            eprintln!("svctrace: waiting for {what} ({count} probes, {ms} ms)…");
+        } else {
+            let what = labels.join(", ");
+            eprintln!("svctrace: attached to {what} ({count} probes, {ms} ms)…");
+        }
+        for missing in self.session.probes.missing() {
+            tracing::warn!("{missing}");
+        }
+        self.command = waiting.map(Waiting::go).transpose()?;
+        Ok(())
+    }
+
+    /// Attaches to the resolver; gives the API a moment to tell its Services.
+    fn find_resolver(&mut self, started: Instant) {
+        while self.following.expects_services() && since(started) < API_TIME {
+            self.following.take_facts(&mut self.session);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.following.attach_resolvers(&mut self.session);
+        let known = !self.session.servers.is_empty();
+        if known && !self.session.has(Role::Resolver) {
+            eprintln!(
+                "svctrace: the resolver is not on this node (or not to be found); its upstream \
+                 queries are inferred"
+            );
+        }
+    }
+
+    fn tell_host(&mut self) {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let name = nix::sys::utsname::uname();
+        let text = |text: Option<&std::ffi::OsStr>| {
+            text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        let host = Host {
+            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            node: self.following.node.clone(),
+            hostname: self.following.hostname.clone(),
+            kernel: text(name.as_ref().ok().map(|name| name.release())),
+            arch: text(name.as_ref().ok().map(|name| name.machine())),
+            cpus: std::thread::available_parallelism().map_or(0, |count| count.get() as u32),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            dns_ports: self.options.dns_ports.clone(),
+            resolver_traced: self.session.has(Role::Resolver),
+            syscalls: self.options.syscalls,
+            missing_probes: self
+                .session
+                .probes
+                .missing()
+                .iter()
+                .map(|missing| missing.program.to_owned())
+                .collect(),
+        };
+        if host != self.host {
+            self.session.tell(RecordKind::Host, &host);
+            self.host = host;
+        }
+    }
+
+    /// Until something ends it; the exit code.
+    fn run(mut self, started: Instant) -> anyhow::Result<u8> {
+        let end = self.options.duration.map(|duration| now() + duration);
+        let _ = started;
+        let (mut beat, mut look) = (now(), now() + LOOK);
+        let mut log = if self.options.probe_log { self.session.probes.take_log() } else { None };
+        loop {
+            let pause = if self.following.is_waiting() { AWAIT } else { BEAT };
+            self.wait(pause)?;
+            if let Some(code) = self.is_over(end) {
+                return Ok(code);
+            }
+            self.take_lifecycle();
+            self.following.take_facts(&mut self.session);
+            self.following.attach_pods(&mut self.session);
+            if now() >= beat {
+                beat = now() + BEAT;
+                self.session.beat();
+                if let Some(log) = &mut log {
+                    log.flush();
+                }
+            }
+            if now() >= look {
+                look = now() + LOOK;
+                self.session.look_again();
+                self.following.look_again(&mut self.session);
+                if self.options.resolver && !self.session.has(Role::Resolver) {
+                    self.following.attach_resolvers(&mut self.session);
+                }
+                self.tell_host();
+            }
+        }
+    }
+
+    fn wait(&self, pause: Duration) -> anyhow::Result<()> {
+        let mut line = PollFlags::POLLIN;
+        if self.session.link.is_behind() {
+            line |= PollFlags::POLLOUT;
+        }
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.lifecycle.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.session.link.as_fd(), line),
+        ];
+        fds.extend(self.following.wake().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        match poll(&mut fds, PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO)) {
+            Err(error) if error != nix::Error::EINTR => Err(error).context("poll failed"),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_over(&mut self, end: Option<Instant>) -> Option<u8> {
+        if let Err(error) = self.session.link.ready() {
+            tracing::debug!("the line to the pipeline process: {error}");
+            self.session.gone = true;
+        }
+        if self.session.gone || self.session.link.flush().is_err() {
+            return Some(self.after_pipeline());
+        }
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if self.interrupted(signal.ssi_signo as i32) {
+                return Some(self.finish());
+            }
+        }
+        let ended = self.command.as_mut().and_then(Running::ended);
+        if let Some(how) = &ended {
+            eprintln!("svctrace: {how}");
+        }
+        let processes_gone = !self.only_processes.is_empty()
+            && !self.only_processes.iter().any(|pid| processes::exists(*pid));
+        let time_is_up = end.is_some_and(|end| now() >= end);
+        (ended.is_some() || processes_gone || time_is_up).then(|| self.finish())
+    }
+
+    /// Whether a signal ends the trace. A command gets the first one for itself: Ctrl-C from the
+    /// terminal, other signals from us.
+    fn interrupted(&mut self, number: i32) -> bool {
+        if number == Signal::SIGCHLD as i32 {
+            return false;
+        }
+        self.interrupts += 1;
+        let Some(command) = self.command.as_ref().filter(|_| self.interrupts == 1) else {
+            return true;
+        };
+        if number != Signal::SIGINT as i32 {
+            command.signal(Signal::SIGTERM);
+        }
+        false
+    }
+
+    /// Stops the probes, lets the pipeline process conclude, and passes its exit code on.
+    fn finish(&mut self) -> u8 {
+        self.take_lifecycle();
+        self.following.take_facts(&mut self.session);
+        self.session.finish();
+        loop {
+            if let Some(code) = self.process.ended() {
+                return code;
+            }
+            let _ = self.session.link.flush();
+            while let Ok(Some(signal)) = self.signals.read_signal() {
+                if signal.ssi_signo as i32 != Signal::SIGCHLD as i32 {
+                    self.process.kill();
+                    return FORCED;
+                }
+            }
+            let _ = self.wait(BEAT.min(AWAIT));
+        }
+    }
+
+    /// The pipeline process ended first: because nobody reads its output, or it was killed.
+    fn after_pipeline(&mut self) -> u8 {
+        let patience = now() + LOOK;
+        loop {
+            if let Some(code) = self.process.ended() {
+                return code;
+            }
+            if now() > patience {
+                self.process.kill();
+                return FORCED;
+            }
+            std::thread::sleep(AWAIT);
+        }
+    }
+
+    fn take_lifecycle(&mut self) {
+        while let Some(item) = self.lifecycle.next() {
+            let Some(news) = convert::lifecycle(&item) else { continue };
+            drop(item);
+            match news {
+                Lifecycle::Exec { pid } => self.session.exec(pid),
+                Lifecycle::CgroupMade { id, path } => {
+                    if let Some(directory) = self.session.cgroup_made(id, &path) {
+                        self.following.cgroup_made(&mut self.session, &directory);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn load(options: &Options, found: &[Found]) -> anyhow::Result<Probes> {
+    let probes = Probes::load(&probes::Options {
+        ring_bytes: options.ring_bytes,
+        syscalls: options.syscalls,
+        log: options.probe_log,
+        dns_ports: options.dns_ports.clone(),
+        snap_len: options.snap_len,
+        only_tgid: found.iter().find_map(|at| at.only_pid).unwrap_or(0),
+    })?;
+    Ok(probes)
+}
+
+fn block_signals() -> anyhow::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD] {
+        set.add(signal);
+    }
+    set.thread_block().context("cannot block signals")?;
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    SignalFd::with_flags(&set, flags).context("cannot wait for signals")
+}
+
+fn connect(options: &Options, invoker: Option<&Invoker>) -> anyhow::Result<Option<Cluster>> {
+    if options.no_api {
+        return Ok(None);
+    }
+    let access = Access {
+        kubeconfig: options.kubeconfig.clone(),
+        context: options.context.clone(),
+        from_environment: environment("KUBECONFIG").is_some(),
+        home: command::home(invoker, environment("HOME").map(Into::into)),
+    };
+    match Cluster::connect(&access) {
+        Err(error) if options.kubeconfig.is_none() && options.context.is_none() => {
+            let why = targets::in_one_line(&error);
+            eprintln!("svctrace: no Kubernetes API: {why}; going by this node's own files");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+fn invoker() -> Option<Invoker> {
+    let number = |name| environment(name)?.to_str()?.parse().ok();
+    Invoker::new(number("SUDO_UID")?, number("SUDO_GID"))
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the agent may look at the environment")]
+fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the agent reads the host's clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn since(started: Instant) -> Duration {
+    now().saturating_duration_since(started)
+}

@@ -1,0 +1,247 @@
+//! The cgroup2 tree as directories: where it is mounted, ids, walks, and which directory belongs
+//! to a pod or container. Reads names only; who is behind a pod is not known here.
+
+use std::fs;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use procfs::process::Process;
+
+/// Most directories one walk looks at; a node has some hundreds.
+const WALK_MAX: usize = 100_000;
+/// Deepest nesting that is followed.
+const DEPTH_MAX: usize = 32;
+
+/// The cgroup2 mount.
+#[derive(Clone, Debug)]
+pub(super) struct Mount {
+    root: PathBuf,
+}
+
+/// One cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Directory {
+    /// Inode of the directory, which is the cgroup's id.
+    pub(super) id: u64,
+    /// Absolute.
+    pub(super) dir: PathBuf,
+}
+
+impl Mount {
+    /// Finds it in this process's mounts; the one that shows the whole tree is preferred.
+    pub(super) fn find() -> anyhow::Result<Self> {
+        let mounts = Process::myself().and_then(|process| process.mountinfo());
+        let mounts = mounts.context("cannot read /proc/self/mountinfo")?;
+        mounts
+            .into_iter()
+            .filter(|mount| mount.fs_type == "cgroup2")
+            .min_by_key(|mount| (mount.root != "/", mount.mount_point.as_os_str().len()))
+            .map(|mount| Self { root: mount.mount_point })
+            .context(
+                "no cgroup2 file system is mounted; mount it with \
+                 `mount -t cgroup2 none /sys/fs/cgroup/unified`",
+            )
+    }
+
+    /// The directory of the root cgroup.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The cgroup in `dir`, an absolute path under the mount or one relative to it.
+    pub(super) fn directory(&self, path: &Path) -> anyhow::Result<Directory> {
+        let dir = if path.starts_with(&self.root) {
+            path.to_owned()
+        } else {
+            self.root.join(path.strip_prefix("/").unwrap_or(path))
+        };
+        let shown = path.display();
+        let dir = dir.canonicalize().with_context(|| {
+            format!("no such cgroup: {shown} (looked under {})", self.root.display())
+        })?;
+        if !dir.starts_with(&self.root) {
+            bail!("{shown} is not below the cgroup2 mount {}", self.root.display());
+        }
+        let id = directory_id(&dir).with_context(|| format!("{shown} is not a cgroup"))?;
+        Ok(Directory { id, dir })
+    }
+
+    /// Path below the mount, starting with `/`.
+    pub(super) fn relative(&self, dir: &Path) -> String {
+        let below = dir.strip_prefix(&self.root).unwrap_or(dir);
+        format!("/{}", super::convert::escape(below.as_os_str().as_encoded_bytes()))
+    }
+
+    /// The cgroups above `dir`, the root last.
+    pub(super) fn above(&self, dir: &Path) -> Vec<Directory> {
+        dir.ancestors()
+            .skip(1)
+            .take_while(|above| above.starts_with(&self.root))
+            .filter_map(|above| {
+                Some(Directory { id: directory_id(above)?, dir: above.to_owned() })
+            })
+            .collect()
+    }
+
+    /// The v2 cgroup of a process.
+    pub(super) fn of_process(&self, pid: u32) -> Option<Directory> {
+        let groups = Process::new(i32::try_from(pid).ok()?).ok()?.cgroups().ok()?;
+        let group = groups.into_iter().find(|group| group.hierarchy == 0)?;
+        self.directory(Path::new(group.pathname.strip_prefix('/')?)).ok()
+    }
+
+    /// All cgroups whose directory belongs to a pod with `uid` (as in a [`pod_uid`] segment). A
+    /// pod's own cgroup only, none below it.
+    pub(super) fn pods(&self, uid: &str) -> Vec<Directory> {
+        let mut found = Vec::new();
+        walk(&self.root, &mut |directory| {
+            let hit = segment(&directory.dir).and_then(pod_uid).is_some_and(|at| at == uid);
+            if hit {
+                found.push(directory.clone());
+            }
+            !hit
+        });
+        found
+    }
+
+    /// UIDs of all pods that have a cgroup here.
+    pub(super) fn pod_uids(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        walk(&self.root, &mut |directory| {
+            let uid = segment(&directory.dir).and_then(pod_uid);
+            let go_on = uid.is_none();
+            found.extend(uid);
+            go_on
+        });
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// The containers that have a cgroup here: runtime id and directory.
+    pub(super) fn containers(&self) -> Vec<(String, Directory)> {
+        let mut found = Vec::new();
+        walk(&self.root, &mut |directory| {
+            if let Some(id) = segment(&directory.dir).and_then(container_id) {
+                found.push((id.to_owned(), directory.clone()));
+            }
+            true
+        });
+        found
+    }
+}
+
+/// `dir` and everything below it.
+pub(super) fn below(dir: &Path) -> Vec<Directory> {
+    let mut found = Vec::new();
+    walk(dir, &mut |directory| {
+        found.push(directory.clone());
+        true
+    });
+    found
+}
+
+/// Processes of `dir` and of everything below it.
+pub(super) fn processes(dir: &Path) -> Vec<u32> {
+    let mut pids: Vec<u32> = below(dir).iter().flat_map(|group| own_processes(&group.dir)).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// Processes of `dir` itself. 0 stands for those of another pid namespace.
+pub(super) fn own_processes(dir: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect()
+}
+
+/// Pod UID in a path segment, with dashes; colons separate as well (`….slice:cri-containerd:…`).
+pub(super) fn pod_uid(segment: &str) -> Option<String> {
+    segment.split(':').rev().find_map(|part| {
+        let part = part.strip_suffix(".slice").unwrap_or(part);
+        let at = part.rfind("pod").filter(|at| *at == 0 || part.as_bytes()[at - 1] == b'-')?;
+        let uid = &part[at + 3..];
+        let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let uuid = || {
+            let parts: Vec<&str> = uid.split(['-', '_']).collect();
+            parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]) && parts.iter().all(|part| hex(part))
+        };
+        ((uid.len() == 32 && hex(uid)) || uuid()).then(|| uid.replace('_', "-"))
+    })
+}
+
+/// Container id in a path segment; monitors (`crio-conmon-…`) are no containers.
+pub(super) fn container_id(segment: &str) -> Option<&str> {
+    let part = segment.rsplit(':').next().unwrap_or(segment);
+    let part = part.strip_suffix(".scope").unwrap_or(part);
+    let (prefix, id) = part.rsplit_once('-').unwrap_or(("", part));
+    let hex = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (hex && !prefix.ends_with("conmon")).then_some(id)
+}
+
+fn segment(dir: &Path) -> Option<&str> {
+    dir.file_name()?.to_str()
+}
+
+fn directory_id(dir: &Path) -> Option<u64> {
+    fs::metadata(dir).ok().filter(fs::Metadata::is_dir).map(|data| data.ino())
+}
+
+/// Calls `visit` for `dir` and all below it, parents first; where it returns false goes no deeper.
+fn walk(dir: &Path, visit: &mut dyn FnMut(&Directory) -> bool) {
+    let Some(id) = directory_id(dir) else { return };
+    let mut stack = vec![(Directory { id, dir: dir.to_owned() }, 0)];
+    let mut seen = 0;
+    while let Some((directory, depth)) = stack.pop() {
+        seen += 1;
+        if !visit(&directory) || depth == DEPTH_MAX || seen > WALK_MAX {
+            continue;
+        }
+        let entries = fs::read_dir(&directory.dir).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            stack.push((Directory { id: entry.ino(), dir: entry.path() }, depth + 1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CID: &str = "b3a7000000000000000000000000000000000000000000000000000000000001";
+
+    #[test]
+    fn pod_segments() {
+        let uid = "0a1b2c3d-1111-2222-3333-444455556666";
+        for segment in [
+            "kubepods-besteffort-pod0a1b2c3d_1111_2222_3333_444455556666.slice".to_owned(),
+            format!("pod{uid}"),
+            "kubelet-kubepods-pod0a1b2c3d_1111_2222_3333_444455556666.slice".to_owned(),
+            format!("kubepods-pod0a1b2c3d_1111_2222_3333_444455556666.slice:cri-containerd:{CID}"),
+        ] {
+            assert_eq!(pod_uid(&segment).as_deref(), Some(uid), "{segment}");
+        }
+        let hash = "aa7be809be48ec01ab43fd4f1ca22e9e";
+        assert_eq!(pod_uid(&format!("pod{hash}")).as_deref(), Some(hash));
+        for other in ["kubepods.slice", "podman", "pod", "tripod0a1b2c3d", "libpod-abc.scope"] {
+            assert_eq!(pod_uid(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn container_segments() {
+        for segment in [
+            CID.to_owned(),
+            format!("cri-containerd-{CID}.scope"),
+            format!("crio-{CID}"),
+            format!("libpod-{CID}.scope"),
+            format!("x.slice:cri-containerd:{CID}"),
+        ] {
+            assert_eq!(container_id(&segment), Some(CID), "{segment}");
+        }
+        for other in [format!("crio-conmon-{CID}.scope"), CID[1..].to_owned(), "container".into()] {
+            assert_eq!(container_id(&other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! `-- COMMAND`: a cgroup of its own, a child that waits in it until the probes are attached, then
+//! the program as the invoking user. Leftover cgroups of earlier runs are removed.
+
+use std::ffi::{CString, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use nix::libc;
+use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, pipe2};
+
+use super::cgroups::{self, Directory, Mount};
+use super::processes;
+
+const PREFIX: &str = "svctrace-";
+
+/// Who ran us through sudo.
+#[derive(Clone, Debug)]
+pub(super) struct Invoker {
+    /// The user.
+    pub(super) user: User,
+    gid: Gid,
+    groups: Vec<Gid>,
+}
+
+impl Invoker {
+    /// From `SUDO_UID` and `SUDO_GID`.
+    pub(super) fn new(uid: u32, gid: Option<u32>) -> Option<Self> {
+        let user = User::from_uid(Uid::from_raw(uid)).ok()??;
+        let gid = gid.map_or(user.gid, Gid::from_raw);
+        let name = CString::new(user.name.clone()).ok()?;
+        let groups = getgrouplist(&name, gid).unwrap_or_else(|_| vec![gid]);
+        Some(Self { user, gid, groups })
+    }
+}
+
+/// A command waiting for its start.
+pub(super) struct Waiting {
+    go: File,
+    thread: JoinHandle<io::Result<Child>>,
+    /// Its cgroup.
+    pub(super) group: OwnGroup,
+    /// The program as the user wrote it.
+    pub(super) name: String,
+}
+
+/// A command that runs.
+pub(super) struct Running {
+    child: Child,
+    name: String,
+    _group: OwnGroup,
+}
+
+/// The cgroup of a command; removed when it is empty.
+pub(super) struct OwnGroup {
+    /// Where it is.
+    pub(super) directory: Directory,
+}
+
+impl Drop for OwnGroup {
+    fn drop(&mut self) {
+        // What is killed leaves its cgroup a moment later; what goes on keeps it until the next run.
+        for _ in 0..20 {
+            if fs::remove_dir(&self.directory.dir).is_ok() || !self.directory.dir.exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Starts a child in a cgroup of its own; it runs `command` only after [`Waiting::go`].
+pub(super) fn prepare(
+    mount: &Mount,
+    command: &[OsString],
+    invoker: Option<&Invoker>,
+) -> anyhow::Result<Waiting> {
+    remove_leftovers(mount);
+    let (program, arguments) = command.split_first().context("no command to run")?;
+    let dir = mount.root().join(format!("{PREFIX}{}", Pid::this()));
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make cgroup {}", dir.display()))?;
+    let group = OwnGroup { directory: mount.directory(&dir)? };
+    let join = fs::OpenOptions::new().write(true).open(dir.join("cgroup.procs"))?;
+    let (go_in, go_out) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let (ready_in, ready_out) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let (go_out, ready_out) = (File::from(go_out), File::from(ready_out));
+
+    let mut child = Command::new(program);
+    child.args(arguments);
+    if let Some(invoker) = invoker {
+        child.env("HOME", &invoker.user.dir).env("USER", &invoker.user.name);
+        child.env("LOGNAME", &invoker.user.name).env("SHELL", &invoker.user.shell);
+    }
+    let invoker = invoker.cloned();
+    let own_end = go_out.as_raw_fd();
+    // SAFETY: between fork and exec the closure makes only system calls on memory that was
+    // prepared before; it allocates nothing.
+    unsafe {
+        child.pre_exec(move || {
+            wait_in_cgroup(&join, own_end, ready_out.as_raw_fd(), go_in.as_raw_fd())?;
+            invoker.as_ref().map_or(Ok(()), become_user)
+        });
+    }
+    let name = program.to_string_lossy().into_owned();
+    // spawn() returns only after exec, so it has a thread of its own.
+    let thread = std::thread::Builder::new().name("command".into()).spawn(move || child.spawn())?;
+    let mut ready = [0; 1];
+    match File::from(ready_in).read(&mut ready) {
+        Ok(1) => Ok(Waiting { go: go_out, thread, group, name }),
+        _ => match thread.join() {
+            Ok(Err(error)) => Err(anyhow!("cannot start {name}: {error}")),
+            _ => Err(anyhow!("cannot start {name}")),
+        },
+    }
+}
+
+fn wait_in_cgroup(mut join: &File, own_end: RawFd, ready: RawFd, go: RawFd) -> io::Result<()> {
+    join.write_all(b"0")?;
+    let mut byte = [0_u8; 1];
+    // SAFETY: plain system calls on descriptors this child inherited; `byte` outlives them. The
+    // child's copy of the writing end must go, or it would never see that the agent died.
+    let count = unsafe {
+        libc::close(own_end);
+        libc::write(ready, byte.as_ptr().cast(), 1);
+        loop {
+            let count = libc::read(go, byte.as_mut_ptr().cast(), 1);
+            if count >= 0 || *libc::__errno_location() != libc::EINTR {
+                break count;
+            }
+        }
+    };
+    if count == 1 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ECANCELED)) }
+}
+
+fn become_user(invoker: &Invoker) -> io::Result<()> {
+    nix::unistd::setgroups(&invoker.groups)?;
+    nix::unistd::setresgid(invoker.gid, invoker.gid, invoker.gid)?;
+    let uid = invoker.user.uid;
+    nix::unistd::setresuid(uid, uid, uid)?;
+    Ok(())
+}
+
+impl Waiting {
+    /// Lets the command run.
+    pub(super) fn go(mut self) -> anyhow::Result<Running> {
+        let _ = self.go.write_all(&[1]);
+        drop(self.go);
+        match self.thread.join() {
+            Ok(Ok(child)) => Ok(Running { child, name: self.name, _group: self.group }),
+            Ok(Err(error)) => Err(anyhow!("cannot run {}: {error}", self.name)),
+            Err(_) => Err(anyhow!("cannot run {}", self.name)),
+        }
+    }
+}
+
+impl Running {
+    /// How the command ended, in words, if it did.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(format!("{} {}", self.name, in_words(status)))
+    }
+
+    /// Passes a signal on.
+    pub(super) fn signal(&self, signal: nix::sys::signal::Signal) {
+        let _ = nix::sys::signal::kill(Pid::from_raw(self.child.id() as i32), signal);
+    }
+}
+
+fn in_words(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with status {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// Removes empty cgroups of earlier runs whose agent is dead.
+fn remove_leftovers(mount: &Mount) {
+    for entry in fs::read_dir(mount.root()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        if pid.is_some_and(|pid| !processes::exists(pid)) && is_empty(&entry.path()) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+fn is_empty(dir: &Path) -> bool {
+    cgroups::processes(dir).is_empty()
+}
+
+/// Home of the user who ran us, for their kubeconfig.
+pub(super) fn home(invoker: Option<&Invoker>, own: Option<PathBuf>) -> Option<PathBuf> {
+    invoker.map(|invoker| invoker.user.dir.clone()).or(own)
+}

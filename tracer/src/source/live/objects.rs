@@ -1,0 +1,165 @@
+//! Kubernetes objects as context records: only the fields that say who is who.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Resource as _;
+
+use crate::context;
+
+/// Static pods: the UID that their cgroups carry, instead of the mirror pod's own.
+pub(super) const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+
+/// A pod.
+pub(super) fn pod(pod: &Pod) -> context::Pod {
+    let meta = &pod.metadata;
+    let hash = meta.annotations.as_ref().and_then(|all| all.get(CONFIG_HASH)).cloned();
+    let spec = pod.spec.as_ref();
+    let status = pod.status.as_ref();
+    let ips = status.and_then(|status| status.pod_ips.as_ref());
+    let mut addresses: Vec<IpAddr> =
+        ips.into_iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
+    if addresses.is_empty() {
+        addresses.extend(status.and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok()));
+    }
+    let searches = spec.and_then(|spec| spec.dns_config.as_ref()?.searches.clone());
+    context::Pod {
+        uid: hash.or_else(|| meta.uid.clone()).unwrap_or_default(),
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        node: spec.and_then(|spec| spec.node_name.clone()),
+        ips: addresses,
+        host_network: spec.and_then(|spec| spec.host_network).unwrap_or_default(),
+        dns_policy: spec.and_then(|spec| spec.dns_policy.clone()),
+        dns_searches: searches.unwrap_or_default(),
+        labels: meta.labels.clone().unwrap_or_default(),
+        owner: owner(pod),
+        containers: containers(pod),
+        origin: context::Origin::Api,
+        deleted: false,
+    }
+}
+
+/// `Kind/name` of the controller; of a ReplicaSet's the Deployment it is named after.
+fn owner(pod: &Pod) -> Option<String> {
+    let reference = pod.controller_owner_ref(&())?;
+    let hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
+    let deployment = hash.and_then(|hash| reference.name.strip_suffix(hash)?.strip_suffix('-'));
+    match deployment.filter(|_| reference.kind == "ReplicaSet") {
+        Some(name) => Some(format!("Deployment/{name}")),
+        None => Some(format!("{}/{}", reference.kind, reference.name)),
+    }
+}
+
+fn containers(pod: &Pod) -> Vec<context::Container> {
+    let Some(status) = pod.status.as_ref() else { return Vec::new() };
+    [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ]
+    .into_iter()
+    .flatten()
+    .flatten()
+    .map(|status| context::Container {
+        name: status.name.clone(),
+        id: status.container_id.as_ref().and_then(|id| id.split_once("://")).map(|(_, id)| id.into()),
+    })
+    .collect()
+}
+
+/// A Service.
+pub(super) fn service(service: &Service) -> context::Service {
+    let meta = &service.metadata;
+    let spec = service.spec.as_ref();
+    let all = spec.and_then(|spec| spec.cluster_ips.clone());
+    let one = spec.and_then(|spec| spec.cluster_ip.clone());
+    let ips = all.filter(|ips| !ips.is_empty()).unwrap_or_else(|| one.into_iter().collect());
+    let ports = spec.and_then(|spec| spec.ports.as_ref()).into_iter().flatten();
+    context::Service {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        cluster_ips: ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
+        ports: ports
+            .filter_map(|at| port(at.name.as_deref(), at.protocol.as_deref(), at.port))
+            .collect(),
+        labels: meta.labels.clone().unwrap_or_default(),
+        deleted: false,
+    }
+}
+
+/// An EndpointSlice.
+pub(super) fn slice(slice: &EndpointSlice) -> context::EndpointSlice {
+    let meta = &slice.metadata;
+    let labels = meta.labels.as_ref();
+    let ports = slice.ports.iter().flatten();
+    let endpoints = slice.endpoints.iter().map(|endpoint| {
+        let target = endpoint.target_ref.as_ref().filter(|at| at.kind.as_deref() == Some("Pod"));
+        let pod = target.and_then(|at| Some(format!("{}/{}", at.namespace.as_ref()?, at.name.as_ref()?)));
+        context::Endpoint {
+            addresses: endpoint.addresses.iter().filter_map(|ip| ip.parse().ok()).collect(),
+            ready: endpoint.conditions.as_ref().and_then(|at| at.ready),
+            pod,
+            pod_uid: target.and_then(|at| at.uid.clone()),
+            node: endpoint.node_name.clone(),
+        }
+    });
+    context::EndpointSlice {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        service: labels.and_then(|all| all.get("kubernetes.io/service-name")).cloned(),
+        ports: ports
+            .filter_map(|at| port(at.name.as_deref(), at.protocol.as_deref(), at.port?))
+            .collect(),
+        endpoints: endpoints.collect(),
+        deleted: false,
+    }
+}
+
+fn port(name: Option<&str>, protocol: Option<&str>, number: i32) -> Option<context::Port> {
+    Some(context::Port {
+        name: name.unwrap_or_default().to_owned(),
+        protocol: protocol.unwrap_or("TCP").to_owned(),
+        port: u16::try_from(number).ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn static_pods_go_by_their_hash() {
+        let value = json!({ "metadata": {
+            "name": "etcd", "namespace": "kube-system", "uid": "mirror",
+            "annotations": { CONFIG_HASH: "aa7be809be48ec01ab43fd4f1ca22e9e" },
+        }});
+        assert_eq!(pod(&serde_json::from_value(value).unwrap()).uid, "aa7be809be48ec01ab43fd4f1ca22e9e");
+    }
+
+    #[test]
+    fn deployments_own_their_replica_sets_pods() {
+        let value = json!({ "metadata": {
+            "name": "web-7f9c-x", "labels": { "pod-template-hash": "7f9c" },
+            "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-7f9c",
+                "uid": "u", "controller": true }],
+        }, "status": { "podIPs": [{ "ip": "10.0.0.1" }], "containerStatuses": [{
+            "name": "web", "containerID": "containerd://ab", "image": "", "imageID": "",
+            "ready": true, "restartCount": 0 }] } });
+        let pod = pod(&serde_json::from_value(value).unwrap());
+        assert_eq!(pod.owner.as_deref(), Some("Deployment/web"));
+        assert_eq!(pod.containers[0].id.as_deref(), Some("ab"));
+        assert_eq!(pod.ips.len(), 1);
+    }
+
+    #[test]
+    fn headless_services_have_no_address() {
+        let value = json!({ "metadata": { "name": "s" }, "spec": { "clusterIP": "None",
+            "clusterIPs": ["None"], "ports": [{ "port": 80 }] } });
+        let service = service(&serde_json::from_value(value).unwrap());
+        assert!(service.cluster_ips.is_empty());
+        assert_eq!(service.ports[0].protocol, "TCP");
+    }
+}

@@ -1,0 +1,87 @@
+//! Starting the second process and learning how it ended.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::link::Sender;
+
+/// Time for the process to map the ring buffer.
+const START: Duration = Duration::from_secs(10);
+
+/// The process that turns records into answers.
+pub(super) struct PipelineProcess {
+    child: Child,
+}
+
+impl PipelineProcess {
+    /// Runs this program again as `pipeline --fd N …`, with the other end of the returned socket.
+    pub(super) fn start(arguments: Vec<OsString>) -> anyhow::Result<(Self, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair().context("cannot make a socket pair")?;
+        let fd = theirs.as_raw_fd();
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("pipeline").arg("--fd").arg(fd.to_string()).args(arguments);
+        command.stdin(Stdio::null());
+        // SAFETY: only system calls between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                // Ctrl-C reaches the whole process group, also before the pipeline can ignore it.
+                for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                    libc::signal(signal, libc::SIG_IGN);
+                }
+                match libc::fcntl(fd, libc::F_SETFD, 0) {
+                    -1 => Err(io::Error::last_os_error()),
+                    _ => Ok(()),
+                }
+            });
+        }
+        let child = command.spawn().context("cannot start the pipeline process")?;
+        Ok((Self { child }, ours))
+    }
+
+    /// Waits until it has mapped the ring buffer.
+    pub(super) fn wait_ready(&mut self, link: &mut Sender) -> anyhow::Result<()> {
+        loop {
+            match link.ready() {
+                Ok(Some(())) => return Ok(()),
+                Ok(None) => {}
+                Err(_) => bail!("the pipeline process ended at once ({})", self.how_it_ended()),
+            }
+            let timeout = PollTimeout::try_from(START).unwrap_or(PollTimeout::MAX);
+            let fd: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(link);
+            if poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) == Ok(0) {
+                bail!("the pipeline process did not start within {} s", START.as_secs());
+            }
+        }
+    }
+
+    fn how_it_ended(&mut self) -> String {
+        self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string())
+    }
+
+    /// Its exit code once it has ended; 3 (incomplete) when it was killed.
+    pub(super) fn ended(&mut self) -> Option<u8> {
+        let status = self.child.try_wait().ok()??;
+        match status.code() {
+            Some(code) => Some(u8::try_from(code).unwrap_or(3)),
+            None => {
+                eprintln!("svctrace: the pipeline process was killed ({status})");
+                Some(3)
+            }
+        }
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,333 @@
+//! A running trace on the agent's side: attaches scopes, seeds the kernel with what is older than
+//! they are, and tells the pipeline what it learns. Decides nothing about targets.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use tracer_common::bodies::role;
+use tracer_common::maps::{Counters, SOCKET_DNS, SOCKET_SEEDED, Socket};
+
+use super::cgroups::{self, Directory, Mount};
+use super::clock::{self, Clock};
+use super::convert;
+use super::link::{Message, Sender};
+use super::probes::{Attachment, Probes, table};
+use super::resolv_conf::ResolvConfs;
+use super::{processes, resolver, sockets};
+use crate::context::{self, Loss, LossStage, Role, Scope};
+use crate::record::{RecordKind, Timestamp};
+
+/// Probes, line to the pipeline, and what was told so far.
+pub(super) struct Session {
+    /// The probes.
+    pub(super) probes: Probes,
+    /// The cgroup tree.
+    pub(super) mount: Mount,
+    /// The line to the pipeline process.
+    pub(super) link: Sender,
+    /// The pipeline process is gone.
+    pub(super) gone: bool,
+    /// Addresses in the resolv.conf files of the targets.
+    pub(super) servers: HashSet<IpAddr>,
+    /// A process of a target, once one is known.
+    pub(super) process: Option<u32>,
+    clock: Clock,
+    dns_ports: Vec<u16>,
+    host_root: PathBuf,
+    scopes: Vec<Attached>,
+    resolv_confs: ResolvConfs,
+    told: HashSet<u32>,
+    counters: HashMap<u16, Counters>,
+    counted_ns: u64,
+}
+
+struct Attached {
+    attachment: Attachment,
+    directory: Directory,
+    scope: Scope,
+}
+
+impl Session {
+    /// Nothing attached yet but what is global.
+    pub(super) fn new(
+        probes: Probes,
+        mount: Mount,
+        link: Sender,
+        clock: Clock,
+        options: &super::Options,
+    ) -> Self {
+        Self {
+            probes,
+            mount,
+            link,
+            gone: false,
+            servers: HashSet::new(),
+            process: None,
+            clock,
+            dns_ports: options.dns_ports.clone(),
+            host_root: options.host_root.clone(),
+            scopes: Vec::new(),
+            resolv_confs: ResolvConfs::default(),
+            told: HashSet::new(),
+            counters: HashMap::new(),
+            counted_ns: clock::boot_ns(),
+        }
+    }
+
+    /// Attaches to a cgroup and tells all about it. False when one around it is attached already.
+    pub(super) fn attach(
+        &mut self,
+        directory: &Directory,
+        role: Role,
+        only_pid: Option<u32>,
+    ) -> anyhow::Result<bool> {
+        let near = |at: &Attached| match role {
+            Role::Target => {
+                at.scope.role == Role::Target && directory.dir.starts_with(&at.directory.dir)
+            }
+            Role::Resolver => {
+                directory.dir.starts_with(&at.directory.dir)
+                    || at.directory.dir.starts_with(&directory.dir)
+            }
+        };
+        if self.scopes.iter().any(near) {
+            return Ok(false);
+        }
+        let path = self.mount.relative(&directory.dir);
+        let file = File::open(&directory.dir).with_context(|| format!("cgroup {path} is gone"))?;
+        let bits = if role == Role::Target { role::TARGET } else { role::RESOLVER };
+        let attachment = self.probes.attach_target(&file, bits)?;
+        let scope = Scope { cgroup: directory.id, path, role, only_pid, ended: false };
+        self.tell(RecordKind::Scope, &scope);
+        self.scopes.push(Attached { attachment, directory: directory.clone(), scope });
+        for group in self.mount.above(&directory.dir) {
+            self.tell_cgroup(&group);
+        }
+        for group in cgroups::below(&directory.dir) {
+            self.tell_cgroup(&group);
+        }
+        self.tell_processes(directory, role, only_pid);
+        Ok(true)
+    }
+
+    /// Whether a cgroup of this role is attached.
+    pub(super) fn has(&self, role: Role) -> bool {
+        self.scopes.iter().any(|at| at.scope.role == role)
+    }
+
+    /// Looks once more for processes that came between reading the lists and recording.
+    pub(super) fn tell_newcomers(&mut self) {
+        let scopes: Vec<_> =
+            self.scopes.iter().map(|at| (at.directory.clone(), at.scope.clone())).collect();
+        for (directory, scope) in scopes {
+            self.tell_processes(&directory, scope.role, scope.only_pid);
+        }
+    }
+
+    /// Sends a context record.
+    pub(super) fn tell(&mut self, kind: RecordKind, fact: &impl Serialize) {
+        match serde_json::to_vec(fact) {
+            Ok(body) => {
+                let boot_ns = clock::boot_ns();
+                self.send(&Message::Context { boot_ns, kind: kind as u16, body: body.into() });
+            }
+            Err(error) => tracing::warn!("a context record cannot be written: {error}"),
+        }
+    }
+
+    /// Sends a message; notes when nobody hears it.
+    pub(super) fn send(&mut self, message: &Message) {
+        if self.link.send(message).is_err() {
+            self.gone = true;
+        }
+    }
+
+    /// Tells the kernel and nobody else a pod's addresses.
+    pub(super) fn seed_pod(&mut self, pod: &context::Pod) {
+        if pod.host_network {
+            return;
+        }
+        for ip in &pod.ips {
+            self.note(|probes| probes.seed_address(*ip, 0));
+        }
+    }
+
+    /// A process of a target runs a new program.
+    pub(super) fn exec(&mut self, pid: u32) {
+        self.told.remove(&pid);
+        self.tell_process(pid, true);
+    }
+
+    /// A cgroup was made; told when it lies in a scope. True when it is on this tree.
+    pub(super) fn cgroup_made(&mut self, id: u64, path: &Path) -> Option<Directory> {
+        let found = self.mount.directory(path).ok().filter(|found| found.id == id)?;
+        if self.scopes.iter().any(|at| found.dir.starts_with(&at.directory.dir)) {
+            self.tell_cgroup(&found);
+        }
+        Some(found)
+    }
+
+    /// Ten times a second: heartbeat and losses.
+    pub(super) fn beat(&mut self) {
+        self.tell_losses();
+        if self.link.flush().is_err() {
+            self.gone = true;
+        }
+        if !self.link.is_behind() {
+            self.send(&Message::Heartbeat { boot_ns: clock::boot_ns() });
+        }
+    }
+
+    /// Once a second: the clock, the files that may have changed, cgroups that went.
+    pub(super) fn look_again(&mut self) {
+        if let Some(offset_ns) = self.clock.check() {
+            self.send(&Message::Clock { offset_ns });
+        }
+        for file in self.resolv_confs.node_files(&self.host_root.clone()) {
+            self.tell(RecordKind::NodeFile, &file);
+        }
+        for conf in self.resolv_confs.look_again() {
+            self.tell_resolv_conf(conf);
+        }
+        self.told.retain(|pid| processes::exists(*pid));
+        let (gone, kept) =
+            std::mem::take(&mut self.scopes).into_iter().partition(|at| !at.directory.dir.is_dir());
+        self.scopes = kept;
+        for at in gone {
+            let Attached { attachment, scope, .. } = at;
+            self.note(|probes| probes.detach(attachment));
+            self.tell(RecordKind::Scope, &Scope { ended: true, ..scope });
+        }
+    }
+
+    /// Stops the probes and sends what is left: open calls, last losses, the end.
+    pub(super) fn finish(&mut self) {
+        self.note(|probes| probes.set_recording(false));
+        // A probe that was running on another processor ends within this time.
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let calls = self.probes.open_calls().unwrap_or_default();
+        let now = clock::boot_ns();
+        for (pid_tgid, call) in calls {
+            let comm = fs::read(format!("/proc/{}/comm", pid_tgid as u32)).unwrap_or_default();
+            let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
+            self.send(&Message::Kernel(convert::open_call(pid_tgid, &call, comm, now)));
+        }
+        self.tell_losses();
+        self.send(&Message::Heartbeat { boot_ns: clock::boot_ns() });
+        self.send(&Message::End);
+        if self.link.flush().is_err() {
+            self.gone = true;
+        }
+        // Nothing is recorded any more; the pipeline concludes while the probes go.
+        self.scopes.clear();
+        self.probes.detach_global();
+    }
+
+    fn tell_cgroup(&mut self, group: &Directory) {
+        let path = self.mount.relative(&group.dir);
+        self.tell(RecordKind::Cgroup, &context::Cgroup { id: group.id, path });
+    }
+
+    fn tell_processes(&mut self, directory: &Directory, role: Role, only_pid: Option<u32>) {
+        let mut pids = match only_pid {
+            Some(pid) => vec![pid],
+            None => cgroups::processes(&directory.dir),
+        };
+        pids.retain(|pid| !self.told.contains(pid));
+        let mut by_namespace: HashMap<u64, Vec<(u32, context::Process)>> = HashMap::new();
+        for pid in pids {
+            let Some(process) = self.tell_process(pid, role == Role::Target) else { continue };
+            let namespace = process.net_ns.unwrap_or_default();
+            by_namespace.entry(namespace).or_default().push((pid, process));
+        }
+        for (namespace, processes) in by_namespace {
+            self.tell_sockets(namespace, &processes);
+        }
+    }
+
+    fn tell_process(&mut self, pid: u32, of_target: bool) -> Option<context::Process> {
+        let process = processes::describe(pid, &self.mount)?;
+        self.told.insert(pid);
+        self.tell(RecordKind::Process, &process);
+        if of_target {
+            self.process = Some(pid);
+        }
+        if let Some(conf) = self.resolv_confs.look(pid, process.cgroup) {
+            if of_target {
+                let text = conf.text.as_deref().unwrap_or_default();
+                self.servers.extend(resolver::servers(text));
+            }
+            self.tell_resolv_conf(conf);
+        }
+        Some(process)
+    }
+
+    fn tell_resolv_conf(&mut self, conf: context::ResolvConf) {
+        self.tell(RecordKind::ResolvConf, &conf);
+    }
+
+    fn tell_sockets(&mut self, namespace: u64, owners: &[(u32, context::Process)]) {
+        let pids: Vec<u32> = owners.iter().map(|(pid, _)| *pid).collect();
+        let holders = sockets::owners(&pids);
+        if holders.is_empty() {
+            return;
+        }
+        let Some(found) = pids.iter().find_map(|pid| sockets::list(*pid).ok()) else { return };
+        for socket in found {
+            let Some(holders) = holders.get(&socket.inode) else { continue };
+            let Some(&(pid, fd)) = holders.first() else { continue };
+            let port = socket.remote.map_or(0, |remote| remote.port());
+            let dns = if self.dns_ports.contains(&port) { SOCKET_DNS } else { 0 };
+            let seed = Socket { tgid: pid, tid: 0, fd, port, flags: SOCKET_SEEDED | dns };
+            self.note(|probes| probes.seed_socket(socket.cookie, seed));
+            for (pid, fd) in holders {
+                self.note(|probes| probes.seed_fd(*pid, *fd, socket.cookie));
+            }
+            let owner = owners.iter().find(|(at, _)| *at == pid).map(|(_, process)| process);
+            self.tell(RecordKind::Socket, &context::Socket {
+                cookie: socket.cookie,
+                protocol: socket.protocol,
+                local: socket.local,
+                remote: socket.remote,
+                pid: Some(pid),
+                comm: owner.map(|process| process.comm.clone()),
+                fd: Some(fd),
+                cgroup: owner.and_then(|process| process.cgroup),
+                net_ns: Some(namespace).filter(|inode| *inode != 0),
+            });
+        }
+    }
+
+    fn tell_losses(&mut self) {
+        let unix = |boot_ns: u64| Timestamp(boot_ns.saturating_add_signed(self.clock.offset_ns));
+        let (first, last) = (unix(self.counted_ns), unix(clock::boot_ns()));
+        let dropped = self.link.take_dropped();
+        let mut losses = vec![(LossStage::User, "agent", dropped)];
+        for (number, now) in self.probes.counters().unwrap_or_default() {
+            let before = self.counters.insert(number, now).unwrap_or_default();
+            let source = table::name(number).unwrap_or("unknown");
+            let kernel = now.lost.wrapping_add(now.map_full);
+            let kernel = kernel.wrapping_sub(before.lost.wrapping_add(before.map_full));
+            losses.push((LossStage::Kernel, source, kernel));
+            losses.push((LossStage::Payload, source, now.cut.wrapping_sub(before.cut)));
+            let unreadable = now.unreadable.wrapping_sub(before.unreadable);
+            losses.push((LossStage::Decode, source, unreadable));
+        }
+        self.counted_ns = clock::boot_ns();
+        for (stage, source, count) in losses.into_iter().filter(|(.., count)| *count != 0) {
+            let source = source.to_owned();
+            self.tell(RecordKind::Loss, &Loss { stage, source, count, first, last });
+        }
+    }
+
+    /// Does something with the probes whose failure only costs detail.
+    fn note<E: std::fmt::Display>(&mut self, work: impl FnOnce(&mut Probes) -> Result<(), E>) {
+        if let Err(error) = work(&mut self.probes) {
+            tracing::debug!("{error}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! From what the user named to cgroups, with a clear sentence where that cannot be done.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::bail;
+
+use super::cgroups::{self, Directory, Mount};
+use super::kubernetes::Cluster;
+use super::node_files::NodeFiles;
+use super::processes;
+use crate::context::Pod;
+
+/// How alike two names must be to be worth mentioning.
+const ALIKE: f64 = 0.85;
+/// Most names mentioned.
+const MENTIONED: usize = 5;
+/// Time for finding similar names once the answer is "no such pod" anyway.
+const SIMILAR: Duration = Duration::from_millis(1000);
+
+/// A cgroup to trace.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// Where.
+    pub(super) directory: Directory,
+    /// Only this process in it.
+    pub(super) only_pid: Option<u32>,
+    /// In words, for the user.
+    pub(super) label: String,
+}
+
+/// `--cgroup`.
+pub(super) fn cgroup(mount: &Mount, path: &Path) -> anyhow::Result<Found> {
+    let directory = mount.directory(path)?;
+    let label = format!("cgroup {}", mount.relative(&directory.dir));
+    Ok(Found { directory, only_pid: None, label })
+}
+
+/// `--pid`.
+pub(super) fn process(mount: &Mount, pid: u32) -> anyhow::Result<Found> {
+    if !processes::exists(pid) {
+        bail!("no process has the id {pid}");
+    }
+    let Some(directory) = mount.of_process(pid) else {
+        bail!("process {pid} is in no cgroup below {}", mount.root().display());
+    };
+    let shared = directory.dir == mount.root()
+        || cgroups::processes(&directory.dir).iter().any(|other| *other != pid);
+    let comm = processes::comm(pid).unwrap_or_default();
+    let label = format!("process {pid} ({comm})");
+    Ok(Found { directory, only_pid: shared.then_some(pid), label })
+}
+
+/// `--container`, by id or a prefix of it.
+pub(super) fn container(mount: &Mount, wanted: &str) -> anyhow::Result<Found> {
+    let id = wanted.rsplit("://").next().unwrap_or(wanted).to_ascii_lowercase();
+    let hex = id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !hex || !(6..=64).contains(&id.len()) {
+        bail!("{wanted:?} is not a container id: 6 to 64 hexadecimal digits are needed");
+    }
+    let all = mount.containers();
+    let mut hits: Vec<&(String, Directory)> = all.iter().filter(|at| at.0.starts_with(&id)).collect();
+    // The same id deeper in the tree is the same container.
+    hits.dedup_by(|later, first| later.0 == first.0 && later.1.dir.starts_with(&first.1.dir));
+    let mut ids: Vec<&str> = hits.iter().map(|at| at.0.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    match (ids.as_slice(), hits.first()) {
+        ([one], Some((_, directory))) => {
+            let label = format!("container {}", short(one));
+            Ok(Found { directory: directory.clone(), only_pid: None, label })
+        }
+        ([], _) | (_, None) if all.is_empty() => {
+            bail!("no container {wanted}: no container has a cgroup on this node")
+        }
+        ([], _) | (_, None) => {
+            let mut near: Vec<&str> = all.iter().map(|at| at.0.as_str()).collect();
+            near.sort_by_key(|other| std::cmp::Reverse(common_prefix(other, &id)));
+            near.dedup();
+            near.truncate(MENTIONED);
+            let near: Vec<&str> = near.into_iter().map(short).collect();
+            bail!("no container {wanted} has a cgroup on this node; there are {}", near.join(", "))
+        }
+        (several, _) => {
+            let several: Vec<&str> = several.iter().take(MENTIONED).map(|id| short(id)).collect();
+            bail!("several containers begin with {wanted}: {}", several.join(", "))
+        }
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..16).unwrap_or(id)
+}
+
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
+}
+
+/// What is known about a pod that the user named.
+#[derive(Clone, Debug)]
+pub(super) enum Known {
+    /// It has cgroups here.
+    Here(Pod, Vec<Directory>),
+    /// It exists, but has no cgroup here (yet).
+    NotHere(Pod),
+    /// Nobody knows it.
+    Unknown,
+}
+
+/// Asks the API, else the node's folders.
+pub(super) fn pod(
+    mount: &Mount,
+    cluster: Option<&Cluster>,
+    node_files: &NodeFiles,
+    (namespace, name): (&str, &str),
+    within: Duration,
+) -> Known {
+    if let Some(cluster) = cluster {
+        match cluster.pod(namespace, name, within) {
+            Ok(Some(pod)) => {
+                let directories = mount.pods(&pod.uid);
+                return match directories.is_empty() {
+                    true => Known::NotHere(pod),
+                    false => Known::Here(pod, directories),
+                };
+            }
+            Ok(None) => return Known::Unknown,
+            Err(error) => {
+                let why = in_one_line(&error);
+                eprintln!("svctrace: Kubernetes API: {why}; going by this node's own files");
+            }
+        }
+    }
+    let named = node_files.names().into_iter().filter(|pod| (pod.namespace.as_str(), pod.name.as_str()) == (namespace, name));
+    let mut known = Known::Unknown;
+    for pod in named {
+        let directories = mount.pods(&pod.uid);
+        if !directories.is_empty() {
+            return Known::Here(node_files.details(pod), directories);
+        }
+        known = Known::NotHere(pod);
+    }
+    known
+}
+
+/// An error and its causes, without line breaks.
+pub(super) fn in_one_line(error: &anyhow::Error) -> String {
+    let text = super::convert::escape(format!("{error:#}").replace('\n', " ").as_bytes());
+    text.chars().take(300).collect()
+}
+
+/// The sentence for a pod that cannot be traced.
+pub(super) fn why_not(
+    cluster: Option<&Cluster>,
+    node_files: &NodeFiles,
+    (namespace, name): (&str, &str),
+    known: &Known,
+    hostname: &str,
+) -> String {
+    match known {
+        Known::NotHere(Pod { node: Some(node), .. }) if node != hostname => format!(
+            "pod {namespace}/{name} runs on node {node} and has no cgroup here ({hostname}): run \
+             svctrace on {node}"
+        ),
+        Known::NotHere(Pod { node: None, origin: crate::context::Origin::Api, .. }) => format!(
+            "pod {namespace}/{name} is not assigned to a node yet; --wait waits for it"
+        ),
+        Known::NotHere(_) => format!(
+            "pod {namespace}/{name} has no cgroup here: it has not started or has ended; --wait \
+             waits for it"
+        ),
+        Known::Here(..) | Known::Unknown => {
+            let mut all = cluster.and_then(|cluster| cluster.pod_names(SIMILAR).ok()).unwrap_or_default();
+            all.extend(node_files.names().into_iter().map(|pod| (pod.namespace, pod.name)));
+            let hint = similar(&all, namespace, name);
+            let place = match (cluster, node_files.exist()) {
+                (None, false) => {
+                    "; there is neither a kubeconfig nor kubelet's /var/log/pods on this machine"
+                }
+                (None, true) => " on this node",
+                (Some(_), _) => "",
+            };
+            format!("no pod {name} in namespace {namespace}{place}{hint}")
+        }
+    }
+}
+
+/// `; did you mean …` for names that are like the wanted one.
+fn similar(all: &[(String, String)], namespace: &str, name: &str) -> String {
+    let mut elsewhere: Vec<&str> =
+        all.iter().filter(|at| at.1 == name).map(|at| at.0.as_str()).collect();
+    elsewhere.sort_unstable();
+    elsewhere.dedup();
+    if !elsewhere.is_empty() {
+        elsewhere.truncate(MENTIONED);
+        return format!("; it exists in namespace {}", elsewhere.join(", "));
+    }
+    let mut near: Vec<(f64, String)> = all
+        .iter()
+        .map(|(at, other)| {
+            let closeness = strsim::jaro_winkler(other, name);
+            let begins = if other.starts_with(name) { 1.0 } else { 0.0 };
+            let same = at == namespace;
+            let shown = if same { other.clone() } else { format!("{at}/{other}") };
+            (closeness.max(begins) - if same { 0.0 } else { 0.05 }, shown)
+        })
+        .filter(|(closeness, _)| *closeness >= ALIKE)
+        .collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    near.dedup_by(|a, b| a.1 == b.1);
+    near.truncate(MENTIONED);
+    if !near.is_empty() {
+        let near: Vec<String> = near.into_iter().map(|(_, name)| name).collect();
+        return format!("; did you mean {}?", near.join(", "));
+    }
+    if all.iter().any(|at| at.0 == namespace) {
+        return String::new();
+    }
+    let mut namespaces: Vec<&str> = all.iter().map(|at| at.0.as_str()).collect();
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    match namespaces.iter().find(|at| strsim::jaro_winkler(at, namespace) >= ALIKE) {
+        Some(near) => format!("; did you mean namespace {near}?"),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pods() -> Vec<(String, String)> {
+        [("shop", "client-0"), ("shop", "backend-1"), ("test", "client-9")]
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .to_vec()
+    }
+
+    #[test]
+    fn similar_names() {
+        assert_eq!(similar(&pods(), "shop", "client-1"), "; did you mean client-0, test/client-9?");
+        assert_eq!(similar(&pods(), "shop", "client-9"), "; it exists in namespace test");
+        assert_eq!(similar(&pods(), "shopp", "zzz"), "; did you mean namespace shop?");
+        assert_eq!(similar(&pods(), "shop", "zzz"), "");
+        assert_eq!(similar(&[], "shop", "zzz"), "");
+    }
+
+    #[test]
+    fn missing_things_are_named() {
+        let Ok(mount) = Mount::find() else {
+            eprintln!("skipped: no cgroup2 mount");
+            return;
+        };
+        let error = container(&mount, "xyz").unwrap_err().to_string();
+        assert!(error.contains("not a container id"), "{error}");
+        let error = container(&mount, "0123456789abcdef").unwrap_err().to_string();
+        assert!(error.starts_with("no container 0123456789abcdef"), "{error}");
+        assert!(process(&mount, u32::MAX).is_err());
+        assert!(cgroup(&mount, Path::new("/no/such/cgroup")).is_err());
+        assert!(cgroup(&mount, Path::new("../../../etc")).is_err());
+    }
+}

@@ -1,0 +1,94 @@
+//! The objects as of now and every change since the endpoint started, with resource versions.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::lab::objects::{self, Object};
+use crate::lab::state::World;
+
+/// One change, as a watch tells it.
+pub(super) struct Change {
+    pub(super) kind: &'static str,
+    pub(super) object: Object,
+    version: u64,
+}
+
+/// Objects, the log of changes, and the latest version.
+pub(super) struct Store {
+    objects: BTreeMap<(&'static str, String, String), Object>,
+    log: Vec<Change>,
+    oldest: u64,
+    version: u64,
+}
+
+impl Store {
+    pub(super) fn new(world: &World) -> Self {
+        // Seconds since 1970 of the start: a later lab never reuses a version of an earlier one.
+        let started: Option<jiff::Timestamp> = world.started.parse().ok();
+        let first = started.and_then(|time| u64::try_from(time.as_second()).ok()).unwrap_or(1000);
+        let mut store =
+            Self { objects: BTreeMap::new(), log: Vec::new(), oldest: first, version: first };
+        store.update(world);
+        // What was there at the start is no news to a watch from that version.
+        store.oldest = store.version;
+        store.log.clear();
+        store
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn oldest(&self) -> u64 {
+        self.oldest
+    }
+
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.values()
+    }
+
+    pub(super) fn changes_after(&self, version: u64) -> impl Iterator<Item = &Change> {
+        self.log.iter().filter(move |change| change.version > version)
+    }
+
+    /// Takes over a new state of the lab; says whether anything differs.
+    pub(super) fn update(&mut self, world: &World) -> bool {
+        let before = self.version;
+        let mut gone = std::mem::take(&mut self.objects);
+        for object in objects::all(world) {
+            let key = object.key();
+            match gone.remove(&key) {
+                Some(old) if same(&old, &object) => {
+                    self.objects.insert(key, old);
+                }
+                Some(_) => self.log("MODIFIED", object, true),
+                None => self.log("ADDED", object, true),
+            }
+        }
+        for object in gone.into_values() {
+            self.log("DELETED", object, false);
+        }
+        self.version != before
+    }
+
+    fn log(&mut self, kind: &'static str, mut object: Object, stays: bool) {
+        self.version += 1;
+        if let Some(metadata) = object.body.get_mut("metadata") {
+            metadata["resourceVersion"] = json!(self.version.to_string());
+        }
+        if stays {
+            self.objects.insert(object.key(), object.clone());
+        }
+        self.log.push(Change { kind, object, version: self.version });
+    }
+}
+
+/// Equal but for the resource version, which a fresh object does not have.
+fn same(old: &Object, new: &Object) -> bool {
+    let mut old = old.clone();
+    if let Some(metadata) = old.body.get_mut("metadata").and_then(|value| value.as_object_mut()) {
+        metadata.remove("resourceVersion");
+    }
+    old == *new
+}

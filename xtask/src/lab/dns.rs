@@ -1,0 +1,73 @@
+//! The two DNS servers: the cluster's (standing in for CoreDNS) and the upstream outside.
+//! Both are dnsmasq; whether the upstream answers or stays silent is a fault, not its setup.
+
+use std::fmt::Write;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::net;
+use super::services::SERVICES;
+
+const COMMON: &str =
+    "port=53\nuser=root\nno-hosts\nbind-interfaces\ninterface=eth0\nno-poll\npid-file=\n";
+
+/// The cluster's server: knows cluster.local, forwards the rest to what its resolv.conf says.
+pub(crate) fn cluster_config() -> String {
+    let mut text =
+        format!("{COMMON}resolv-file=/etc/resolv.conf\nlocal=/cluster.local/\nlocal-ttl=30\n");
+    for service in &SERVICES {
+        let (name, namespace) = (service.name, service.namespace);
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(text, "host-record={name}.{namespace}.svc.cluster.local,{}", service.address);
+    }
+    text
+}
+
+/// The upstream: knows one name of the outside, everything else does not exist.
+pub(crate) fn upstream_config() -> String {
+    format!("{COMMON}no-resolv\nhost-record=www.example.com,203.0.113.80\naddress=/#/\n")
+}
+
+/// Makes the upstream silent, or lets it answer again.
+pub(crate) fn set_upstream_silent(silent: bool) -> Result<()> {
+    let flag = if silent { "-A" } else { "-D" };
+    for protocol in ["udp", "tcp"] {
+        net::iptables(
+            net::UPSTREAM,
+            &[flag, "INPUT", "-p", protocol, "--dport", "53", "-j", "DROP"],
+        )?;
+    }
+    Ok(())
+}
+
+/// Drops the client pods' questions in the node, before they reach the resolver; or no longer.
+pub(crate) fn set_resolver_silent(silent: bool) -> Result<()> {
+    let flag = if silent { "-I" } else { "-D" };
+    for protocol in ["udp", "tcp"] {
+        let to = ["-p", protocol, "-d", "10.244.1.20", "--dport", "53", "-j", "DROP"];
+        net::iptables(net::NODE, &[&[flag, "FORWARD"], &to[..]].concat())?;
+    }
+    Ok(())
+}
+
+/// Whether a DNS server at `server` answers a question, asked from the current namespace.
+pub(crate) fn answers(server: SocketAddr) -> bool {
+    // id 1, recursion desired, one question: kubernetes.default.svc.cluster.local A IN
+    let mut query = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in ["kubernetes", "default", "svc", "cluster", "local"] {
+        query.push(label.len() as u8);
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.extend_from_slice(&[0, 0, 1, 0, 1]);
+    let ask = || -> std::io::Result<usize> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        socket.connect(server)?;
+        socket.send(&query)?;
+        socket.recv(&mut [0; 512])
+    };
+    ask().is_ok()
+}
