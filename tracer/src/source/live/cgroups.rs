@@ -73,9 +73,10 @@ impl Mount {
         format!("/{}", super::convert::escape(below.as_os_str().as_encoded_bytes()))
     }
 
-    /// `dir` and the cgroups above it, the root last.
-    pub(super) fn with_ancestors(&self, dir: &Path) -> Vec<Directory> {
+    /// The cgroups above `dir`, the root last.
+    pub(super) fn above(&self, dir: &Path) -> Vec<Directory> {
         dir.ancestors()
+            .skip(1)
             .take_while(|above| above.starts_with(&self.root))
             .filter_map(|above| {
                 Some(Directory { id: directory_id(above)?, dir: above.to_owned() })

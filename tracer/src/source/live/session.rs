@@ -104,7 +104,7 @@ impl Session {
         let scope = Scope { cgroup: directory.id, path, role, only_pid, ended: false };
         self.tell(RecordKind::Scope, &scope);
         self.scopes.push(Attached { attachment, directory: directory.clone(), scope });
-        for group in self.mount.with_ancestors(&directory.dir) {
+        for group in self.mount.above(&directory.dir) {
             self.tell_cgroup(&group);
         }
         for group in cgroups::below(&directory.dir) {
@@ -216,12 +216,15 @@ impl Session {
             let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
             self.send(&Message::Kernel(convert::open_call(pid_tgid, &call, comm, now)));
         }
-        for at in std::mem::take(&mut self.scopes) {
-            self.note(|probes| probes.detach(at.attachment));
-        }
         self.tell_losses();
         self.send(&Message::Heartbeat { boot_ns: clock::boot_ns() });
         self.send(&Message::End);
+        if self.link.flush().is_err() {
+            self.gone = true;
+        }
+        // Nothing is recorded any more; the pipeline concludes while the probes go.
+        self.scopes.clear();
+        self.probes.detach_global();
     }
 
     fn tell_cgroup(&mut self, group: &Directory) {

@@ -256,6 +256,17 @@ impl Probes {
         }
     }
 
+    /// Detaches what belongs to no target. The kernel waits some ten milliseconds for each
+    /// tracepoint, so they go side by side.
+    pub fn detach_global(&mut self) {
+        let links = std::mem::take(&mut self.global);
+        std::thread::scope(|scope| {
+            for link in links {
+                scope.spawn(move || drop(link));
+            }
+        });
+    }
+
     /// Probes that are wanted but not to be had, without the mandatory ones.
     pub fn missing(&self) -> &[Failure] {
         &self.missing
