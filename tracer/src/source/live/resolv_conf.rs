@@ -55,6 +55,11 @@ impl ResolvConfs {
         seen.check(namespace)
     }
 
+    /// What was told last of this mount namespace.
+    pub(super) fn text(&self, namespace: u64) -> Option<&str> {
+        self.seen.get(&namespace)?.told.as_ref()?.as_deref().ok()
+    }
+
     /// Looks again at every namespace; returns what changed.
     pub(super) fn look_again(&mut self) -> Vec<ResolvConf> {
         self.seen

@@ -106,6 +106,8 @@ pub(super) enum Known {
     NotHere(Pod),
     /// Nobody knows it.
     Unknown,
+    /// The API did not answer, and the node's folders do not know it.
+    Unanswered,
 }
 
 /// Asks the API, else the node's folders.
@@ -116,6 +118,7 @@ pub(super) fn pod(
     (namespace, name): (&str, &str),
     within: Duration,
 ) -> Known {
+    let mut known = Known::Unknown;
     if let Some(cluster) = cluster {
         match cluster.pod(namespace, name, within) {
             Ok(Some(pod)) => {
@@ -129,15 +132,14 @@ pub(super) fn pod(
             Err(error) => {
                 let why = in_one_line(&error);
                 eprintln!("svctrace: Kubernetes API: {why}; going by this node's own files");
+                known = Known::Unanswered;
             }
         }
     }
-    let named = node_files
-        .names()
-        .into_iter()
-        .filter(|pod| (pod.namespace.as_str(), pod.name.as_str()) == (namespace, name));
-    let mut known = Known::Unknown;
-    for pod in named {
+    for pod in node_files.names() {
+        if pod.namespace != namespace || pod.name != name {
+            continue;
+        }
         let directories = mount.pods(&pod.uid);
         if !directories.is_empty() {
             return Known::Here(node_files.details(pod), directories);
@@ -173,6 +175,14 @@ pub(super) fn why_not(
             "pod {namespace}/{name} has no cgroup here: it has not started or has ended; --wait \
              waits for it"
         ),
+        Known::Unanswered => {
+            let all = node_files.names().into_iter().map(|pod| (pod.namespace, pod.name));
+            let hint = similar(&all.collect::<Vec<_>>(), namespace, name);
+            format!(
+                "this node's files know no pod {name} in namespace {namespace}, and the Kubernetes \
+                 API gave no answer{hint}"
+            )
+        }
         Known::Here(..) | Known::Unknown => {
             let mut all =
                 cluster.and_then(|cluster| cluster.pod_names(SIMILAR).ok()).unwrap_or_default();
