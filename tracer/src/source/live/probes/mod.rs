@@ -613,3 +613,53 @@ fn attach_program(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_cgroup_mount() {
+        let hybrid = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/uni\\040fied rw,relatime shared:9 - cgroup2 cgroup2 rw";
+        assert_eq!(cgroup_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/uni fied")));
+        let nested = "1 0 0:1 /a/b /inner rw - cgroup2 c rw\n2 0 0:1 / /whole rw - cgroup2 c rw";
+        assert_eq!(cgroup_mount(nested), Some(PathBuf::from("/whole")));
+        assert_eq!(cgroup_mount("rubbish\n - cgroup2 x"), None);
+    }
+
+    #[test]
+    fn loopback_keys_carry_the_port() {
+        assert_eq!(peer_key([127, 0, 0, 1].into(), 9).port, 9);
+        assert_eq!(peer_key(Ipv6Addr::LOCALHOST.into(), 9).port, 9);
+        let key = peer_key([10, 1, 2, 3].into(), 9);
+        assert_eq!(key.port, 0);
+        assert_eq!(key.addr, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 2, 3]);
+    }
+
+    #[test]
+    fn maps_can_be_seeded_and_read() {
+        if !nix::unistd::Uid::effective().is_root() || object().is_none() {
+            println!("skipped: loading probes needs root and an eBPF toolchain at build time");
+            return;
+        }
+        let options = Options { ring_bytes: 1 << 16, syscalls: false, ..Options::default() };
+        let mut probes = Probes::load(&options).expect("loads");
+        let socket = Socket { tgid: 7, port: 53, ..Socket::default() };
+        probes.seed_socket(1, socket).expect("new");
+        probes.seed_socket(1, Socket::default()).expect("known already, kept");
+        let kept: HashMap<_, u64, Socket> =
+            probes.map(maps::SOCKETS).expect("there").try_into().expect("a hash");
+        assert_eq!(kept.get(&1, 0).expect("there").tgid, 7);
+        probes.seed_fd(7, 3, 1).expect("new");
+        probes.seed_address([10, 0, 0, 1].into(), 0).expect("new");
+        assert!(probes.counters().expect("readable").is_empty());
+        assert!(probes.open_calls().expect("readable").is_empty());
+        assert!(probes.take_lifecycle().expect("once").next().is_none());
+        assert!(probes.take_lifecycle().is_err());
+        let fd = probes.events_fd().expect("there").try_clone_to_owned().expect("cloned");
+        assert!(events_from_fd(fd).expect("mapped").next().is_none());
+        assert!(probes.missing().is_empty(), "{:?}", probes.missing());
+    }
+}
