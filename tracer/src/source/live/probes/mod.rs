@@ -1,6 +1,8 @@
 //! Loading the probes and attaching them, and the maps through which user space steers and reads
 //! them. Reading records is not done here. Nothing is pinned: when the process dies, all goes.
 
+mod attach;
+mod cgroup;
 mod error;
 mod object;
 pub mod table;
@@ -15,16 +17,12 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt as _,
     },
-    path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, CgroupArray, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, ProgramError,
-        SockOps, TracePoint,
-    },
+    programs::ProgramError,
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tracer_common::{
@@ -33,8 +31,12 @@ use tracer_common::{
     maps::{self, CONFIG_GENERATION_SHIFT, CONFIG_ON, Call, Config, Counters, PeerKey, Socket},
 };
 
-use self::table::{Hook, Level, PROBES, Place, Probe, SYSCALLS};
+use self::{
+    attach::{attach_program, load_program},
+    table::{Level, PROBES, Place, Probe, SYSCALLS},
+};
 pub use self::{
+    cgroup::cgroup_root,
     error::{Failure, ProbesError},
     object::object,
 };
@@ -501,37 +503,6 @@ pub fn events_from_fd(fd: OwnedFd) -> Result<RingBuf<MapData>, ProbesError> {
     RingBuf::try_from(Map::RingBuf(data)).map_err(|e| error::map(maps::EVENTS, &e))
 }
 
-/// Where cgroup v2 is mounted.
-///
-/// # Errors
-/// When it is not.
-pub fn cgroup_root() -> io::Result<PathBuf> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    cgroup_mount(&text).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, "no cgroup v2 is mounted; svctrace needs it")
-    })
-}
-
-/// The mount of the whole tree if there is one, else the first.
-fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
-    let mounts: Vec<(&str, &str)> = mountinfo
-        .lines()
-        .filter_map(|line| {
-            let (mount, kind) = line.split_once(" - ")?;
-            let mut fields = mount.split(' ').skip(3);
-            let (root, place) = (fields.next()?, fields.next()?);
-            kind.starts_with("cgroup2 ").then_some((root, place))
-        })
-        .collect();
-    let whole = mounts.iter().find(|(root, _)| *root == "/").or(mounts.first())?;
-    Some(Path::new(&unescape(whole.1)).to_owned())
-}
-
-/// mountinfo writes space, tab, newline and backslash in octal.
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-}
-
 /// The key under which the probes know an address.
 pub fn peer_key(address: IpAddr, port: u16) -> PeerKey {
     let v6: Ipv6Addr = match address {
@@ -553,81 +524,9 @@ fn no_map(name: &'static str) -> ProbesError {
     ProbesError::Map(name, "not in the object".to_owned())
 }
 
-fn program_of<'a, T>(ebpf: &'a mut Ebpf, probe: &Probe) -> Result<&'a mut T, ProgramError>
-where
-    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(probe.program).ok_or(ProgramError::NotLoaded)?.try_into()
-}
-
-fn load_program(ebpf: &mut Ebpf, probe: &Probe) -> Result<(), ProgramError> {
-    match probe.hook {
-        Hook::SocketAddress => program_of::<CgroupSockAddr>(ebpf, probe)?.load(),
-        Hook::SocketRelease => program_of::<CgroupSock>(ebpf, probe)?.load(),
-        Hook::Ingress | Hook::Egress => program_of::<CgroupSkb>(ebpf, probe)?.load(),
-        Hook::SocketOps => program_of::<SockOps>(ebpf, probe)?.load(),
-        Hook::Tracepoint(..) => program_of::<TracePoint>(ebpf, probe)?.load(),
-    }
-}
-
-/// The link's owner; mode Single, because links of several programs share a cgroup anyway and the
-/// kernel refuses other flags for links.
-fn attach_program(
-    ebpf: &mut Ebpf,
-    probe: &Probe,
-    cgroup: Option<&File>,
-) -> Result<Box<dyn Any + Send>, ProgramError> {
-    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-    let cgroup =
-        || cgroup.ok_or_else(|| ProgramError::IOError(io::Error::other("no cgroup to attach to")));
-    Ok(match probe.hook {
-        Hook::SocketAddress => {
-            let program: &mut CgroupSockAddr = program_of(ebpf, probe)?;
-            let id = program.attach(cgroup()?, MODE)?;
-            Box::new(program.take_link(id)?)
-        }
-        Hook::SocketRelease => {
-            let program: &mut CgroupSock = program_of(ebpf, probe)?;
-            let id = program.attach(cgroup()?, MODE)?;
-            Box::new(program.take_link(id)?)
-        }
-        Hook::Ingress | Hook::Egress => {
-            let program: &mut CgroupSkb = program_of(ebpf, probe)?;
-            let direction = if probe.hook == Hook::Ingress {
-                CgroupSkbAttachType::Ingress
-            } else {
-                CgroupSkbAttachType::Egress
-            };
-            let id = program.attach(cgroup()?, direction, MODE)?;
-            Box::new(program.take_link(id)?)
-        }
-        Hook::SocketOps => {
-            let program: &mut SockOps = program_of(ebpf, probe)?;
-            let id = program.attach(cgroup()?, MODE)?;
-            Box::new(program.take_link(id)?)
-        }
-        Hook::Tracepoint(category, name) => {
-            let program: &mut TracePoint = program_of(ebpf, probe)?;
-            let id = program.attach(category, name)?;
-            Box::new(program.take_link(id)?)
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn finds_the_cgroup_mount() {
-        let hybrid = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw
-40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
-41 31 0:38 / /sys/fs/cgroup/uni\\040fied rw,relatime shared:9 - cgroup2 cgroup2 rw";
-        assert_eq!(cgroup_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/uni fied")));
-        let nested = "1 0 0:1 /a/b /inner rw - cgroup2 c rw\n2 0 0:1 / /whole rw - cgroup2 c rw";
-        assert_eq!(cgroup_mount(nested), Some(PathBuf::from("/whole")));
-        assert_eq!(cgroup_mount("rubbish\n - cgroup2 x"), None);
-    }
 
     #[test]
     fn loopback_keys_carry_the_port() {
