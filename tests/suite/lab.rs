@@ -373,7 +373,8 @@ fn nothing_is_left_when_the_pipeline_is_killed() {
 fn a_command_of_its_own() {
     let Some(_guard) = lab_for("lab::a_command_of_its_own") else { return };
     let _lab = Lab::up(false).unwrap();
-    let args = ["-o", "json", "--no-api", "--", "sh", "-c", "curl -sS http://10.96.0.1:1/; exit 7"];
+    let args =
+        ["-o", "json", "--no-api", "--", "sh", "-c", "curl -sS -m 2 http://10.244.1.1:1/; exit 7"];
     let trace = Trace::start(&binary::path(), args, Echo::Quiet).unwrap();
     let traced = trace.wait(PATIENCE).unwrap();
     assert_eq!(traced.status.code(), Some(0), "{}", traced.stderr);
