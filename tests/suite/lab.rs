@@ -315,21 +315,12 @@ fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-fn own_cgroups(folder: &Path, found: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            if entry.file_name().to_string_lossy().starts_with("svctrace") {
-                found.push(entry.path().display().to_string());
-            }
-            own_cgroups(&entry.path(), found);
-        }
-    }
-}
-
-fn leftover_cgroups() -> Vec<String> {
-    let mut found = Vec::new();
-    own_cgroups(&lab::cgroups::mount_point().unwrap(), &mut found);
-    found
+/// Whether a folder of this name is somewhere in the cgroup tree.
+fn cgroup_exists(folder: &Path, name: &str) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        let path = entry.path();
+        path.is_dir() && (entry.file_name() == name || cgroup_exists(&path, name))
+    })
 }
 
 /// Starts a trace, ends it so, and looks for what is left of it.
@@ -376,13 +367,15 @@ fn a_command_of_its_own() {
     let args =
         ["-o", "json", "--no-api", "--", "sh", "-c", "curl -sS -m 2 http://10.244.1.1:1/; exit 7"];
     let trace = Trace::start(&binary::path(), args, Echo::Quiet).unwrap();
+    let cgroup = format!("svctrace-{}", trace.pid());
     let traced = trace.wait(PATIENCE).unwrap();
     assert_eq!(traced.status.code(), Some(0), "{}", traced.stderr);
     assert!(traced.stderr.contains('7'), "{}", traced.stderr);
     let lines = lines(&traced.stdout);
     assert!(lines.iter().any(|line| line["type"] == "connection"), "{}", traced.stdout);
     assert_eq!(lines.last().unwrap()["type"], "summary");
-    until("its cgroup goes", || leftover_cgroups().is_empty());
+    let mount = lab::cgroups::mount_point().unwrap();
+    until("its cgroup goes", || !cgroup_exists(&mount, &cgroup));
 }
 
 /// Names that are nearly right get an answer that helps.
