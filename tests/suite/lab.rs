@@ -413,3 +413,27 @@ fn a_pod_that_comes_later() {
     assert_eq!(lookup["outcome"], "answered");
     assert_eq!(lookup["attempts"][0]["start_ns"], 0);
 }
+
+/// `svctrace | head -n 1`: the reader leaves, svctrace ends at its next line and is not upset.
+#[test]
+fn a_reader_that_leaves() {
+    let Some(_guard) = lab_for("lab::a_reader_that_leaves") else { return };
+    let lab = Lab::up(false).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let script = "{ \"$@\" 2>\"$SAID\"; echo $? >\"$CODE\"; } | head -n 1";
+    let (said, code) = (folder.path().join("said"), folder.path().join("code"));
+    let mut command = lab::node_command("sh").unwrap();
+    command.args(["-c", script, "sh"]).arg(binary::path()).args(POD).args(lab_args(true));
+    command.args(["-o", "json"]).env("SAID", &said).env("CODE", &code).stdout(Stdio::null());
+    let mut shell = command.spawn().unwrap();
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    until("svctrace is attached", || read(&said).contains("attached"));
+    for _ in 0..3 {
+        run_client(&lab, &["curl", "-sS", URL]).unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    until("svctrace ends", || !read(&code).is_empty());
+    assert!(shell.wait().unwrap().success());
+    assert_eq!(read(&code).trim(), "0", "{}", read(&said));
+    assert!(!read(&said).contains("ipe"), "{}", read(&said));
+}
