@@ -4,9 +4,7 @@
 use core::{mem::MaybeUninit, ptr::addr_of_mut};
 
 use aya_ebpf::{
-    helpers::generated::{
-        bpf_get_current_comm, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns,
-    },
+    helpers::generated::{bpf_get_current_comm, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
     maps::{RingBuf, ring_buf::RingBufEntry},
 };
 use tracer_common::{
@@ -90,21 +88,34 @@ pub unsafe fn head(
 ) {
     // SAFETY: per the contract; the helpers have no preconditions.
     unsafe {
-        header.write(RecordHeader {
-            version: WIRE_VERSION,
-            flags,
-            kind,
-            len,
-            boot_ns: bpf_ktime_get_boot_ns(),
-            cgroup_id: who.cgroup_id,
-            cookie: who.cookie,
-            tgid: (who.pid_tgid >> 32) as u32,
-            tid: who.pid_tgid as u32,
-            cpu: bpf_get_smp_processor_id() as u32,
-            probe,
-            pad: 0,
-            comm: [0; COMM_LEN],
-        });
+        addr_of_mut!((*header).version).write(WIRE_VERSION);
+        addr_of_mut!((*header).flags).write(flags);
+        addr_of_mut!((*header).kind).write(kind);
+        addr_of_mut!((*header).len).write(len);
+        addr_of_mut!((*header).boot_ns).write(bpf_ktime_get_boot_ns());
+        addr_of_mut!((*header).cgroup_id).write(who.cgroup_id);
+        addr_of_mut!((*header).cookie).write(who.cookie);
+        addr_of_mut!((*header).tgid).write((who.pid_tgid >> 32) as u32);
+        addr_of_mut!((*header).tid).write(who.pid_tgid as u32);
+        addr_of_mut!((*header).cpu).write(bpf_get_smp_processor_id() as u32);
+        addr_of_mut!((*header).probe).write(probe);
+        zero::<1>(addr_of_mut!((*header).pad).cast());
+        zero::<{ COMM_LEN / 2 }>(addr_of_mut!((*header).comm).cast());
+    }
+}
+
+/// Zeroes `N` half words, one by one: a call of `memset` would be a second function in the
+/// program, and Linux before 6.4 verifies programs of several functions by brute force.
+///
+/// # Safety
+/// `at` must be valid for writes of `N` half words and aligned to one.
+#[inline(always)]
+pub unsafe fn zero<const N: usize>(at: *mut u16) {
+    let mut n = 0;
+    while n < N {
+        // SAFETY: per the contract.
+        unsafe { at.add(n).write_volatile(0) };
+        n += 1;
     }
 }
 
@@ -131,4 +142,25 @@ pub fn bounded<const N: usize>(len: u32) -> u32 {
         core::arch::asm!("{0} &= {1}", inout(reg) less_one, const N - 1, options(pure, nomem, nostack));
     }
     (less_one + 1) as u32
+}
+
+/// The same number, of which the compiler knows nothing more.
+#[inline(always)]
+pub fn opaque(mut number: u64) -> u64 {
+    // SAFETY: adds nothing. Not a mere comment: two line records at one instruction are refused.
+    unsafe {
+        core::arch::asm!("{0} += 0", inout(reg) number, options(pure, nomem, nostack));
+    }
+    number
+}
+
+/// The same number, of which the verifier knows nothing more: paths that meet then look alike and
+/// the rest of the program is verified once instead of once for each path.
+#[inline(always)]
+pub fn forgotten(mut number: u64) -> u64 {
+    // SAFETY: two instructions on a register that we own, which undo each other.
+    unsafe {
+        core::arch::asm!("{0} = -{0}", "{0} = -{0}", inout(reg) number, options(pure, nomem, nostack));
+    }
+    number
 }

@@ -56,10 +56,14 @@ mod sockaddr;
 mod syscall;
 mod tcp;
 
+use core::ptr::addr_of_mut;
+
 use tracer_common::{
     bodies::{AF_INET, AF_INET6, Address},
     maps::PeerKey,
 };
+
+use crate::emit::zero;
 
 /// `::ffff:0:0/96` as the third word in memory order.
 const MAPPED: u32 = 0xffff_u32.to_be();
@@ -73,25 +77,41 @@ pub fn mapped(v4: u32) -> Words {
     [0, 0, MAPPED, v4]
 }
 
-/// The wire form; mapped addresses become IPv4, as the packets on the wire are.
+/// Writes the wire form; mapped addresses become IPv4, as the packets on the wire are.
+///
+/// # Safety
+/// `to` must be valid for writes and, as in all our records, aligned to a word.
 #[inline(always)]
-pub fn address(words: Words, port: u16) -> Address {
+pub unsafe fn put_address(to: *mut Address, words: Words, port: u16) {
     let v4 = words[0] == 0 && words[1] == 0 && words[2] == MAPPED;
-    let stored = if v4 { [words[3], 0, 0, 0] } else { words };
-    // SAFETY: 16 plain bytes either way.
-    let addr = unsafe { core::mem::transmute::<Words, [u8; 16]>(stored) };
-    Address { family: if v4 { AF_INET } else { AF_INET6 }, port, addr }
+    // SAFETY: per the contract; 16 bytes are four words.
+    unsafe {
+        let addr = addr_of_mut!((*to).addr).cast::<u32>();
+        addr_of_mut!((*to).port).write(port);
+        addr_of_mut!((*to).family).write(if v4 { AF_INET } else { AF_INET6 });
+        addr.write_volatile(if v4 { words[3] } else { words[0] });
+        addr.add(1).write_volatile(words[1]);
+        addr.add(2).write_volatile(if v4 { 0 } else { words[2] });
+        addr.add(3).write_volatile(if v4 { 0 } else { words[3] });
+    }
+}
+
+/// Writes that there is no address.
+///
+/// # Safety
+/// `to` must be valid for writes.
+#[inline(always)]
+pub unsafe fn put_no_address(to: *mut Address) {
+    // SAFETY: per the contract; an address is half words only.
+    unsafe { zero::<{ size_of::<Address>() / 2 }>(to.cast()) };
 }
 
 /// The key under which a target's address is known.
 #[inline(always)]
 pub fn peer_key(words: Words, port: u16) -> PeerKey {
-    let v4_loopback = words[0] == 0
-        && words[1] == 0
-        && words[2] == MAPPED
-        && u32::from_be(words[3]) >> 24 == 127;
-    let v6_loopback =
-        words[0] == 0 && words[1] == 0 && words[2] == 0 && words[3] == 1_u32.to_be();
+    let v4_loopback =
+        words[0] == 0 && words[1] == 0 && words[2] == MAPPED && u32::from_be(words[3]) >> 24 == 127;
+    let v6_loopback = words[0] == 0 && words[1] == 0 && words[2] == 0 && words[3] == 1_u32.to_be();
     // SAFETY: 16 plain bytes either way.
     let addr = unsafe { core::mem::transmute::<Words, [u8; 16]>(words) };
     PeerKey { addr, port: if v4_loopback || v6_loopback { port } else { 0 }, pad: 0 }

@@ -1,7 +1,7 @@
 //! Packets at the cgroup_skb hooks: DNS messages with payload, TCP SYN/FIN/RST by their headers.
 //! No process identity here: packets travel in softirq and old kernels refuse the helpers.
 
-use core::ptr::addr_of_mut;
+use core::{mem::MaybeUninit, ptr::addr_of_mut};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -21,32 +21,43 @@ use tracer_common::{
 
 use super::{Words, mapped, peer_key};
 use crate::{
-    emit::{Carrier, Count, Subject, bounded, count, head, reserve},
+    emit::{Carrier, Count, Subject, bounded, count, forgotten, head, reserve, zero},
     filter::{config, is_dns, known_socket, wants},
     maps::{EVENTS, QUESTIONS, SOCKETS, TARGET_ADDRESSES},
 };
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const TCP_FIN_SYN_RST: u8 = 7;
-const TCP_SYN: u8 = 2;
+const TCP: u64 = 6;
+const UDP: u64 = 17;
+/// In place of a protocol: a later fragment, without ports.
+const NOT_OURS: u64 = 255;
+const TCP_FIN_SYN_RST: u64 = 7;
+const TCP_SYN: u64 = 2;
 /// DNS header, before the question.
 const DNS_HEADER: u32 = 12;
 /// How long a question of a target lets the resolver's own traffic through.
 const QUESTION_NS: u64 = 60_000_000_000;
-const EXTENSIONS_MAX: u32 = 6;
+const EXTENSIONS_MAX: u32 = 4;
 
 /// What the headers say.
 struct Parsed {
-    version: u8,
-    protocol: u8,
-    tcp_flags: u8,
+    version: u64,
+    protocol: u64,
+    tcp_flags: u64,
     transport: u32,
     payload: u32,
     src: Words,
     dst: Words,
     sport: u16,
     dport: u16,
+}
+
+/// What the IP header says. Whole registers: the verifier loses sight of parts of one.
+struct Network {
+    version: u64,
+    protocol: u64,
+    transport: u64,
+    src: Words,
+    dst: Words,
 }
 
 /// A packet worth a record.
@@ -99,15 +110,19 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
         learn_address(&p, probe);
     }
     mark_reported(found, socket, cookie, dns, probe);
-    emit(skb, &p, &Fact {
-        probe,
-        role: role::TARGET,
-        direction,
-        flags: if dns { PACKET_DNS } else { 0 },
-        intended_port: socket.port,
-        limit: if message { config.snap_len } else { CONTROL_SNAP as u32 },
-        cookie,
-    });
+    emit(
+        skb,
+        &p,
+        &Fact {
+            probe,
+            role: role::TARGET,
+            direction,
+            flags: if dns { PACKET_DNS } else { 0 },
+            intended_port: socket.port,
+            limit: if message { config.snap_len } else { CONTROL_SNAP as u32 },
+            cookie,
+        },
+    );
     1
 }
 
@@ -129,26 +144,29 @@ fn of_resolver(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: 
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let (found, socket) = known_socket(cookie);
     mark_reported(found, socket, cookie, true, probe);
-    emit(skb, &p, &Fact {
-        probe,
-        role: role::RESOLVER,
-        direction,
-        flags: PACKET_DNS,
-        intended_port: socket.port,
-        limit: config.snap_len,
-        cookie,
-    });
+    emit(
+        skb,
+        &p,
+        &Fact {
+            probe,
+            role: role::RESOLVER,
+            direction,
+            flags: PACKET_DNS,
+            intended_port: socket.port,
+            limit: config.snap_len,
+            cookie,
+        },
+    );
     1
 }
 
 /// Whether a message at the resolver is a target's, or the resolver's own for a target.
 #[inline(always)]
 fn belongs(skb: *mut __sk_buff, p: &Parsed, direction: u8, config: &Config, probe: u16) -> bool {
-    let mut flags = 0_u8;
-    if !load(skb, p.payload + 2, &mut flags) {
+    let Some(flags) = load::<u8>(skb, p.payload + 2) else {
         count(probe, Count::Unreadable);
         return false;
-    }
+    };
     let is_answer = flags & 0x80 != 0;
     let inward = direction == DIRECTION_IN;
     // The far end, and the port on the side that serves.
@@ -160,34 +178,32 @@ fn belongs(skb: *mut __sk_buff, p: &Parsed, direction: u8, config: &Config, prob
     if !is_dns(config, serving) {
         return false;
     }
-    if inward != is_answer {
-        // With a client: its query comes in, its answer goes out.
+    // With a client: its query comes in, its answer goes out. Else with an upstream.
+    let client = inward != is_answer;
+    if client {
         // SAFETY: only whether it is there matters.
-        if unsafe { TARGET_ADDRESSES.get(peer_key(remote, remote_port)) }.is_none() {
-            return false;
+        let known = unsafe { TARGET_ADDRESSES.get(peer_key(remote, remote_port)) }.is_some();
+        if !known || !inward {
+            return known;
         }
-        if inward {
-            let hash = question_hash(skb, p.payload + DNS_HEADER);
-            // SAFETY: a helper without preconditions.
-            let now = unsafe { bpf_ktime_get_boot_ns() };
-            if hash != 0 && QUESTIONS.insert(hash, now, 0).is_err() {
-                count(probe, Count::MapFull);
-            }
+    }
+    let hash = question_hash(skb, p.payload + DNS_HEADER);
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    if client {
+        if hash != 0 && QUESTIONS.insert(hash, now, 0).is_err() {
+            count(probe, Count::MapFull);
         }
         return true;
     }
-    // With an upstream.
-    let hash = question_hash(skb, p.payload + DNS_HEADER);
     // SAFETY: a plain read of a live map value.
-    let asked = unsafe { QUESTIONS.get(hash) }.copied();
-    // SAFETY: a helper without preconditions.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    asked.is_some_and(|at| now.wrapping_sub(at) < QUESTION_NS)
+    let asked = unsafe { QUESTIONS.get(hash) };
+    asked.is_some_and(|at| now.wrapping_sub(*at) < QUESTION_NS)
 }
 
 /// FNV-1a over the lower-cased name and the type of the first question; 0 when it cannot be read.
 /// Length bytes are below 64 and so are not touched by lower-casing.
-#[inline(never)]
+#[inline(always)]
 fn question_hash(skb: *mut __sk_buff, offset: u32) -> u64 {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     const CHUNKS: u32 = 64;
@@ -196,10 +212,7 @@ fn question_hash(skb: *mut __sk_buff, offset: u32) -> u64 {
     let mut left = 3_u32;
     for chunk in 0..CHUNKS {
         // Name end, type and class never leave less than a chunk to read.
-        let mut word = 0_u32;
-        if !load(skb, offset + chunk * 4, &mut word) {
-            return 0;
-        }
+        let Some(word) = load::<u32>(skb, offset + chunk * 4) else { return 0 };
         for byte in 0..4 {
             let b = word >> (8 * byte) & 0xff;
             let upper = (64_u32.wrapping_sub(b) & b.wrapping_sub(91)) >> 31;
@@ -276,18 +289,17 @@ fn carry<const N: usize>(skb: *mut __sk_buff, p: &Parsed, fact: &Fact, want: u32
         let who = Subject { pid_tgid: 0, cgroup_id: bpf_skb_cgroup_id(skb), cookie: fact.cookie };
         let flags = if cut { FLAG_CUT } else { 0 };
         head(addr_of_mut!((*record).header), kind::PACKET, fact.probe, fixed + want, flags, &who);
-        addr_of_mut!((*record).body).write(Packet {
-            direction: fact.direction,
-            ip_version: p.version,
-            protocol: p.protocol,
-            role: fact.role,
-            flags: fact.flags,
-            transport_offset: p.transport as u16,
-            original,
-            captured: want,
-            intended_port: fact.intended_port,
-            pad: [0; 6],
-        });
+        let body = addr_of_mut!((*record).body);
+        addr_of_mut!((*body).direction).write(fact.direction);
+        addr_of_mut!((*body).ip_version).write(p.version as u8);
+        addr_of_mut!((*body).protocol).write(p.protocol as u8);
+        addr_of_mut!((*body).role).write(fact.role);
+        addr_of_mut!((*body).flags).write(fact.flags);
+        addr_of_mut!((*body).transport_offset).write(p.transport as u16);
+        addr_of_mut!((*body).original).write(original);
+        addr_of_mut!((*body).captured).write(want);
+        addr_of_mut!((*body).intended_port).write(fact.intended_port);
+        zero::<3>(addr_of_mut!((*body).pad).cast());
         let data = addr_of_mut!((*record).data);
         if bpf_skb_load_bytes(skb.cast(), 0, data.cast(), bounded::<N>(want)) != 0 {
             slot.discard(0);
@@ -304,116 +316,125 @@ fn carry<const N: usize>(skb: *mut __sk_buff, p: &Parsed, fact: &Fact, want: u32
 /// `None` for what is neither TCP nor UDP; counts headers that cannot be read.
 #[inline(always)]
 fn parse(skb: *mut __sk_buff, probe: u16) -> Option<Parsed> {
-    let mut p = Parsed {
-        version: 0,
-        protocol: 0,
-        tcp_flags: 0,
-        transport: 0,
-        payload: 0,
-        src: [0; 4],
-        dst: [0; 4],
-        sport: 0,
-        dport: 0,
+    let Some(network) = network(skb) else {
+        count(probe, Count::Unreadable);
+        return None;
     };
-    let readable = network(skb, &mut p) && transport(skb, &mut p);
-    if !readable {
+    let protocol = network.protocol;
+    if protocol != TCP && protocol != UDP {
+        return None;
+    }
+    let parsed = transport(skb, network);
+    if parsed.is_none() {
         count(probe, Count::Unreadable);
     }
-    (readable && (p.protocol == TCP || p.protocol == UDP)).then_some(p)
+    parsed
 }
 
 #[inline(always)]
-fn network(skb: *mut __sk_buff, p: &mut Parsed) -> bool {
-    let mut v4 = [0_u32; 5];
-    if !load(skb, 0, &mut v4) {
-        return false;
-    }
-    let first = u32::from_be(v4[0]);
-    match first >> 28 {
-        4 => {
-            let fragment = u32::from_be(v4[1]) & 0x1fff;
-            p.version = 4;
-            p.transport = (first >> 24 & 0xf) * 4;
-            p.protocol = if fragment == 0 { (u32::from_be(v4[2]) >> 16) as u8 } else { 0 };
-            p.src = mapped(v4[3]);
-            p.dst = mapped(v4[4]);
-            p.transport >= 20
-        }
-        6 => network_v6(skb, p),
-        _ => false,
-    }
+fn network(skb: *mut __sk_buff) -> Option<Network> {
+    let first = load::<u8>(skb, 0)?;
+    let network = match first >> 4 {
+        4 => network_v4(skb)?,
+        6 => network_v6(skb)?,
+        _ => return None,
+    };
+    // IPv4 and IPv6, with and without options, meet here.
+    Some(Network {
+        version: forgotten(network.version),
+        protocol: forgotten(network.protocol),
+        transport: forgotten(network.transport),
+        src: network.src.map(forgotten_word),
+        dst: network.dst.map(forgotten_word),
+    })
 }
 
 #[inline(always)]
-fn network_v6(skb: *mut __sk_buff, p: &mut Parsed) -> bool {
-    let mut v6 = [0_u32; 10];
-    if !load(skb, 0, &mut v6) {
-        return false;
-    }
-    p.version = 6;
-    p.src = [v6[2], v6[3], v6[4], v6[5]];
-    p.dst = [v6[6], v6[7], v6[8], v6[9]];
-    let mut next = (u32::from_be(v6[1]) >> 8) as u8;
-    let mut offset = 40_u32;
+fn forgotten_word(word: u32) -> u32 {
+    forgotten(u64::from(word)) as u32
+}
+
+#[inline(always)]
+fn network_v4(skb: *mut __sk_buff) -> Option<Network> {
+    let header = load::<[u32; 5]>(skb, 0)?;
+    let transport = (u32::from_be(header[0]) >> 24 & 0xf) * 4;
+    let fragment = u32::from_be(header[1]) & 0x1fff;
+    let protocol = u32::from_be(header[2]) >> 16 & 0xff;
+    (transport >= 20).then_some(Network {
+        version: 4,
+        protocol: if fragment == 0 { u64::from(protocol) } else { NOT_OURS },
+        transport: u64::from(transport),
+        src: mapped(header[3]),
+        dst: mapped(header[4]),
+    })
+}
+
+#[inline(always)]
+fn network_v6(skb: *mut __sk_buff) -> Option<Network> {
+    let header = load::<[u32; 10]>(skb, 0)?;
+    let mut next = forgotten(u64::from(u32::from_be(header[1]) >> 8 & 0xff));
+    let mut offset = forgotten(40);
     for _ in 0..EXTENSIONS_MAX {
         // Hop-by-hop, routing, destination options: a length in units of 8; fragment: fixed.
         if next != 0 && next != 43 && next != 60 && next != 44 {
             break;
         }
-        let mut extension = [0_u8; 4];
-        if !load(skb, offset, &mut extension) {
-            return false;
-        }
-        let fragment = u16::from_be_bytes([extension[2], extension[3]]) & 0xfff8;
+        let extension = load::<u32>(skb, offset as u32)?;
+        let extension = u64::from(u32::from_be(extension));
+        let mut length = 8 + (extension >> 16 & 0xff) * 8;
+        let mut after = extension >> 24;
         if next == 44 {
-            offset += 8;
-            if fragment != 0 {
-                return true;
+            length = 8;
+            if extension & 0xfff8 != 0 {
+                after = NOT_OURS;
             }
-        } else {
-            offset += 8 + u32::from(extension[1]) * 8;
         }
-        next = extension[0];
+        offset = forgotten(offset + length);
+        next = forgotten(after);
     }
-    p.protocol = next;
-    p.transport = offset;
-    true
+    Some(Network {
+        version: 6,
+        protocol: next,
+        transport: offset,
+        src: [header[2], header[3], header[4], header[5]],
+        dst: [header[6], header[7], header[8], header[9]],
+    })
 }
 
 #[inline(always)]
-fn transport(skb: *mut __sk_buff, p: &mut Parsed) -> bool {
-    if p.protocol != TCP && p.protocol != UDP {
-        return true;
+fn transport(skb: *mut __sk_buff, network: Network) -> Option<Parsed> {
+    let Network { version, protocol, transport, src, dst } = network;
+    let at = transport as u32;
+    let ports = load::<[u16; 2]>(skb, at)?;
+    let mut payload = transport + 8;
+    let mut tcp_flags = 0;
+    if protocol == TCP {
+        let control = u64::from(load::<u16>(skb, at + 12)?.to_be());
+        payload = transport + (control >> 12) * 4;
+        tcp_flags = control & 0xff;
     }
-    let mut ports = [0_u16; 2];
-    if !load(skb, p.transport, &mut ports) {
-        return false;
-    }
-    p.sport = u16::from_be(ports[0]);
-    p.dport = u16::from_be(ports[1]);
-    p.payload = p.transport + 8;
-    if p.protocol == TCP {
-        let mut control = [0_u8; 2];
-        if !load(skb, p.transport + 12, &mut control) {
-            return false;
-        }
-        p.payload = p.transport + u32::from(control[0] >> 4) * 4;
-        p.tcp_flags = control[1];
-    }
-    true
+    Some(Parsed {
+        version,
+        protocol: forgotten(protocol),
+        tcp_flags: forgotten(tcp_flags),
+        transport: at,
+        payload: forgotten(payload) as u32,
+        src,
+        dst,
+        sport: u16::from_be(ports[0]),
+        dport: u16::from_be(ports[1]),
+    })
 }
 
-/// Fills `into` from the packet; false when it is too short.
+/// Reads from the packet; `None` when it is too short.
 #[inline(always)]
-fn load<T>(skb: *mut __sk_buff, offset: u32, into: &mut T) -> bool {
-    // SAFETY: `into` is writable memory of that size on our stack.
+fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper fills our stack whole or fails; T is plain numbers.
     unsafe {
-        bpf_skb_load_bytes(
-            skb.cast(),
-            offset,
-            core::ptr::from_mut(into).cast(),
-            size_of::<T>() as u32,
-        ) == 0
+        let size = size_of::<T>() as u32;
+        (bpf_skb_load_bytes(skb.cast(), offset, value.as_mut_ptr().cast(), size) == 0)
+            .then(|| value.assume_init())
     }
 }
 

@@ -13,14 +13,14 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext},
 };
 use tracer_common::{
-    bodies::{AF_INET, Address, SocketAddress, SocketClosed, role},
+    bodies::{AF_INET, SocketAddress, SocketClosed, role},
     maps::{Config, SOCKET_DNS, SOCKET_REPORTED, Socket, fd_key},
     record::{kind, probe},
 };
 
-use super::{address, mapped};
+use super::{Words, mapped, put_address, put_no_address};
 use crate::{
-    emit::{Count, Record, Subject, comm, count, head, reserve},
+    emit::{Count, Record, Subject, comm, count, head, reserve, zero},
     filter::{config, is_dns, known_socket, wants},
     maps::{CALLS, EVENTS, FDS, SOCKETS},
 };
@@ -93,13 +93,12 @@ fn look(ctx: &SockAddrContext, config: &Config, probe: u16, action: Action, v6: 
         let flags = (known.flags & !SOCKET_DNS | known.flags & kept)
             | if dns_port { SOCKET_DNS } else { 0 }
             | SOCKET_REPORTED;
-        remember(probe, pid_tgid, cookie, Socket {
-            tgid: (pid_tgid >> 32) as u32,
-            tid: pid_tgid as u32,
-            fd,
-            port,
-            flags,
-        });
+        remember(
+            probe,
+            pid_tgid,
+            cookie,
+            Socket { tgid: (pid_tgid >> 32) as u32, tid: pid_tgid as u32, fd, port, flags },
+        );
     }
     report(sa, probe, v6, fd, &Subject { pid_tgid, cgroup_id, cookie });
 }
@@ -141,14 +140,17 @@ fn report(sa: *mut bpf_sock_addr, probe: u16, v6: bool, fd: i32, who: &Subject) 
             who,
         );
         comm(addr_of_mut!((*record).header));
-        let words = if v6 { context_words!(sa, bpf_sock_addr, user_ip6) } else { mapped(context_field!(sa, bpf_sock_addr, user_ip4)) };
-        addr_of_mut!((*record).body).write(SocketAddress {
-            remote: address(words, peer_port(sa)),
-            fd,
-            protocol: context_field!(sa, bpf_sock_addr, protocol) as u8,
-            socket_type: context_field!(sa, bpf_sock_addr, type_) as u8,
-            pad: [0; 6],
-        });
+        let words = if v6 {
+            context_words!(sa, bpf_sock_addr, user_ip6)
+        } else {
+            mapped(context_field!(sa, bpf_sock_addr, user_ip4))
+        };
+        let body = addr_of_mut!((*record).body);
+        put_address(addr_of_mut!((*body).remote), words, peer_port(sa));
+        addr_of_mut!((*body).fd).write(fd);
+        addr_of_mut!((*body).protocol).write(context_field!(sa, bpf_sock_addr, protocol) as u8);
+        addr_of_mut!((*body).socket_type).write(context_field!(sa, bpf_sock_addr, type_) as u8);
+        zero::<3>(addr_of_mut!((*body).pad).cast());
     }
     slot.submit(0);
 }
@@ -194,14 +196,10 @@ fn released(ctx: &SockContext, role: u8) -> i32 {
 #[inline(always)]
 fn report_closed(sock: *mut bpf_sock, role: u8, cookie: u64, socket: &Socket) {
     // SAFETY: helpers without preconditions.
-    let (current, cgroup_id) =
-        unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_cgroup_id()) };
+    let (current, cgroup_id) = unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_cgroup_id()) };
     let by_owner = socket.tgid == 0 || socket.tgid == (current >> 32) as u32;
-    let pid_tgid = if by_owner {
-        current
-    } else {
-        u64::from(socket.tgid) << 32 | u64::from(socket.tid)
-    };
+    let pid_tgid =
+        if by_owner { current } else { u64::from(socket.tgid) << 32 | u64::from(socket.tid) };
     let Some(mut slot) = reserve::<Record<SocketClosed>>(&EVENTS, probe::SOCK_RELEASE) else {
         return;
     };
@@ -219,24 +217,23 @@ fn report_closed(sock: *mut bpf_sock, role: u8, cookie: u64, socket: &Socket) {
         if by_owner {
             comm(addr_of_mut!((*record).header));
         }
-        addr_of_mut!((*record).body).write(SocketClosed {
-            // The local end cannot be read in this hook.
-            local: Address { family: 0, port: 0, addr: [0; 16] },
-            remote: released_remote(sock),
-            protocol: context_field!(sock, bpf_sock, protocol) as u8,
-            role,
-            pad: [0; 6],
-        });
+        let body = addr_of_mut!((*record).body);
+        // The local end cannot be read in this hook.
+        put_no_address(addr_of_mut!((*body).local));
+        let port = u16::from_be(context_field!(sock, bpf_sock, dst_port) as u16);
+        put_address(addr_of_mut!((*body).remote), released_remote(sock), port);
+        addr_of_mut!((*body).protocol).write(context_field!(sock, bpf_sock, protocol) as u8);
+        addr_of_mut!((*body).role).write(role);
+        zero::<3>(addr_of_mut!((*body).pad).cast());
     }
     slot.submit(0);
 }
 
 #[inline(always)]
-fn released_remote(sock: *mut bpf_sock) -> Address {
-    let port = u16::from_be(context_field!(sock, bpf_sock, dst_port) as u16);
+fn released_remote(sock: *mut bpf_sock) -> Words {
     if context_field!(sock, bpf_sock, family) == u32::from(AF_INET) {
-        address(mapped(context_field!(sock, bpf_sock, dst_ip4)), port)
+        mapped(context_field!(sock, bpf_sock, dst_ip4))
     } else {
-        address(context_words!(sock, bpf_sock, dst_ip6), port)
+        context_words!(sock, bpf_sock, dst_ip6)
     }
 }

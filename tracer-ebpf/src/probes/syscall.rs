@@ -1,7 +1,10 @@
 //! System calls on tracked sockets, one record at the exit. Filtered by cgroup first, because these
 //! tracepoints run for every process of the node.
 
-use core::ptr::{addr_of_mut, read_volatile};
+use core::{
+    mem::MaybeUninit,
+    ptr::{addr_of_mut, read_volatile},
+};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -15,9 +18,9 @@ use tracer_common::{
     record::{kind, probe},
 };
 
-use super::{Words, address, mapped};
+use super::{Words, mapped, put_address, put_no_address};
 use crate::{
-    emit::{Count, Record, Subject, comm, count, head, reserve},
+    emit::{Count, Record, Subject, comm, count, head, reserve, zero},
     filter::{config, current_target},
     maps::{CALLS, EVENTS, FDS, SOCKETS},
 };
@@ -74,51 +77,60 @@ fn enter(
     if receives && unsafe { FDS.get(fd_key((pid_tgid >> 32) as u32, fd)) }.is_none() {
         return;
     }
-    let mut entry = Call {
-        // SAFETY: a helper without preconditions.
-        enter_boot_ns: unsafe { bpf_ktime_get_boot_ns() },
-        size: size.map_or(0, |n| argument(ctx, n)),
-        cookie: 0,
-        cgroup_id,
-        peer: Address { family: 0, port: 0, addr: [0; 16] },
-        fd,
-        call: number,
-        pad: [0; 3],
+    let mut entry = MaybeUninit::<Call>::uninit();
+    let call = entry.as_mut_ptr();
+    // SAFETY: our stack, every field is written; a helper without preconditions.
+    let entry = unsafe {
+        addr_of_mut!((*call).enter_boot_ns).write(bpf_ktime_get_boot_ns());
+        addr_of_mut!((*call).size).write(size.map_or(0, |n| argument(ctx, n)));
+        // Volatile, so that zeroes beside each other do not become a call of `memset`.
+        addr_of_mut!((*call).cookie).write_volatile(0);
+        addr_of_mut!((*call).cgroup_id).write(cgroup_id);
+        put_no_address(addr_of_mut!((*call).peer));
+        addr_of_mut!((*call).fd).write(fd);
+        addr_of_mut!((*call).call).write(number);
+        zero::<3>(addr_of_mut!((*call).pad).cast());
+        if let Some(n) = peer {
+            put_user_address(addr_of_mut!((*call).peer), argument(ctx, n));
+        }
+        entry.assume_init_ref()
     };
-    if let Some(n) = peer {
-        entry.peer = user_address(argument(ctx, n));
-    }
     if CALLS.insert(pid_tgid, entry, 0).is_err() {
         count(probe, Count::MapFull);
     }
 }
 
-/// A `sockaddr` of the caller; family 0 when it is none of the Internet's or cannot be read.
+/// Copies a `sockaddr` of the caller, if it is one of the Internet's and can be read.
+///
+/// # Safety
+/// `to` must be valid for writes and aligned to a word.
 #[inline(always)]
-fn user_address(pointer: u64) -> Address {
-    let none = Address { family: 0, port: 0, addr: [0; 16] };
+unsafe fn put_user_address(to: *mut Address, pointer: u64) {
     if pointer == 0 {
-        return none;
+        return;
     }
-    let mut v4 = [0_u32; 2];
+    let mut start = 0_u64;
     // SAFETY: the helper checks the user's pointer and fills 8 bytes of our stack.
-    if unsafe { bpf_probe_read_user(addr_of_mut!(v4).cast(), 8, pointer as *const _) } != 0 {
-        return none;
+    if unsafe { bpf_probe_read_user(addr_of_mut!(start).cast(), 8, pointer as *const _) } != 0 {
+        return;
     }
-    let family = v4[0] as u16;
-    let port = u16::from_be((v4[0] >> 16) as u16);
+    // Family and port are the first two half words, an IPv4 address the second word.
+    let start = start.to_ne_bytes();
+    let family = u16::from_ne_bytes([start[0], start[1]]);
+    let port = u16::from_be_bytes([start[2], start[3]]);
     if family == AF_INET {
-        return address(mapped(v4[1]), port);
+        let v4 = u32::from_ne_bytes([start[4], start[5], start[6], start[7]]);
+        // SAFETY: per the contract.
+        unsafe { put_address(to, mapped(v4), port) };
+    } else if family == AF_INET6 {
+        let mut v6 = MaybeUninit::<Words>::uninit();
+        // SAFETY: as above, 16 bytes after family, port and flow label; read only when filled.
+        unsafe {
+            if bpf_probe_read_user(v6.as_mut_ptr().cast(), 16, (pointer + 8) as *const _) == 0 {
+                put_address(to, v6.assume_init(), port);
+            }
+        }
     }
-    if family != AF_INET6 {
-        return none;
-    }
-    let mut v6: Words = [0; 4];
-    // SAFETY: as above, 16 bytes after family, port and flow label.
-    if unsafe { bpf_probe_read_user(addr_of_mut!(v6).cast(), 16, (pointer + 8) as *const _) } != 0 {
-        return none;
-    }
-    address(v6, port)
 }
 
 #[inline(always)]
@@ -160,16 +172,29 @@ fn report(pid_tgid: u64, call: &Call, result: i64, probe: u16) {
             &Subject { pid_tgid, cgroup_id: call.cgroup_id, cookie },
         );
         comm(addr_of_mut!((*record).header));
-        addr_of_mut!((*record).body).write(Syscall {
-            call: call.call,
-            flags: 0,
-            fd: call.fd,
-            result,
-            enter_boot_ns: call.enter_boot_ns,
-            size: call.size,
-            peer: call.peer,
-            pad: 0,
-        });
+        let body = addr_of_mut!((*record).body);
+        addr_of_mut!((*body).call).write(call.call);
+        addr_of_mut!((*body).flags).write(0);
+        addr_of_mut!((*body).fd).write(call.fd);
+        addr_of_mut!((*body).result).write(result);
+        addr_of_mut!((*body).enter_boot_ns).write(call.enter_boot_ns);
+        addr_of_mut!((*body).size).write(call.size);
+        copy_address(addr_of_mut!((*body).peer), &call.peer);
+        zero::<2>(addr_of_mut!((*body).pad).cast());
     }
     slot.submit(0);
+}
+
+/// Word by word, so that it does not become a call of `memcpy`.
+///
+/// # Safety
+/// `to` must be valid for writes; both must be aligned to a word.
+#[inline(always)]
+unsafe fn copy_address(to: *mut Address, from: &Address) {
+    let from = core::ptr::from_ref(from).cast::<u32>();
+    let to = to.cast::<u32>();
+    for n in 0..size_of::<Address>() / 4 {
+        // SAFETY: per the contract.
+        unsafe { to.add(n).write_volatile(from.add(n).read_volatile()) };
+    }
 }

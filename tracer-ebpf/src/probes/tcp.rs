@@ -20,9 +20,9 @@ use tracer_common::{
     record::{kind, probe},
 };
 
-use super::{Words, address, mapped, peer_key};
+use super::{Words, mapped, peer_key, put_address};
 use crate::{
-    emit::{Record, Subject, head, reserve},
+    emit::{Record, Subject, head, reserve, zero},
     filter::{config, known_socket, wants},
     maps::{EVENTS, TARGET_ADDRESSES},
 };
@@ -123,18 +123,19 @@ fn report(
             0,
             who,
         );
-        addr_of_mut!((*record).body).write(TcpState {
-            local: address(local_words(ops), context_field!(ops, bpf_sock_ops, local_port) as u16),
-            remote: address(remote_words(ops), remote_port(ops)),
-            event,
-            role,
-            old: states.0 as u8,
-            new: states.1 as u8,
-            // The kernel keeps eight times the value.
-            srtt_us: context_field!(ops, bpf_sock_ops, srtt_us) >> 3,
-            retransmits: context_field!(ops, bpf_sock_ops, total_retrans),
-            pad: 0,
-        });
+        let body = addr_of_mut!((*record).body);
+        let port = context_field!(ops, bpf_sock_ops, local_port) as u16;
+        put_address(addr_of_mut!((*body).local), local_words(ops), port);
+        put_address(addr_of_mut!((*body).remote), remote_words(ops), remote_port(ops));
+        addr_of_mut!((*body).event).write(event);
+        addr_of_mut!((*body).role).write(role);
+        addr_of_mut!((*body).old).write(states.0 as u8);
+        addr_of_mut!((*body).new).write(states.1 as u8);
+        // The kernel keeps eight times the value.
+        addr_of_mut!((*body).srtt_us).write(context_field!(ops, bpf_sock_ops, srtt_us) >> 3);
+        let retransmits = context_field!(ops, bpf_sock_ops, total_retrans);
+        addr_of_mut!((*body).retransmits).write(retransmits);
+        zero::<2>(addr_of_mut!((*body).pad).cast());
     }
     slot.submit(0);
 }
