@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tracer::record::RecordKind;
 use tracer::source::live::{Ending, Options, Target, agent, receive};
 
 fn main() -> ExitCode {
@@ -54,8 +55,9 @@ fn pipeline(words: &[OsString]) -> anyhow::Result<u8> {
             task.unwrap_or_default(),
             body
         )?;
-        out.flush()
+        if record.kind == RecordKind::Heartbeat { out.flush() } else { Ok(()) }
     })?;
+    out.flush()?;
     eprintln!("{count} records, {ending:?}");
     Ok(if ending == Ending::Clean { 0 } else { 3 })
 }
