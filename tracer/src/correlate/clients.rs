@@ -224,7 +224,12 @@ impl Clients {
         let key = (transaction.socket.clone(), transaction.id);
         self.by_socket.entry(key).or_default().push(id);
         let reply = transaction.reply.clone();
-        let open = OpenTransaction { transaction, lookup: lookup_id, deadline: Timestamp(0) };
+        let open = OpenTransaction {
+            transaction,
+            lookup: lookup_id,
+            deadline: Timestamp(0),
+            closed: false,
+        };
         self.table.insert(id, open);
         if let Some(reply) = reply {
             self.learn(id, &reply);
@@ -319,10 +324,19 @@ impl Clients {
 
     fn socket_closed(&mut self, cookie: u64, at: Timestamp) {
         let told = self.sockets.receives(Some(cookie));
-        self.give_up(&self.on_socket(cookie), at, |t| {
+        let cut_short = self.sockets.cut_short(cookie);
+        let ids = self.on_socket(cookie);
+        self.give_up(&ids, at, |t| {
             let soon = at.since(t.last_send()) < TOO_SOON_NS;
-            if soon && !told { GaveUp::TooSoon } else { GaveUp::Closed }
+            if soon && !told { GaveUp::TooSoon(cut_short) } else { GaveUp::Closed }
         });
+        for id in ids {
+            if let Some(open) = self.table.get_mut(&id) {
+                open.closed = true;
+                let lookup = open.lookup;
+                self.settle(lookup);
+            }
+        }
     }
 
     fn call_failed(&mut self, event: &Event, call: &Syscall) {

@@ -109,8 +109,9 @@ pub enum GaveUp {
     Expired,
     /// A system call on the socket failed with this errno.
     Errno(i32),
-    /// It closed the socket far too soon for a time-out, and results of calls are not known.
-    TooSoon,
+    /// It closed the socket far too soon for a time-out, and no call was seen to fail. With the event
+    /// of a sendmmsg that the socket cut short, as it does while an error is pending.
+    TooSoon(Option<u64>),
 }
 
 /// One DNS query and what came of it.
@@ -241,7 +242,7 @@ impl Transaction {
     pub fn outcome(&self) -> TransactionOutcome {
         match (&self.reply, self.gave_up) {
             (Some(_), _) => TransactionOutcome::Answered,
-            (None, Some((_, GaveUp::Errno(_) | GaveUp::TooSoon))) => {
+            (None, Some((_, GaveUp::Errno(_) | GaveUp::TooSoon(_)))) => {
                 TransactionOutcome::Unreachable
             }
             (None, Some(_)) => TransactionOutcome::Timeout,
