@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     let code = if words.first().is_some_and(|word| word == "pipeline") {
         pipeline(&words)
     } else {
-        options(words).and_then(|options| agent(options, Vec::new()))
+        options(words).and_then(|options| agent(options, Vec::new(), Vec::new()))
     };
     ExitCode::from(code.unwrap_or_else(|error| {
         eprintln!("svctrace: {error:#}");
@@ -40,7 +40,8 @@ fn pipeline(words: &[OsString]) -> anyhow::Result<u8> {
         } else {
             format!("{} bytes", record.body.len())
         };
-        let task = record.task.as_ref().map(|task| format!("{}/{} {}", task.pid, task.tid, task.comm));
+        let task =
+            record.task.as_ref().map(|task| format!("{}/{} {}", task.pid, task.tid, task.comm));
         writeln!(
             out,
             "{} {} {:?} probe={:?} cg={:?} cookie={:?} {} {}",
