@@ -361,6 +361,33 @@ fn rotation_leaves_a_ring_that_replays() {
 }
 
 #[test]
+fn a_full_disk_is_one_sentence() {
+    let scratch = Scratch::new();
+    let output = binary::run(&["-r", &scratch.story(), "-w", "/dev/full"]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = binary::stderr(&output);
+    assert!(told.contains("cannot write the capture") && told.lines().count() == 1, "{told}");
+}
+
+#[test]
+fn the_recorded_incident_tells_the_story() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/incident.pcapng.zst");
+    let output = binary::run(&["-r", path, "-o", "json"]);
+    assert_eq!((output.status.code(), binary::stderr(&output).as_str()), (Some(0), ""));
+    let lines = lines(&binary::stdout(&output));
+    let of = |kind: &str| lines.iter().filter(|line| line["type"] == kind).collect::<Vec<_>>();
+    let root = of("finding")[0];
+    assert_eq!(
+        (&root["code"], &root["confidence"]),
+        (&"upstream-timeout".into(), &"certain".into())
+    );
+    for code in ["search-expansion", "foreign-suffix"] {
+        assert!(of("finding").iter().any(|finding| finding["code"] == code), "{code}");
+    }
+    assert_eq!(of("lookup")[0]["identity"]["pod"], "client");
+}
+
+#[test]
 fn tshark_opens_it_and_shows_names() {
     let tshark = |words: &[&str]| Command::new("tshark").args(words).output();
     if tshark(&["--version"]).is_err() {

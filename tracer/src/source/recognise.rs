@@ -66,9 +66,7 @@ pub fn recognise(mut reader: Box<dyn Read + Send>) -> Result<Capture, CaptureErr
 fn format(first: &[u8]) -> Result<Format, CaptureError> {
     match first {
         [] => Ok(Format::Empty),
-        first if is_cut_section(first) => {
-            Err(CaptureError::new(0, CaptureErrorKind::TailMissing))
-        }
+        first if is_cut_section(first) => Err(CaptureError::new(0, CaptureErrorKind::TailMissing)),
         [0x0a, 0x0d, 0x0d, 0x0a, _, _, _, _, 0x1a, 0x2b, 0x3c, 0x4d, ..] => Ok(Format::Pcapng),
         [0x0a, 0x0d, 0x0d, 0x0a, _, _, _, _, 0x4d, 0x3c, 0x2b, 0x1a, ..] => {
             if let Some(section) = Section::at_start_of(first) {
@@ -89,7 +87,9 @@ fn format(first: &[u8]) -> Result<Format, CaptureError> {
 
 /// The input ends inside its first block.
 fn is_cut_section(first: &[u8]) -> bool {
-    let whole = number(first, 4).map_or(SECTION_LEN, |len| (len as usize).clamp(SECTION_LEN, PEEK));
+    let little = first.get(8..12) == Some(&[0x4d, 0x3c, 0x2b, 0x1a]);
+    let len = number(first, 4).filter(|_| little).unwrap_or_default();
+    let whole = (len as usize).clamp(SECTION_LEN, PEEK);
     first.len() < whole && first.starts_with(&SECTION[..first.len().min(SECTION.len())])
 }
 
