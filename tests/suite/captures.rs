@@ -47,7 +47,7 @@ fn every_scenario_replays_to_the_same_records_and_output() {
 fn a_capture_of_a_capture_is_the_same_capture() {
     for (name, records) in scenarios::all() {
         let first = file(&records, PLAIN);
-        let (read, _) = replay(&[first.clone()]);
+        let (read, _) = replay(std::slice::from_ref(&first));
         assert_eq!(file(&read, PLAIN), first, "{name}");
     }
 }
@@ -112,7 +112,7 @@ proptest! {
     #[test]
     fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut ours = file(&small(), PLAIN)[..60].to_vec();
-        let _ = replay(&[bytes.clone()]);
+        let _ = replay(std::slice::from_ref(&bytes));
         ours.extend(bytes);
         let _ = replay(&[ours]);
     }
