@@ -7,9 +7,8 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::correlate::{Attempt, Lookup};
-use crate::event::Protocol;
-use crate::identify::Identifier;
-use crate::report::{Code, Outcome};
+use crate::identify::{Identifier, SuffixOrigin};
+use crate::report::{Code, Confidence, Outcome};
 
 use super::draft::{self, Draft, Text};
 use super::upstream::within;
@@ -222,8 +221,12 @@ pub(crate) fn foreign(
             _ => "an error",
         }]),
     };
+    let seen = !facts.upstreams.is_empty();
     let facts = draft::Facts::Foreign(facts);
     let mut draft = Draft::about(lookup, Code::ForeignSuffix, suffix.to_owned(), facts);
+    if !seen {
+        draft.confidence = Confidence::Inferred;
+    }
     draft.charge((attempt.started, attempt.ended));
     draft.show(attempt.transactions.iter().flat_map(|t| &t.events).copied());
     Some(draft)
@@ -233,13 +236,47 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
     let suffix = &facts.suffix;
     let actor = draft.victims.first().map(|v| &v.actor);
     let origin = actor.and_then(|a| who.suffix_origin(a, suffix));
-    let upstreams: Vec<String> =
-        facts.upstreams.iter().map(|u| who.address_name(*u, Protocol::Udp)).collect();
+    let upstreams: Vec<String> = facts.upstreams.iter().map(|u| words::address(*u, who)).collect();
     let names: Vec<String> = facts.names.iter().cloned().collect();
     let outcomes: Vec<String> = facts.outcomes.iter().map(|o| (*o).to_owned()).collect();
     let to =
         if upstreams.is_empty() { "an upstream".to_owned() } else { words::list(&upstreams, 3) };
-    let (place, remedy) = match &origin {
+    let (place, remedy) = origin_words(suffix, origin.as_ref());
+    Text {
+        title: format!(
+            "search suffix {suffix} sends the cluster's names to {to}: {}",
+            words::time(draft.cost.length_ns())
+        ),
+        cause: format!(
+            "{} is not in {}, so the cluster DNS has to ask {to} about it; the result was {}. {place}",
+            words::list(&names, 3),
+            facts.domain,
+            words::list(&outcomes, 3),
+        ),
+        remedy: vec![remedy],
+        details: [
+            ("suffix", json!(suffix)),
+            ("cluster_domain", json!(facts.domain)),
+            ("origin", json!(origin.as_ref().map(|o| json!({ "place": o.place, "line": o.line })))),
+            (
+                "upstreams",
+                json!(facts.upstreams.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
+            ),
+            ("names", json!(names)),
+            ("queries", json!(facts.queries)),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
+        inferred_from: vec![
+            "what the resolver did with these names was not seen; they are not the cluster's"
+                .to_owned(),
+        ],
+    }
+}
+
+/// Where a suffix comes from, and how to get rid of it.
+fn origin_words(suffix: &str, origin: Option<&SuffixOrigin>) -> (String, String) {
+    match origin {
         Some(origin) if origin.place == "dnsConfig" => (
             "It comes from the pod's dnsConfig.searches.".to_owned(),
             format!("remove `{suffix}` from the pod's dnsConfig.searches"),
@@ -262,32 +299,5 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
                 "find `{suffix}` in the node's resolv.conf (kubelet's `resolvConf`) or the pod's dnsConfig.searches, and remove it"
             ),
         ),
-    };
-    Text {
-        title: format!(
-            "search suffix {suffix} sends the cluster's names to {to}: {}",
-            words::time(draft.cost.length_ns())
-        ),
-        cause: format!(
-            "{} is not in {}, so the cluster DNS asked {to}; the result was {}. {place}",
-            words::list(&names, 3),
-            facts.domain,
-            words::list(&outcomes, 3),
-        ),
-        remedy: vec![remedy],
-        details: [
-            ("suffix", json!(suffix)),
-            ("cluster_domain", json!(facts.domain)),
-            ("origin", json!(origin.as_ref().map(|o| json!({ "place": o.place, "line": o.line })))),
-            (
-                "upstreams",
-                json!(facts.upstreams.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
-            ),
-            ("names", json!(names)),
-            ("queries", json!(facts.queries)),
-        ]
-        .map(|(k, v)| (k.to_owned(), v))
-        .into(),
-        inferred_from: Vec::new(),
     }
 }

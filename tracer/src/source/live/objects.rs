@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Resource as _;
 
 use crate::context;
 
@@ -43,7 +42,8 @@ pub(super) fn pod(pod: &Pod) -> context::Pod {
 
 /// `Kind/name` of the controller; of a ReplicaSet's the Deployment it is named after.
 fn owner(pod: &Pod) -> Option<String> {
-    let reference = pod.controller_owner_ref(&())?;
+    let mut references = pod.metadata.owner_references.iter().flatten();
+    let reference = references.find(|reference| reference.controller == Some(true))?;
     let hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
     let deployment = hash.and_then(|hash| reference.name.strip_suffix(hash)?.strip_suffix('-'));
     match deployment.filter(|_| reference.kind == "ReplicaSet") {
@@ -64,7 +64,11 @@ fn containers(pod: &Pod) -> Vec<context::Container> {
     .flatten()
     .map(|status| context::Container {
         name: status.name.clone(),
-        id: status.container_id.as_ref().and_then(|id| id.split_once("://")).map(|(_, id)| id.into()),
+        id: status
+            .container_id
+            .as_ref()
+            .and_then(|id| id.split_once("://"))
+            .map(|(_, id)| id.into()),
     })
     .collect()
 }
@@ -96,7 +100,8 @@ pub(super) fn slice(slice: &EndpointSlice) -> context::EndpointSlice {
     let ports = slice.ports.iter().flatten();
     let endpoints = slice.endpoints.iter().map(|endpoint| {
         let target = endpoint.target_ref.as_ref().filter(|at| at.kind.as_deref() == Some("Pod"));
-        let pod = target.and_then(|at| Some(format!("{}/{}", at.namespace.as_ref()?, at.name.as_ref()?)));
+        let pod =
+            target.and_then(|at| Some(format!("{}/{}", at.namespace.as_ref()?, at.name.as_ref()?)));
         context::Endpoint {
             addresses: endpoint.addresses.iter().filter_map(|ip| ip.parse().ok()).collect(),
             ready: endpoint.conditions.as_ref().and_then(|at| at.ready),
@@ -136,7 +141,10 @@ mod tests {
             "name": "etcd", "namespace": "kube-system", "uid": "mirror",
             "annotations": { CONFIG_HASH: "aa7be809be48ec01ab43fd4f1ca22e9e" },
         }});
-        assert_eq!(pod(&serde_json::from_value(value).unwrap()).uid, "aa7be809be48ec01ab43fd4f1ca22e9e");
+        assert_eq!(
+            pod(&serde_json::from_value(value).unwrap()).uid,
+            "aa7be809be48ec01ab43fd4f1ca22e9e"
+        );
     }
 
     #[test]
