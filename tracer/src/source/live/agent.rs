@@ -2,7 +2,7 @@
 //! traced program wrote, but names from the kernel.
 
 use std::ffi::OsString;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,12 @@ const FROM_KERNEL: i32 = 0x80;
 const FORCED: u8 = 3;
 
 /// Traces what `options` say until the end; the process's exit code. `pipeline_args` go to the
-/// pipeline process as they are.
-pub fn agent(options: Options, pipeline_args: Vec<OsString>) -> anyhow::Result<u8> {
+/// pipeline process as they are, and so do the descriptors `inherited` under their numbers.
+pub fn agent(
+    options: Options,
+    pipeline_args: Vec<OsString>,
+    inherited: Vec<OwnedFd>,
+) -> anyhow::Result<u8> {
     let started = now();
     preconditions::check()?;
     if probes::object().is_none() {
@@ -75,7 +79,7 @@ pub fn agent(options: Options, pipeline_args: Vec<OsString>) -> anyhow::Result<u
     probes.set_config(|config| config.only_tgid = only.unwrap_or(0))?;
     let lifecycle = probes.take_lifecycle()?;
     let clock = Clock::new();
-    let (process, socket) = PipelineProcess::start(pipeline_args)?;
+    let (process, socket) = PipelineProcess::start(pipeline_args, inherited)?;
     let link = Sender::open(socket, probes.events_fd()?, clock.offset_ns)
         .context("the pipeline process is gone")?;
     let session = Session::new(probes, mount, link, clock, &options);
