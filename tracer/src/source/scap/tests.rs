@@ -1,0 +1,1 @@
+//! Synthetic files of every version.
