@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tracer_common::record::probe;
 
 use crate::event::{
-    AddressCall, Body, CallSide, Direction, Dns, Event, Protocol, SocketAddress, SocketClosed, Syscall, Tcp,
-    TcpChange, TcpState,
+    AddressCall, Body, CallSide, Direction, Dns, Event, Protocol, SocketAddress, SocketClosed,
+    Syscall, Tcp, TcpChange, TcpState,
 };
 use crate::identify::Identifier;
 use crate::report::{EventLine, Ts};

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
+use tracer_common::record::probe;
+
 use crate::event::{Actor, Body, Dns, Event, Syscall};
 use crate::identify::Identifier;
 use crate::record::{Task, Timestamp};
@@ -107,6 +109,7 @@ impl Clients {
         let actor = with_task(&event.actor, who);
         let Some(owner) = owner(&actor, who, Some(dns.local)) else { return };
         let mut transaction = Transaction::new(actor, dns, asked, who, sent);
+        transaction.recovered = event.probe == Some(probe::RECOVERED);
         self.adopt_orphan(&key, &mut transaction);
         let lookup = self.join(&owner, &transaction, sent.at);
         let lookup = match lookup {

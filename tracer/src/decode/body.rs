@@ -168,10 +168,7 @@ pub(super) fn payload(cursor: &mut Cursor<'_>, record: &Record) -> Result<Body, 
     }))
 }
 
-pub(super) fn call_side(
-    cursor: &mut Cursor<'_>,
-    record: &Record,
-) -> Result<CallSide, DecodeError> {
+pub(super) fn call_side(cursor: &mut Cursor<'_>, record: &Record) -> Result<CallSide, DecodeError> {
     let fd = cursor.i64("fd")?;
     let result = cursor.i64("result")?;
     let exit = match cursor.u8("direction")? {

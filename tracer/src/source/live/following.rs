@@ -107,8 +107,11 @@ impl Following {
 
     /// The awaited pods in words.
     pub(super) fn awaited(&self) -> String {
-        let names: Vec<String> =
-            self.awaited.iter().map(|(namespace, name)| format!("pod {namespace}/{name}")).collect();
+        let names: Vec<String> = self
+            .awaited
+            .iter()
+            .map(|(namespace, name)| format!("pod {namespace}/{name}"))
+            .collect();
         names.join(", ")
     }
 
@@ -228,7 +231,8 @@ impl Following {
         let pods = &self.pods;
         let awaited = &self.awaited;
         self.pending.retain(|uid, key| {
-            awaited.contains(key) || pods.get(uid).is_some_and(|pod| pod.origin == crate::context::Origin::Api)
+            awaited.contains(key)
+                || pods.get(uid).is_some_and(|pod| pod.origin == crate::context::Origin::Api)
         });
     }
 

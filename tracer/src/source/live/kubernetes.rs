@@ -165,7 +165,12 @@ impl Cluster {
 
     /// Follows the pods of this node: `node` if it is known, else found by host name or by the UIDs
     /// of pods that have cgroups here.
-    pub(super) fn follow_node(&self, node: Option<String>, hostname: String, uids: HashSet<String>) {
+    pub(super) fn follow_node(
+        &self,
+        node: Option<String>,
+        hostname: String,
+        uids: HashSet<String>,
+    ) {
         let (client, reporter) = (self.client.clone(), self.reporter.clone());
         self.runtime.spawn(async move {
             let node = match node {
@@ -363,7 +368,8 @@ async fn find_node(client: &Client, hostname: &str, uids: &HashSet<String>) -> O
 
 async fn config(access: &Access) -> anyhow::Result<Option<Config>> {
     let options = KubeConfigOptions { context: access.context.clone(), ..Default::default() };
-    let user = access.home.as_ref().map(|home| home.join(".kube/config")).filter(|path| path.is_file());
+    let user =
+        access.home.as_ref().map(|home| home.join(".kube/config")).filter(|path| path.is_file());
     let kubeconfig = match (&access.kubeconfig, access.from_environment, user) {
         (Some(path), ..) => Some(read(path)?),
         (None, true, _) => Kubeconfig::from_env().context("cannot use KUBECONFIG")?,

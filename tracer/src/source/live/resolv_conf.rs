@@ -47,7 +47,8 @@ impl ResolvConfs {
         if !self.seen.contains_key(&namespace) && self.seen.len() >= NAMESPACES_MAX {
             return None;
         }
-        let seen = self.seen.entry(namespace).or_insert(Seen { pid, cgroup, stamp: None, told: None });
+        let seen =
+            self.seen.entry(namespace).or_insert(Seen { pid, cgroup, stamp: None, told: None });
         if seen.pid != pid && !processes::exists(seen.pid) {
             (seen.pid, seen.cgroup) = (pid, cgroup);
         }

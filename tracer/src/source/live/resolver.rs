@@ -143,8 +143,12 @@ impl Search<'_> {
             return Vec::new();
         }
         let owners = sockets::owners(&all_processes());
-        let mut pids: Vec<u32> =
-            inodes.iter().filter_map(|inode| owners.get(inode)).flatten().map(|(pid, _)| *pid).collect();
+        let mut pids: Vec<u32> = inodes
+            .iter()
+            .filter_map(|inode| owners.get(inode))
+            .flatten()
+            .map(|(pid, _)| *pid)
+            .collect();
         pids.sort_unstable();
         pids.dedup();
         pids.into_iter().filter_map(|pid| self.mount.of_process(pid)).collect()

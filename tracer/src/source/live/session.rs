@@ -288,17 +288,20 @@ impl Session {
                 self.note(|probes| probes.seed_fd(*pid, *fd, socket.cookie));
             }
             let owner = owners.iter().find(|(at, _)| *at == pid).map(|(_, process)| process);
-            self.tell(RecordKind::Socket, &context::Socket {
-                cookie: socket.cookie,
-                protocol: socket.protocol,
-                local: socket.local,
-                remote: socket.remote,
-                pid: Some(pid),
-                comm: owner.map(|process| process.comm.clone()),
-                fd: Some(fd),
-                cgroup: owner.and_then(|process| process.cgroup),
-                net_ns: Some(namespace).filter(|inode| *inode != 0),
-            });
+            self.tell(
+                RecordKind::Socket,
+                &context::Socket {
+                    cookie: socket.cookie,
+                    protocol: socket.protocol,
+                    local: socket.local,
+                    remote: socket.remote,
+                    pid: Some(pid),
+                    comm: owner.map(|process| process.comm.clone()),
+                    fd: Some(fd),
+                    cgroup: owner.and_then(|process| process.cgroup),
+                    net_ns: Some(namespace).filter(|inode| *inode != 0),
+                },
+            );
         }
     }
 

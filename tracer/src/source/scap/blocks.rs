@@ -81,7 +81,11 @@ impl Blocks {
     /// Looks at the first bytes to tell gzip from raw.
     pub(super) fn new(mut input: Box<dyn Read + Send>) -> Result<Self, CaptureError> {
         let mut magic = Vec::with_capacity(2);
-        input.by_ref().take(2).read_to_end(&mut magic).map_err(|e| CaptureError::new(0, e.into()))?;
+        input
+            .by_ref()
+            .take(2)
+            .read_to_end(&mut magic)
+            .map_err(|e| CaptureError::new(0, e.into()))?;
         let zipped = magic == [0x1f, 0x8b];
         let whole = io::Cursor::new(magic).chain(input);
         let input: Box<dyn Read + Send> = if zipped {
@@ -201,7 +205,10 @@ impl Blocks {
                 CaptureErrorKind::TailMissing
             }
             Some(Some(error))
-                if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+                ) =>
             {
                 CaptureErrorKind::Damaged(format!("gzip: {error}"))
             }

@@ -49,8 +49,7 @@ impl Engine {
             what(body, &self.state, event.tid, fd);
         }
         let args_len = body.len() - 24 - name_len;
-        let known =
-            u8::from(fd.is_some()) * CALL_FD | u8::from(result.is_some()) * CALL_RESULT;
+        let known = u8::from(fd.is_some()) * CALL_FD | u8::from(result.is_some()) * CALL_RESULT;
         let mut head = body.get_mut(..24).unwrap_or_default();
         head.put_i64_ne(fd.unwrap_or_default());
         head.put_i64_ne(result.unwrap_or_default());
@@ -81,7 +80,11 @@ impl Engine {
             _ => return side.name,
         };
         let known = native.and_then(|native| Sysno::new(usize::try_from(native).ok()?));
-        known.map_or(side.name, |call| call.name())
+        match known {
+            Some(Sysno::rt_sigreturn) => "sigreturn", // as sysdig's users know it
+            Some(call) => call.name(),
+            None => side.name,
+        }
     }
 }
 

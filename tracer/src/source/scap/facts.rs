@@ -89,13 +89,7 @@ impl Engine {
 
     fn cgroup_at(&mut self, event: &Event<'_>, at: &Positions) -> Option<u64> {
         let list = event.get(at.cgroups?)?;
-        cgroup(
-            list,
-            &mut self.cgroups,
-            &mut self.next_cgroup,
-            &mut self.metadata,
-            &mut self.out,
-        )
+        cgroup(list, &mut self.cgroups, &mut self.next_cgroup, &mut self.metadata, &mut self.out)
     }
 
     /// The child's own side.

@@ -143,7 +143,8 @@ impl Metadata {
     /// An event of the time before there was JSON: id, name.
     pub(super) fn container_named(&mut self, id: &[u8], name: &[u8], out: &mut Out) {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        let container = ContainerJson { id: text(id), name: text(name), ..ContainerJson::default() };
+        let container =
+            ContainerJson { id: text(id), name: text(name), ..ContainerJson::default() };
         let Some(known) = by_name(&container) else { return };
         match self.whole.get(&container.id) {
             Some(id) => tell(known, id, out),

@@ -50,13 +50,15 @@ const NOBODY: &str = "<NA>";
 pub fn open(reader: Box<dyn Read + Send>) -> Result<Records, CaptureError> {
     let mut blocks = Blocks::new(reader)?;
     let mut engine = Engine::new();
-    match blocks.next()? {
-        Some(block) if block.kind == kind::SECTION => engine.block(&block)?,
-        Some(block) if block.kind == kind::SECTION.swap_bytes() => sections::section(&block)?,
-        _ => {
-            let what = "this is no scap file: it does not begin with a section header";
-            return Err(CaptureError::new(0, CaptureErrorKind::Unsupported(what.to_owned())));
-        }
+    let foreign = || {
+        let what = "this is no scap file: it does not begin with a section header";
+        CaptureError::new(0, CaptureErrorKind::Unsupported(what.to_owned()))
+    };
+    match blocks.next() {
+        Ok(Some(block)) if block.kind == kind::SECTION => engine.block(&block)?,
+        Ok(_) => return Err(foreign()),
+        Err(error) if matches!(error.kind, CaptureErrorKind::Damaged(_)) => return Err(foreign()),
+        Err(error) => return Err(error),
     }
     Ok(Box::new(Reader { blocks, engine, error: None, ended: false }))
 }
@@ -84,7 +86,7 @@ impl Iterator for Reader {
                     Ok(Some(block)) => self.engine.block(&block),
                     Ok(None) => {
                         self.ended = true;
-                        Ok(())
+                        self.engine.complete(self.blocks.offset())
                     }
                     Err(error) => Err(error),
                 };
@@ -179,6 +181,15 @@ impl Engine {
             _ => {} // users, interfaces, and what later versions may add
         }
         Ok(())
+    }
+
+    /// The file ends well at `offset`.
+    fn complete(&self, offset: u64) -> Result<(), CaptureError> {
+        if self.number > 0 {
+            Ok(())
+        } else {
+            Err(CaptureError::damaged(offset, "no events in this file"))
+        }
     }
 
     fn host(&mut self, machine: &Machine) {
@@ -287,7 +298,11 @@ impl Engine {
         }
         let (state, kind) = (&mut self.state, event.kind);
         if event.is_exit() {
-            return state.thread_mut(event.tid)?.enter.take().filter(|enter| enter.kind == kind - 1);
+            return state
+                .thread_mut(event.tid)?
+                .enter
+                .take()
+                .filter(|enter| enter.kind == kind - 1);
         }
         let enter = network::enter(event);
         state.thread_mut(event.tid)?.enter = Some(enter);

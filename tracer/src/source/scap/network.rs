@@ -55,7 +55,8 @@ pub(super) fn enter(event: &Event<'_>) -> Enter {
     match event.kind {
         0 => enter.native = event.u64(1),
         18 => {
-            enter.socket = event.u64(0).zip(event.u64(1)).zip(event.u64(2)).map(|((d, t), p)| (d, t, p));
+            enter.socket =
+                event.u64(0).zip(event.u64(1)).zip(event.u64(2)).map(|((d, t), p)| (d, t, p));
         }
         30 | 48 => {
             enter.fd = event.i64(0);
@@ -110,9 +111,9 @@ impl Engine {
             80 | 254 => {
                 let wanted = polled(event.get(0).unwrap_or_default());
                 let writable = wanted.filter(|(_, bits)| bits & POLLOUT != 0).map(|(fd, _)| fd);
-                let found = writable.filter_map(|fd| self.state.socket_of(tid, fd)).find(|cookie| {
-                    self.state.socket(*cookie).is_some_and(Socket::asks)
-                });
+                let found = writable
+                    .filter_map(|fd| self.state.socket_of(tid, fd))
+                    .find(|cookie| self.state.socket(*cookie).is_some_and(Socket::asks));
                 if let Some(thread) = self.state.thread_mut(tid).filter(|_| found.is_some()) {
                     thread.dns = found;
                 }
@@ -182,9 +183,11 @@ impl Engine {
             (number, _) => u8::try_from(number).ok(),
         };
         let what = match domain {
-            2 | 10 => Fd::Socket(
-                self.state.new_socket(Socket { v6: domain == 10, protocol, ..Socket::default() }),
-            ),
+            2 | 10 => Fd::Socket(self.state.new_socket(Socket {
+                v6: domain == 10,
+                protocol,
+                ..Socket::default()
+            })),
             _ => Fd::Other,
         };
         self.opened(event.tid, fd, what, kind & SOCK_CLOEXEC != 0);
@@ -213,7 +216,9 @@ impl Engine {
         let who = Who { cookie: Some(cookie), ..who.clone() };
         let begun = if enter.at == 0 { event.at } else { enter.at };
         self.tell_asked(begun, &who, remote, fd, protocol, v6);
-        if protocol == TCP && let Some(local) = local {
+        if protocol == TCP
+            && let Some(local) = local
+        {
             let change = match result {
                 0 => Some((tcp_event::ACTIVE_ESTABLISHED, Connect::Done)),
                 EINPROGRESS => Some((tcp_event::CONNECT, Connect::Begun)),
@@ -316,7 +321,14 @@ impl Engine {
                 })
             }),
         };
-        let Some(cookie) = cookie else { return };
+        let Some(cookie) = cookie else {
+            // The socket is not known, but only datagrams come with addresses.
+            let dns = |ends: &Ends| is_dns(Some(ends.0)) || is_dns(Some(ends.1));
+            if let Some((local, remote)) = ends.filter(dns) {
+                self.tell_message(event, who.clone(), at, (local, remote), result);
+            }
+            return;
+        };
         if result >= 0 {
             self.settled(cookie, event.at, who, true);
         }
@@ -332,18 +344,28 @@ impl Engine {
             return;
         }
         socket.told = true;
-        let (local, remote) = canonical(local, remote);
         let who = Who { cookie: Some(cookie), ..who.clone() };
-        if let Some(original) = u32::try_from(result).ok().filter(|size| *size > 0) {
-            let bytes = event.get(at.data).unwrap_or_default();
-            let message = Message { local, remote, incoming: at.incoming, bytes, original };
-            self.out.message(event.at, who.clone(), message);
-        }
+        self.tell_message(event, who.clone(), at, canonical(local, remote), result);
         let begun = if enter.at == 0 { event.at } else { enter.at };
         let fd = fd.unwrap_or(-1);
         let called =
             Called { call: at.call, fd, result: Some(result), at: begun, size: enter.size };
         self.tell_call(event.at, &who, &called, Some(remote));
+    }
+
+    fn tell_message(
+        &mut self,
+        event: &Event<'_>,
+        who: Who,
+        at: &Transfer,
+        ends: Ends,
+        result: i64,
+    ) {
+        let Some(original) = u32::try_from(result).ok().filter(|size| *size > 0) else { return };
+        let bytes = event.get(at.data).unwrap_or_default();
+        let (local, remote) = ends;
+        let message = Message { local, remote, incoming: at.incoming, bytes, original };
+        self.out.message(event.at, who, message);
     }
 
     /// Nobody holds the socket any more.
@@ -362,7 +384,15 @@ impl Engine {
         self.out.fact(RecordKind::SocketClosed, at, who, None, body.freeze());
     }
 
-    fn tell_asked(&mut self, at: u64, who: &Who, remote: SocketAddr, fd: i64, protocol: u8, v6: bool) {
+    fn tell_asked(
+        &mut self,
+        at: u64,
+        who: &Who,
+        remote: SocketAddr,
+        fd: i64,
+        protocol: u8,
+        v6: bool,
+    ) {
         let mut body = BytesMut::with_capacity(32);
         put_address(&mut body, Some(remote));
         body.put_i32_ne(i32::try_from(fd).unwrap_or(-1));

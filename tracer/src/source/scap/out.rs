@@ -126,7 +126,14 @@ impl Out {
     }
 
     /// What the event told last means.
-    pub(super) fn fact(&mut self, kind: RecordKind, at: u64, who: Who, hook: Option<u16>, body: Bytes) {
+    pub(super) fn fact(
+        &mut self,
+        kind: RecordKind,
+        at: u64,
+        who: Who,
+        hook: Option<u16>,
+        body: Bytes,
+    ) {
         if !self.muted {
             self.push(kind, at, who, hook, false, body);
         }
@@ -171,7 +178,13 @@ impl Out {
 
     /// A call begins that sends nobody knows what yet: what it sent may be seen elsewhere before it
     /// returns.
-    pub(super) fn begin_hold(&mut self, at: u64, who: Who, local: SocketAddr, remote: SocketAddr) -> u64 {
+    pub(super) fn begin_hold(
+        &mut self,
+        at: u64,
+        who: Who,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> u64 {
         for earlier in self.holds.values_mut() {
             if earlier.who.cookie == who.cookie && !earlier.found.is_empty() {
                 earlier.done = true;
@@ -257,7 +270,8 @@ impl Out {
         for (bytes, original) in &hold.found {
             let cut = (bytes.len() as u64) < u64::from(*original);
             let (local, remote) = (hold.local, hold.remote);
-            let body = payload(Message { local, remote, incoming: false, bytes, original: *original });
+            let body =
+                payload(Message { local, remote, incoming: false, bytes, original: *original });
             let hook = Some(probe::RECOVERED);
             let who = hold.who.clone();
             let kind = RecordKind::Payload;

@@ -41,7 +41,11 @@ pub(super) struct FdEntry<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FdKind<'a> {
     /// IPv4 or IPv6, connected or bound; protocol where the writer can be believed.
-    Inet { local: SocketAddr, remote: Option<SocketAddr>, protocol: Option<u8> },
+    Inet {
+        local: SocketAddr,
+        remote: Option<SocketAddr>,
+        protocol: Option<u8>,
+    },
     File(&'a [u8]),
     Other,
 }
@@ -49,7 +53,8 @@ pub(super) enum FdKind<'a> {
 /// Checks a section header.
 pub(super) fn section(block: &Block<'_>) -> Result<(), CaptureError> {
     let mut fields = Fields(block.body);
-    let refuse = |what: String| Err(CaptureError::new(block.offset, CaptureErrorKind::Unsupported(what)));
+    let refuse =
+        |what: String| Err(CaptureError::new(block.offset, CaptureErrorKind::Unsupported(what)));
     match (fields.u32(), fields.u16()) {
         (Some(MAGIC), Some(0 | 1)) => Ok(()),
         (Some(MAGIC), Some(major)) => {

@@ -60,7 +60,10 @@ pub(super) enum Fd {
     /// Its cookie.
     Socket(u64),
     /// Path; what was read of a resolv.conf so far.
-    File { path: Arc<str>, text: Vec<u8> },
+    File {
+        path: Arc<str>,
+        text: Vec<u8>,
+    },
     Other,
 }
 
@@ -324,5 +327,4 @@ impl State {
         self.inodes.insert(inode, cookie);
         cookie
     }
-
 }
