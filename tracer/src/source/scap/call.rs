@@ -49,7 +49,8 @@ impl Engine {
             what(body, &self.state, event.tid, fd);
         }
         let args_len = body.len() - 24 - name_len;
-        let known = u8::from(fd.is_some()) * CALL_FD | u8::from(result.is_some()) * CALL_RESULT;
+        let known = (if fd.is_some() { CALL_FD } else { 0 })
+            | (if result.is_some() { CALL_RESULT } else { 0 });
         let mut head = body.get_mut(..24).unwrap_or_default();
         head.put_i64_ne(fd.unwrap_or_default());
         head.put_i64_ne(result.unwrap_or_default());
@@ -66,7 +67,8 @@ impl Engine {
         let native = match event.kind {
             GENERIC_ENTER => {
                 let native = event.u64(1);
-                if let (Some(code), Some(native)) = (event.u64(0), native)
+                // 0 is sysdig's number for all calls that it does not know.
+                if let (Some(code @ 1..), Some(native)) = (event.u64(0), native)
                     && self.natives.len() < 4096
                 {
                     self.natives.insert(code, native);

@@ -178,7 +178,10 @@ fn bodies(records: &[Record]) -> Vec<(Record, Body)> {
     all
 }
 
-fn calls(records: &[Record]) -> Vec<(u64, String, bool, Option<i64>, Option<i64>)> {
+/// Number, name, whether it is the return, descriptor, result.
+type Line = (u64, String, bool, Option<i64>, Option<i64>);
+
+fn calls(records: &[Record]) -> Vec<Line> {
     let call = |(record, body)| match (record, body) {
         (Record { number, .. }, Body::Call(side)) => {
             let name = String::from_utf8(side.name.to_vec()).unwrap();
