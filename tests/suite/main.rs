@@ -8,5 +8,6 @@ mod hostile;
 mod lab;
 mod layers;
 mod lookups;
+mod scap;
 mod scenarios;
 mod schema;

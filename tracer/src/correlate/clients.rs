@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use tracer_common::record::probe;
+
 use crate::event::{Actor, Body, Dns, Event, Syscall};
 use crate::identify::Identifier;
 use crate::record::{Task, Timestamp};
@@ -89,6 +91,7 @@ impl Clients {
         let actor = with_task(&event.actor, who);
         let Some(owner) = owner(&actor, who, Some(dns.local)) else { return };
         let mut transaction = Transaction::new(actor, dns, asked, who, sent);
+        transaction.recovered = event.probe == Some(probe::RECOVERED);
         if let Some(reply) = self.orphans.adopt(&key, &transaction) {
             transaction.answered(reply);
         }

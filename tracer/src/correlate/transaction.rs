@@ -143,6 +143,8 @@ pub struct Transaction {
     pub sends: Vec<Sent>,
     /// Times it went out again.
     pub retransmits: u32,
+    /// Nothing saw it leave: it was told from the far side or from the response.
+    pub recovered: bool,
     /// The response that counts.
     pub reply: Option<Reply>,
     /// Error responses after which the same datagram went out again.
@@ -172,6 +174,7 @@ impl Transaction {
             try_number: 1,
             sends: vec![sent],
             retransmits: 0,
+            recovered: false,
             reply: None,
             earlier_errors: Vec::new(),
             gave_up: None,
@@ -306,6 +309,7 @@ impl Transaction {
             outcome: self.outcome(),
             latency_ns: self.latency(),
             retransmits: self.retransmits,
+            recovered: self.recovered,
             answers: self.answers(),
             events: self.events.clone(),
         }
@@ -329,6 +333,7 @@ impl Transaction {
             answers: self.answers(),
             latency_ns: self.latency(),
             retransmits: self.retransmits,
+            recovered: self.recovered,
             truncated: self.reply.as_ref().is_some_and(|r| r.truncated),
             outcome: self.outcome(),
             events: self.events.clone(),

@@ -3,6 +3,7 @@
 pub mod live;
 mod recognise;
 mod replay;
+pub mod scap;
 
 pub use crate::capture_error::{CaptureError, CaptureErrorKind};
 pub use recognise::{Capture, Format, recognise};

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::Read;
 
-use super::{Capture, CaptureError, CaptureErrorKind, Format, Records, recognise};
+use super::{Capture, CaptureError, CaptureErrorKind, Format, Records, recognise, scap};
 use crate::capture::{Item, Mark, Reader, Section, What};
 use crate::context::{Loss, LossStage};
 use crate::record::{Record, RecordKind, Timestamp};
@@ -37,7 +37,7 @@ pub fn open_all(readers: Vec<Bytes>) -> Result<Records, CaptureError> {
         Format::Pcap | Format::Pcapng => {
             Err(unsupported("pcap of other tools is not supported in this build".to_owned()))
         }
-        Format::Scap => Err(unsupported("scap is not supported in this build".to_owned())),
+        Format::Scap => scap::open(capture.reader),
         Format::Empty => Err(unsupported("there is nothing in it".to_owned())),
     }
 }
@@ -118,7 +118,8 @@ impl Replay {
                 if stored.snapshot && stored.record.number <= self.last.0 {
                     return None;
                 }
-                if stored.record.number <= self.last.0 {
+                // Records that share a number say more about one event.
+                if stored.record.number < self.last.0 {
                     self.repeats += 1;
                     return None;
                 }
