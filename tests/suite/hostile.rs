@@ -1,8 +1,10 @@
-//! Damaged records: every scenario, each record cut at each byte and with bits flipped. Nothing may
-//! panic, and what cannot be understood is counted.
+//! Damaged records: one of each kind and hook, cut at each byte and with a bit flipped in each.
+//! Nothing may panic, and what cannot be understood is counted.
+
+use std::collections::BTreeSet;
 
 use tests::{run, run_default};
-use tracer::record::Record;
+use tracer::record::{Record, RecordKind};
 
 use crate::scenarios;
 
@@ -18,17 +20,22 @@ fn victims() -> [Vec<Record>; 3] {
     [scenarios::story(true), scenarios::resolver_refused(), scenarios::stranger()]
 }
 
+/// The first record of each kind and hook that has a body.
+fn samples(records: &[Record]) -> Vec<usize> {
+    let mut seen = BTreeSet::new();
+    let all = records.iter().enumerate().filter(|(_, r)| r.kind != RecordKind::Heartbeat);
+    all.filter(|(_, r)| seen.insert((r.kind, r.probe))).map(|(n, _)| n).collect()
+}
+
 #[test]
 fn records_that_end_early_are_counted() {
     for records in victims() {
-        for n in 0..records.len() {
+        for n in samples(&records) {
             let body = records[n].body.to_vec();
-            let step = (body.len() / 40).max(1);
-            for keep in (0..body.len()).step_by(step) {
+            for keep in 0..body.len() {
                 let output = run_default(&with_body(&records, n, body[..keep].to_vec()));
                 let summary = &output.lines("summary")[0];
                 let what = format!("{:?} cut to {keep} of {}", records[n].kind, body.len());
-                // A packet may be cut inside its DNS payload: that is a message, not a record.
                 assert!(summary["undecoded"].as_u64() > Some(0), "{what}: {summary}");
             }
         }
@@ -38,12 +45,11 @@ fn records_that_end_early_are_counted() {
 #[test]
 fn flipped_bits_never_panic_and_the_contract_holds() {
     for records in victims() {
-        for n in 0..records.len() {
+        for n in samples(&records) {
             let body = records[n].body.to_vec();
-            let step = (body.len() / 40).max(1);
-            for (round, at) in (0..body.len()).step_by(step).enumerate() {
+            for at in 0..body.len() {
                 let mut damaged = body.clone();
-                damaged[at] ^= 1 << (round % 8);
+                damaged[at] ^= 1 << (at % 8);
                 let damaged = with_body(&records, n, damaged);
                 let output = run_default(&damaged);
                 tests::lines(&output.json);

@@ -4,9 +4,7 @@
 use core::{mem::MaybeUninit, ptr::addr_of_mut};
 
 use aya_ebpf::{
-    helpers::generated::{
-        bpf_get_current_comm, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns,
-    },
+    helpers::generated::{bpf_get_current_comm, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
     maps::{RingBuf, ring_buf::RingBufEntry},
 };
 use tracer_common::{

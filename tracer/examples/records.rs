@@ -40,7 +40,8 @@ fn pipeline(words: &[OsString]) -> anyhow::Result<u8> {
         } else {
             format!("{} bytes", record.body.len())
         };
-        let task = record.task.as_ref().map(|task| format!("{}/{} {}", task.pid, task.tid, task.comm));
+        let task =
+            record.task.as_ref().map(|task| format!("{}/{} {}", task.pid, task.tid, task.comm));
         writeln!(
             out,
             "{} {} {:?} probe={:?} cg={:?} cookie={:?} {} {}",

@@ -237,3 +237,65 @@ impl Undecoded {
         kinds.into_iter().map(loss).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Kept(Rc<RefCell<Vec<Output>>>);
+
+    impl Sink for Kept {
+        fn output(&mut self, output: &Output) -> io::Result<()> {
+            self.0.borrow_mut().push(output.clone());
+            Ok(())
+        }
+    }
+
+    fn record(number: u64, at: u64, kind: RecordKind, body: &'static [u8]) -> Record {
+        Record {
+            number,
+            at: Timestamp(at),
+            kind,
+            cpu: None,
+            probe: None,
+            cut: false,
+            task: None,
+            cgroup: None,
+            cookie: None,
+            body: Bytes::from_static(body),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_counted_and_told_once_a_second() {
+        let kept = Kept::default();
+        let mut pipeline = Pipeline::new(Options::default(), vec![Box::new(kept.clone())]);
+        let s = 1_000_000_000;
+        for n in 0..10 {
+            let bad = record(n, 100 * s + n, RecordKind::Packet, b"?");
+            pipeline.push(&bad).unwrap();
+        }
+        pipeline.push(&record(10, 102 * s, RecordKind::Heartbeat, b"{}")).unwrap();
+        pipeline.push(&record(11, 101 * s, RecordKind::Heartbeat, b"{}")).unwrap();
+        let verdict = pipeline.finish().unwrap();
+        assert_eq!(verdict.incomplete, 10);
+        let outputs = kept.0.borrow();
+        let losses: Vec<u64> = outputs
+            .iter()
+            .filter_map(|o| match o {
+                Output::Loss(loss) => Some(loss.count),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(losses, [1, 9]);
+        let Some(Output::Summary(summary)) = outputs.last() else { panic!("no summary") };
+        assert_eq!((summary.events, summary.undecoded, summary.late), (2, 10, 1));
+        assert_eq!(summary.duration_ns, 2 * s);
+    }
+}

@@ -5,6 +5,7 @@
 mod bench;
 mod build_cmd;
 mod demo;
+mod kernels;
 mod lab_cli;
 mod setup;
 mod sudo;
@@ -14,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 
 /// svctrace's chores
@@ -32,6 +33,8 @@ enum Verb {
     /// Measure
     #[command(subcommand)]
     Bench(bench::What),
+    /// Boot the kernels users run and try every probe on each
+    Kernels(kernels::KernelsArgs),
     /// The incident lab
     #[command(subcommand)]
     Lab(lab_cli::Verb),
@@ -64,6 +67,10 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo(options) => demo::run(&options),
         Verb::Test => test::run(),
         Verb::Bench(_) | Verb::Lab(_) if sudo::needed() => sudo::again(),
+        Verb::Kernels(args) => {
+            ensure!(kernels::run(&args)?, "a mandatory probe failed");
+            Ok(())
+        }
         Verb::Bench(what) => bench::run(&what),
         Verb::Lab(verb) => lab_cli::run(verb),
         Verb::LabApi { state, listen } => xtask::lab::api::serve(&state, listen),

@@ -109,12 +109,9 @@ pub unsafe fn put_no_address(to: *mut Address) {
 /// The key under which a target's address is known.
 #[inline(always)]
 pub fn peer_key(words: Words, port: u16) -> PeerKey {
-    let v4_loopback = words[0] == 0
-        && words[1] == 0
-        && words[2] == MAPPED
-        && u32::from_be(words[3]) >> 24 == 127;
-    let v6_loopback =
-        words[0] == 0 && words[1] == 0 && words[2] == 0 && words[3] == 1_u32.to_be();
+    let v4_loopback =
+        words[0] == 0 && words[1] == 0 && words[2] == MAPPED && u32::from_be(words[3]) >> 24 == 127;
+    let v6_loopback = words[0] == 0 && words[1] == 0 && words[2] == 0 && words[3] == 1_u32.to_be();
     // SAFETY: 16 plain bytes either way.
     let addr = unsafe { core::mem::transmute::<Words, [u8; 16]>(words) };
     PeerKey { addr, port: if v4_loopback || v6_loopback { port } else { 0 }, pad: 0 }

@@ -110,15 +110,19 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
         learn_address(&p, probe);
     }
     mark_reported(found, socket, cookie, dns, probe);
-    emit(skb, &p, &Fact {
-        probe,
-        role: role::TARGET,
-        direction,
-        flags: if dns { PACKET_DNS } else { 0 },
-        intended_port: socket.port,
-        limit: if message { config.snap_len } else { CONTROL_SNAP as u32 },
-        cookie,
-    });
+    emit(
+        skb,
+        &p,
+        &Fact {
+            probe,
+            role: role::TARGET,
+            direction,
+            flags: if dns { PACKET_DNS } else { 0 },
+            intended_port: socket.port,
+            limit: if message { config.snap_len } else { CONTROL_SNAP as u32 },
+            cookie,
+        },
+    );
     1
 }
 
@@ -140,15 +144,19 @@ fn of_resolver(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: 
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let (found, socket) = known_socket(cookie);
     mark_reported(found, socket, cookie, true, probe);
-    emit(skb, &p, &Fact {
-        probe,
-        role: role::RESOLVER,
-        direction,
-        flags: PACKET_DNS,
-        intended_port: socket.port,
-        limit: config.snap_len,
-        cookie,
-    });
+    emit(
+        skb,
+        &p,
+        &Fact {
+            probe,
+            role: role::RESOLVER,
+            direction,
+            flags: PACKET_DNS,
+            intended_port: socket.port,
+            limit: config.snap_len,
+            cookie,
+        },
+    );
     1
 }
 

@@ -117,13 +117,7 @@ fn cgroup(ctx: &TracePointContext, kind: u16, probe: u16) -> u32 {
 }
 
 #[inline(always)]
-fn cgroup_record(
-    ctx: &TracePointContext,
-    ring: &RingBuf,
-    config: &Config,
-    kind: u16,
-    probe: u16,
-) {
+fn cgroup_record(ctx: &TracePointContext, ring: &RingBuf, config: &Config, kind: u16, probe: u16) {
     let Some(mut slot) = reserve::<Carrier<Cgroup, CGROUP_PATH_MAX>>(ring, probe) else { return };
     let record = slot.as_mut_ptr();
     let fixed = size_of::<Carrier<Cgroup, CGROUP_PATH_MAX>>() - CGROUP_PATH_MAX;

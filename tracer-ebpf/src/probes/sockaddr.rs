@@ -93,13 +93,12 @@ fn look(ctx: &SockAddrContext, config: &Config, probe: u16, action: Action, v6: 
         let flags = (known.flags & !SOCKET_DNS | known.flags & kept)
             | if dns_port { SOCKET_DNS } else { 0 }
             | SOCKET_REPORTED;
-        remember(probe, pid_tgid, cookie, Socket {
-            tgid: (pid_tgid >> 32) as u32,
-            tid: pid_tgid as u32,
-            fd,
-            port,
-            flags,
-        });
+        remember(
+            probe,
+            pid_tgid,
+            cookie,
+            Socket { tgid: (pid_tgid >> 32) as u32, tid: pid_tgid as u32, fd, port, flags },
+        );
     }
     report(sa, probe, v6, fd, &Subject { pid_tgid, cgroup_id, cookie });
 }
@@ -141,7 +140,11 @@ fn report(sa: *mut bpf_sock_addr, probe: u16, v6: bool, fd: i32, who: &Subject) 
             who,
         );
         comm(addr_of_mut!((*record).header));
-        let words = if v6 { context_words!(sa, bpf_sock_addr, user_ip6) } else { mapped(context_field!(sa, bpf_sock_addr, user_ip4)) };
+        let words = if v6 {
+            context_words!(sa, bpf_sock_addr, user_ip6)
+        } else {
+            mapped(context_field!(sa, bpf_sock_addr, user_ip4))
+        };
         let body = addr_of_mut!((*record).body);
         put_address(addr_of_mut!((*body).remote), words, peer_port(sa));
         addr_of_mut!((*body).fd).write(fd);
@@ -193,14 +196,10 @@ fn released(ctx: &SockContext, role: u8) -> i32 {
 #[inline(always)]
 fn report_closed(sock: *mut bpf_sock, role: u8, cookie: u64, socket: &Socket) {
     // SAFETY: helpers without preconditions.
-    let (current, cgroup_id) =
-        unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_cgroup_id()) };
+    let (current, cgroup_id) = unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_cgroup_id()) };
     let by_owner = socket.tgid == 0 || socket.tgid == (current >> 32) as u32;
-    let pid_tgid = if by_owner {
-        current
-    } else {
-        u64::from(socket.tgid) << 32 | u64::from(socket.tid)
-    };
+    let pid_tgid =
+        if by_owner { current } else { u64::from(socket.tgid) << 32 | u64::from(socket.tid) };
     let Some(mut slot) = reserve::<Record<SocketClosed>>(&EVENTS, probe::SOCK_RELEASE) else {
         return;
     };

@@ -1,7 +1,7 @@
 //! Clients' queries and answers: transactions are matched, grouped into lookups, and lookups close
 //! by record time. What a query means for a resolver is `upstream`'s business.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::event::{Actor, Body, Dns, Event, Syscall};
@@ -10,12 +10,13 @@ use crate::record::{Task, Timestamp};
 use crate::report::Outcome;
 
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
+use super::heard::{Answers, Orphan, Orphans};
 use super::library::Sockets;
 use super::lookup::{Attempt, Lookup, attempt_outcome, lookup_outcome};
 use super::names::Names;
 use super::search_list::Walk;
 use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
-use super::upstream::{OtherAnswer, Resolvers};
+use super::upstream::Resolvers;
 
 /// Open lookups.
 const LOOKUPS_MAX: usize = 8_192;
@@ -23,29 +24,12 @@ const LOOKUPS_MAX: usize = 8_192;
 const PER_LOOKUP_MAX: usize = 512;
 /// Time added to a time-out before it counts as passed.
 const MARGIN_NS: u64 = 1_000_000_000;
-/// A response may be told this much before its query (two processors).
-const ORPHAN_NS: u64 = 100_000_000;
-const ORPHANS_MAX: usize = 1_024;
 /// A client that closes within this time was told an error, not silence.
 const TOO_SOON_NS: u64 = 300_000_000;
-/// Answers remembered per server, and servers.
-const ANSWERS_MAX: usize = 512;
-const SERVERS_MAX: usize = 256;
-/// Answers this much before a silent query still show that the server lived.
-const BEFORE_NS: u64 = 1_000_000_000;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Transaction(u64),
     Lookup(u64),
-}
-
-#[derive(Debug)]
-struct Orphan {
-    key: (SocketKey, u16),
-    asked: Option<Asked>,
-    from: SocketAddr,
-    reply: Reply,
 }
 
 /// Clients' side of DNS.
@@ -58,15 +42,13 @@ pub(crate) struct Clients {
     lookups: BTreeMap<u64, OpenLookup>,
     by_owner: BTreeMap<Owner, Vec<u64>>,
     timers: BTreeSet<(Timestamp, Timer)>,
-    orphans: VecDeque<Orphan>,
-    answers: BTreeMap<SocketAddr, VecDeque<OtherAnswer>>,
+    orphans: Orphans,
+    answers: Answers,
     sockets: Sockets,
     /// Names that gave addresses.
     pub(crate) names: Names,
     /// Lookups given up because of a cap.
     pub(crate) evicted: u64,
-    /// Responses that no query was seen for.
-    pub(crate) unmatched: u64,
 }
 
 /// The actor with the task its socket is known by, so that it outlives the socket.
@@ -107,7 +89,9 @@ impl Clients {
         let actor = with_task(&event.actor, who);
         let Some(owner) = owner(&actor, who, Some(dns.local)) else { return };
         let mut transaction = Transaction::new(actor, dns, asked, who, sent);
-        self.adopt_orphan(&key, &mut transaction);
+        if let Some(reply) = self.orphans.adopt(&key, &transaction) {
+            transaction.answered(reply);
+        }
         let lookup = self.join(&owner, &transaction, sent.at);
         let lookup = match lookup {
             Some((id, place)) => {
@@ -268,11 +252,7 @@ impl Clients {
         let found = ids.iter().filter(fits).find(exact).or_else(|| ids.iter().find(fits)).copied();
         match found {
             Some(id) => self.answer(id, reply),
-            None => self.orphans.push_back(Orphan { key, asked, from: dns.remote, reply }),
-        }
-        if self.orphans.len() > ORPHANS_MAX {
-            self.orphans.pop_front();
-            self.unmatched += 1;
+            None => self.orphans.keep(Orphan { key, asked, from: dns.remote, reply }),
         }
     }
 
@@ -289,28 +269,15 @@ impl Clients {
         let Some(open) = self.table.get(&id) else { return };
         let t = &open.transaction;
         let sent = Sent { at: reply.at, number: reply.number };
-        if self.answers.len() < SERVERS_MAX || self.answers.contains_key(&t.server) {
-            let log = self.answers.entry(t.server).or_default();
-            if log.len() >= ANSWERS_MAX {
-                log.pop_front();
-            }
-            log.push_back(OtherAnswer { name: t.asked.name.clone(), sent });
-        }
+        self.answers.learn(t.server, &t.asked.name, sent);
         if let Some(lookup) = self.lookups.get(&open.lookup) {
             self.names.learn(&lookup.owner, t.data(), lookup.walk.typed(), reply.at);
         }
     }
 
-    fn adopt_orphan(&mut self, key: &(SocketKey, u16), transaction: &mut Transaction) {
-        let found = self.orphans.iter().position(|o| {
-            o.key == *key
-                && o.asked.as_ref().is_none_or(|a| *a == transaction.asked)
-                && (o.from == transaction.wire || o.from == transaction.server)
-                && transaction.started().since(o.reply.at) < ORPHAN_NS
-        });
-        if let Some(orphan) = found.and_then(|i| self.orphans.remove(i)) {
-            transaction.answered(orphan.reply);
-        }
+    /// Responses that no query was seen for.
+    pub(crate) fn unmatched(&self) -> u64 {
+        self.orphans.unmatched
     }
 
     /// Everything that is not a DNS message.
@@ -383,6 +350,7 @@ impl Clients {
         let Some(open) = self.table.get_mut(&id) else { return };
         let Some(lookup) = self.lookups.get(&open.lookup) else { return };
         let t = &open.transaction;
+        self.timers.remove(&(open.deadline, Timer::Transaction(id)));
         let all = t.started().plus(lookup.timeout_ns * u64::from(lookup.tries));
         open.deadline = all.max(t.last_send().plus(lookup.timeout_ns)).plus(MARGIN_NS);
         self.timers.insert((open.deadline, Timer::Transaction(id)));
@@ -391,6 +359,9 @@ impl Clients {
     /// Decides anew when a lookup closes.
     fn settle(&mut self, id: u64) {
         let Some(lookup) = self.lookups.get_mut(&id) else { return };
+        if let Some(at) = lookup.deadline.take() {
+            self.timers.remove(&(at, Timer::Lookup(id)));
+        }
         lookup.deadline = lookup.closes_at(&self.table);
         if let Some(at) = lookup.deadline {
             self.timers.insert((at, Timer::Lookup(id)));
@@ -422,12 +393,7 @@ impl Clients {
                 }
             }
         }
-        while let Some(first) = self.orphans.front()
-            && now.since(first.reply.at) >= ORPHAN_NS
-        {
-            self.orphans.pop_front();
-            self.unmatched += 1;
-        }
+        self.orphans.expire(now);
     }
 
     /// The input ended.
@@ -436,8 +402,7 @@ impl Clients {
         for id in ids {
             self.close(id, resolvers, true, done);
         }
-        self.unmatched += self.orphans.len() as u64;
-        self.orphans.clear();
+        self.orphans.expire(Timestamp(u64::MAX));
     }
 
     fn close(&mut self, id: u64, resolvers: &Resolvers, cut: bool, done: &mut Vec<Lookup>) {
@@ -448,11 +413,13 @@ impl Clients {
                 self.by_owner.remove(&lookup.owner);
             }
         }
-        let mut attempts = Vec::new();
+        let mut tried: Vec<Vec<Transaction>> = Vec::new();
         for open in &lookup.attempts {
-            let transactions = open.transactions.iter().filter_map(|t| self.take(*t)).collect();
-            attempts.extend(self.finished(transactions, &lookup.walk));
+            tried.push(open.transactions.iter().filter_map(|t| self.take(*t)).collect());
         }
+        doubt_early_closes(&mut tried);
+        let attempts = tried.into_iter().filter_map(|t| finished(t, &lookup.walk));
+        let attempts: Vec<Attempt> = attempts.collect();
         let Some(first) = attempts.first().and_then(|a| a.transactions.first()) else { return };
         let started = attempts.iter().map(|a| a.started).min().unwrap_or_default();
         let ended = attempts.iter().map(|a| a.ended).max().unwrap_or_default();
@@ -478,7 +445,7 @@ impl Clients {
             let until = t.ended().unwrap_or(ended);
             t.tie.received = resolvers.tie(t, until);
             if t.reply.is_none() {
-                t.tie.others = self.others(t);
+                t.tie.others = self.answers.around(t);
             }
         }
         done.push(lookup);
@@ -486,6 +453,7 @@ impl Clients {
 
     fn take(&mut self, id: u64) -> Option<Transaction> {
         let open = self.table.remove(&id)?;
+        self.timers.remove(&(open.deadline, Timer::Transaction(id)));
         let key = (open.transaction.socket.clone(), open.transaction.id);
         if let Some(ids) = self.by_socket.get_mut(&key) {
             ids.retain(|i| *i != id);
@@ -495,26 +463,36 @@ impl Clients {
         }
         Some(open.transaction)
     }
+}
 
-    fn finished(&self, transactions: Vec<Transaction>, walk: &Walk) -> Option<Attempt> {
-        let first = transactions.first()?;
-        let last = |t: &Transaction| t.ended().unwrap_or(t.last_send());
-        Some(Attempt {
-            name: first.name.clone(),
-            suffix: walk.suffix(&first.asked.name),
-            outcome: attempt_outcome(transactions.iter()),
-            started: transactions.iter().map(Transaction::started).min()?,
-            ended: transactions.iter().map(last).max()?,
-            transactions,
-        })
+/// One early close may be a cancelled request; only giving up early again and again tells of an
+/// error that the calls did not show.
+fn doubt_early_closes(tried: &mut [Vec<Transaction>]) {
+    let early = |t: &Transaction| matches!(t.gave_up, Some((_, GaveUp::TooSoon)));
+    let again = tried.len() > 1 || tried.iter().flatten().any(|t| t.try_number > 1);
+    if again && tried.iter().flatten().all(early) {
+        return;
     }
+    for t in tried.iter_mut().flatten() {
+        if let Some((_, why)) = &mut t.gave_up
+            && *why == GaveUp::TooSoon
+        {
+            *why = GaveUp::Closed;
+        }
+    }
+}
 
-    /// What the same server answered, from just before the query on.
-    fn others(&self, t: &Transaction) -> Vec<OtherAnswer> {
-        let from = Timestamp(t.started().0.saturating_sub(BEFORE_NS));
-        let log = self.answers.get(&t.server).into_iter().flatten();
-        log.filter(|o| o.sent.at >= from && o.name != t.asked.name).cloned().collect()
-    }
+fn finished(transactions: Vec<Transaction>, walk: &Walk) -> Option<Attempt> {
+    let first = transactions.first()?;
+    let last = |t: &Transaction| t.ended().unwrap_or(t.last_send());
+    Some(Attempt {
+        name: first.name.clone(),
+        suffix: walk.suffix(&first.asked.name),
+        outcome: attempt_outcome(transactions.iter()),
+        started: transactions.iter().map(Transaction::started).min()?,
+        ended: transactions.iter().map(last).max()?,
+        transactions,
+    })
 }
 
 /// errno says that nobody can be reached there.

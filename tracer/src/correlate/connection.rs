@@ -122,10 +122,10 @@ impl Connections {
         done: &mut Vec<Connection>,
     ) {
         match &event.body {
-            Body::SocketAddress(a) => {
-                if a.protocol == Protocol::Tcp && a.call == AddressCall::Connect {
-                    self.begin(event, None, a.remote, who, names, done);
-                }
+            Body::SocketAddress(a)
+                if a.protocol == Protocol::Tcp && a.call == AddressCall::Connect =>
+            {
+                self.begin(event, None, a.remote, who, names, done);
             }
             Body::TcpState(state) => self.state(event, state, who, names, done),
             Body::Tcp(packet) => self.packet(event, packet, who, names, done),

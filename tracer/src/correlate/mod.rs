@@ -11,6 +11,7 @@
 mod clients;
 mod connection;
 mod grouping;
+mod heard;
 mod library;
 mod lookup;
 mod names;
@@ -84,7 +85,7 @@ impl Correlator {
 
     /// Responses that matched no query.
     pub fn unmatched(&self) -> u64 {
-        self.clients.unmatched + self.resolvers.unmatched
+        self.clients.unmatched() + self.resolvers.unmatched
     }
 
     /// State given up because of a cap.

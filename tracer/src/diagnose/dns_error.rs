@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use serde_json::json;
 
 use crate::correlate::{Lookup, Reply, Transaction, rcode_name};
-use crate::event::Protocol;
 use crate::identify::Identifier;
 use crate::report::Code;
 
@@ -53,7 +52,7 @@ fn is_error(reply: &Reply) -> bool {
 }
 
 pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
-    let server = who.address_name(facts.server, Protocol::Udp);
+    let server = words::address(facts.server, who);
     let rcode = rcode_name(facts.rcode);
     let names: Vec<String> = facts.names.iter().cloned().collect();
     let asked = words::list(&names, 3);

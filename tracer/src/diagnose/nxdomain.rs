@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use crate::correlate::Lookup;
-use crate::event::Protocol;
 use crate::identify::Identifier;
 use crate::report::{Code, Outcome};
 
@@ -40,7 +39,7 @@ pub(crate) fn found(lookup: &Lookup) -> Option<Draft> {
 
 pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
     let name = &draft.key.subject;
-    let server = who.address_name(facts.server, Protocol::Udp);
+    let server = words::address(facts.server, who);
     let candidates = words::count(facts.candidates.len(), "candidate", "candidates");
     let times = match draft.lookups.len() {
         0 | 1 => String::new(),

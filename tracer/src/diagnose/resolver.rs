@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::correlate::{GaveUp, Lookup, Transaction};
 use crate::describe::errno_name;
-use crate::event::{Actor, Protocol};
+use crate::event::Actor;
 use crate::identify::Identifier;
 use crate::report::{Code, Confidence};
 
@@ -70,7 +70,7 @@ pub(crate) fn silent(lookup: &Lookup, transaction: &Transaction) -> Option<Draft
 }
 
 pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Text {
-    let server = who.address_name(facts.server, Protocol::Udp);
+    let server = words::address(facts.server, who);
     let names: Vec<String> = facts.names.iter().cloned().collect();
     let asked = words::list(&names, 3);
     let queries = words::count(facts.datagrams, "query", "queries");
@@ -88,7 +88,7 @@ pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Te
         Some(resolver) => (
             format!("resolver {server} did not answer: {}", draft.waited()),
             format!(
-                "The resolver ({resolver}) received {queries} for {asked} and neither answered nor waited for an upstream."
+                "The resolver ({resolver}) received {queries} for {asked} and did not answer, and was not seen asking an upstream for it."
             ),
             "look at the resolver's own pods: CPU limits and throttling, its logs, the health of its plugins",
         ),
@@ -147,8 +147,7 @@ pub(crate) fn unreachable(lookup: &Lookup, transaction: &Transaction) -> Option<
     let (at, why) = transaction.gave_up?;
     let errno = match why {
         GaveUp::Errno(errno) => Some(errno),
-        // One early close may be a cancelled request; giving up again and again is not.
-        GaveUp::TooSoon if gave_up_repeatedly(lookup) => None,
+        GaveUp::TooSoon => None,
         _ => return None,
     };
     let facts = Unreachable {
@@ -167,14 +166,8 @@ pub(crate) fn unreachable(lookup: &Lookup, transaction: &Transaction) -> Option<
     Some(draft)
 }
 
-fn gave_up_repeatedly(lookup: &Lookup) -> bool {
-    let mut all = lookup.transactions().peekable();
-    let again = lookup.attempts.len() > 1 || lookup.transactions().any(|t| t.try_number > 1);
-    all.peek().is_some() && again && all.all(|t| matches!(t.gave_up, Some((_, GaveUp::TooSoon))))
-}
-
 pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identifier) -> Text {
-    let server = who.address_name(facts.server, Protocol::Udp);
+    let server = words::address(facts.server, who);
     let errnos: Vec<String> =
         facts.errnos.iter().filter_map(|e| errno_name(-i64::from(*e))).collect();
     let queries = words::count(facts.queries, "query", "queries");

@@ -7,9 +7,8 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::correlate::{Attempt, Lookup};
-use crate::event::Protocol;
 use crate::identify::Identifier;
-use crate::report::{Code, Outcome};
+use crate::report::{Code, Confidence, Outcome};
 
 use super::draft::{self, Draft, Text};
 use super::upstream::within;
@@ -222,8 +221,12 @@ pub(crate) fn foreign(
             _ => "an error",
         }]),
     };
+    let seen = !facts.upstreams.is_empty();
     let facts = draft::Facts::Foreign(facts);
     let mut draft = Draft::about(lookup, Code::ForeignSuffix, suffix.to_owned(), facts);
+    if !seen {
+        draft.confidence = Confidence::Inferred;
+    }
     draft.charge((attempt.started, attempt.ended));
     draft.show(attempt.transactions.iter().flat_map(|t| &t.events).copied());
     Some(draft)
@@ -233,8 +236,7 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
     let suffix = &facts.suffix;
     let actor = draft.victims.first().map(|v| &v.actor);
     let origin = actor.and_then(|a| who.suffix_origin(a, suffix));
-    let upstreams: Vec<String> =
-        facts.upstreams.iter().map(|u| who.address_name(*u, Protocol::Udp)).collect();
+    let upstreams: Vec<String> = facts.upstreams.iter().map(|u| words::address(*u, who)).collect();
     let names: Vec<String> = facts.names.iter().cloned().collect();
     let outcomes: Vec<String> = facts.outcomes.iter().map(|o| (*o).to_owned()).collect();
     let to =
@@ -269,7 +271,7 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
             words::time(draft.cost.length_ns())
         ),
         cause: format!(
-            "{} is not in {}, so the cluster DNS asked {to}; the result was {}. {place}",
+            "{} is not in {}, so the cluster DNS has to ask {to} about it; the result was {}. {place}",
             words::list(&names, 3),
             facts.domain,
             words::list(&outcomes, 3),
@@ -288,6 +290,9 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into(),
-        inferred_from: Vec::new(),
+        inferred_from: vec![
+            "what the resolver did with these names was not seen; they are not the cluster's"
+                .to_owned(),
+        ],
     }
 }

@@ -77,6 +77,7 @@ fn without_the_resolver_it_is_inferred() {
     assert!(root.details["upstream"].is_null() && !root.inferred_from.is_empty());
     assert!(near(root.cost_ns, 10_006 * MS));
     assert_eq!(bench.findings[2].caused_by, [1]);
+    assert_eq!(bench.findings[1].confidence, Confidence::Inferred, "no upstream was seen");
 }
 
 #[test]

@@ -199,19 +199,22 @@ pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
 
 fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifier) -> Text {
     let name = who.address_name(upstream, Protocol::Udp);
-    let shown =
-        if name == upstream.to_string() { name.clone() } else { format!("{upstream} ({name})") };
+    let shown = words::address(upstream, who);
     let identity = facts.resolver.as_ref().map(|r| who.identity(r)).unwrap_or_default();
     let resolver = words::who(&identity);
-    let mut by_type: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    let mut by_name: BTreeMap<&str, BTreeMap<&str, Vec<String>>> = BTreeMap::new();
     for t in facts.tries.values() {
-        by_type.entry((&t.qtype, &t.name)).or_default().push(words::time(t.silence_ns));
+        let by_type = by_name.entry(&t.name).or_default();
+        by_type.entry(&t.qtype).or_default().push(words::time(t.silence_ns));
     }
-    let asked: Vec<String> = by_type
+    let asked: Vec<String> = by_name
         .iter()
-        .map(|((qtype, name), times)| {
-            let tries = words::count(times.len(), "try", "tries");
-            format!("{qtype} {name}: {tries}, silent for {}", words::list(times, 4))
+        .map(|(name, by_type)| {
+            let types = by_type.iter().map(|(qtype, times)| {
+                let tries = words::count(times.len(), "try", "tries");
+                format!("{qtype}: {tries}, silent for {}", words::list(times, 4))
+            });
+            format!("{name} ({})", types.collect::<Vec<_>>().join("; "))
         })
         .collect();
     let end = match facts.errors {
@@ -229,7 +232,7 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
     Text {
         title: format!("upstream {shown} did not answer: {}", draft.waited()),
         cause: format!(
-            "The resolver ({resolver}) received the question and forwarded it to {shown} ({}). {end}",
+            "The resolver ({resolver}) received the question and forwarded it to {shown}: {}. {end}",
             words::list(&asked, 4),
         ),
         remedy: vec![
@@ -253,7 +256,7 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
 
 fn inferred_text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
     let zone = &facts.zone;
-    let server = who.address_name(facts.server, Protocol::Udp);
+    let server = words::address(facts.server, who);
     let others: Vec<String> = facts.others.iter().cloned().collect();
     let names = words::count(others.len(), "other name", "other names");
     let queries = words::count(facts.datagrams, "query", "queries");

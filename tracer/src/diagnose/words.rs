@@ -1,5 +1,9 @@
 //! Figures and lists in plain words, for titles and causes.
 
+use std::net::SocketAddr;
+
+use crate::event::Protocol;
+use crate::identify::Identifier;
 use crate::report::Identity;
 
 /// A duration with three significant figures or so: `10.0 s`, `12.3 ms`, `450 µs`.
@@ -32,6 +36,12 @@ pub(crate) fn list(items: &[String], most: usize) -> String {
             format!("{} and {} more", shown.join(", "), items.len() - shown.len())
         }
     }
+}
+
+/// An address, with what it is where that is known.
+pub(crate) fn address(addr: SocketAddr, who: &Identifier) -> String {
+    let (plain, name) = (addr.to_string(), who.address_name(addr, Protocol::Udp));
+    if name == plain { plain } else { format!("{plain} ({name})") }
 }
 
 /// A process or pod in words.

@@ -41,7 +41,7 @@ impl Held {
     }
 }
 
-/// The lines of a root and its dependants, and an empty line after them.
+/// The lines of a root and its dependants.
 pub(super) fn lines(group: &[Finding], style: &Style) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some((root, caused)) = group.split_first() {
@@ -53,7 +53,6 @@ pub(super) fn lines(group: &[Finding], style: &Style) -> Vec<String> {
             block.finding(finding, Some(root));
         }
     }
-    lines.push(String::new());
     lines
 }
 
@@ -69,9 +68,11 @@ impl Block<'_> {
         for line in wrap(&visible(&of.title), self.room(0)) {
             self.push(0, &self.style.paint(&line, BOLD));
         }
-        let same = root.is_some_and(|root| root.identity == of.identity);
-        if !same {
-            self.labelled("who", &format!("{}, {}", place(&of.identity), process(&of.identity)));
+        let told = root.is_some_and(|root| root.identity == of.identity);
+        let who = [place(&of.identity), process(&of.identity)];
+        let who: Vec<_> = who.into_iter().filter(|part| part != "-").collect();
+        if !told && !who.is_empty() {
+            self.labelled("who", &who.join(", "));
         }
         self.labelled("cause", &of.cause);
         let told_elsewhere = root.map(|root| root.id);

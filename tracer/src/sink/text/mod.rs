@@ -72,6 +72,8 @@ pub struct Text<W: Write> {
     clock: Clock,
     held: Held,
     worst: BTreeMap<Code, u64>,
+    /// The last line printed was an empty one.
+    gap: bool,
 }
 
 impl<W: Write> Text<W> {
@@ -84,18 +86,26 @@ impl<W: Write> Text<W> {
             clock: Clock { times: style.times, first: None, previous: None },
             held: Held::default(),
             worst: BTreeMap::new(),
+            gap: true,
         }
     }
 
     /// A root and what it caused come in one batch; whatever else comes ends the batch.
     fn release_findings(&mut self) -> io::Result<()> {
-        for (n, group) in self.held.take().iter().enumerate() {
-            if n == 0 {
-                writeln!(self.writer)?;
-            }
-            for line in block::lines(group, &self.style) {
+        for group in self.held.take() {
+            self.leave_gap()?;
+            for line in block::lines(&group, &self.style) {
                 writeln!(self.writer, "{line}")?;
             }
+            self.gap = false;
+            self.leave_gap()?;
+        }
+        Ok(())
+    }
+
+    fn leave_gap(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.gap, true) {
+            writeln!(self.writer)?;
         }
         Ok(())
     }
@@ -121,9 +131,13 @@ impl<W: Write> Sink for Text<W> {
             Output::Lookup(of) => self.columns.lookup(of, &mut self.clock, &self.style),
             Output::Connection(of) => self.columns.connection(of, &mut self.clock, &self.style),
             Output::Loss(loss) => line::loss(loss, &self.style),
-            Output::Summary(of) => summary::text(of, &self.worst, &self.style),
+            Output::Summary(of) => {
+                self.leave_gap()?;
+                summary::text(of, &self.worst, &self.style)
+            }
             Output::Finding(_) => return Ok(()), // held above
         };
+        self.gap = false;
         writeln!(self.writer, "{text}")
     }
 

@@ -11,15 +11,12 @@ use crate::text::visible;
 pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> String {
     let lost = format!("{} lost", of.lost);
     let lost = if of.lost > 0 { style.paint(&lost, BAD) } else { lost };
-    let mut lines = vec![
-        String::new(),
-        format!(
-            "{}  {}, {} seen, {lost}",
-            style.paint("summary", BOLD),
-            duration(of.duration_ns),
-            count(of.events, "event", "events"),
-        ),
-    ];
+    let mut lines = vec![format!(
+        "{}  {}, {} seen, {lost}",
+        style.paint("summary", BOLD),
+        duration(of.duration_ns),
+        count(of.events, "event", "events"),
+    )];
     let mut line = |label: &str, text: String| lines.push(format!("  {}{text}", pad(label, 14)));
     line("lookups", counts(&of.lookups));
     line("connections", counts(&of.connections));

@@ -59,16 +59,14 @@ pub fn agent(options: Options, pipeline_args: Vec<OsString>) -> anyhow::Result<u
     let waiting = goals.command.map(|words| command::prepare(&mount, words, invoker.as_ref()));
     let waiting = waiting.transpose()?;
 
-    let (mut process, socket) = PipelineProcess::start(pipeline_args)?;
-    let probes = load(&options, &goals.found)?;
+    let mut probes = load(&options, &goals.found)?;
+    let lifecycle = probes.take_lifecycle()?;
+    probes.attach_global()?;
     let clock = Clock::new();
+    let (process, socket) = PipelineProcess::start(pipeline_args)?;
     let link = Sender::open(socket, probes.events_fd()?, clock.offset_ns)
         .context("the pipeline process is gone")?;
-    let mut session = Session::new(probes, mount, link, clock, &options);
-    let lifecycle = session.probes.take_lifecycle()?;
-    session.probes.attach_global()?;
-    process.wait_ready(&mut session.link)?;
-
+    let session = Session::new(probes, mount, link, clock, &options);
     let mut agent = Agent {
         options: &options,
         session,
@@ -81,8 +79,11 @@ pub fn agent(options: Options, pipeline_args: Vec<OsString>) -> anyhow::Result<u
         interrupts: 0,
         host: Host::default(),
     };
-    agent.begin(&goals.found, waiting, started)?;
-    agent.run(started)
+    if let Err(error) = agent.begin(&goals.found, waiting, started) {
+        agent.process.kill();
+        return Err(error);
+    }
+    agent.run()
 }
 
 struct Agent<'a> {
@@ -184,6 +185,7 @@ impl Agent<'_> {
             self.find_resolver(started);
         }
         self.following.begin(&mut self.session);
+        self.process.wait_ready(&mut self.session.link)?;
         self.session.probes.set_recording(true)?;
         self.session.tell_newcomers();
         self.tell_host();
@@ -211,11 +213,8 @@ impl Agent<'_> {
         }
         self.following.attach_resolvers(&mut self.session);
         let known = !self.session.servers.is_empty();
-        if known && !self.session.has(Role::Resolver) {
-            eprintln!(
-                "svctrace: the resolver is not on this node (or not to be found); its upstream \
-                 queries are inferred"
-            );
+        if known && !self.session.has_resolver() {
+            eprintln!("svctrace: the resolver was not found on this node; it is not traced along");
         }
     }
 
@@ -234,7 +233,7 @@ impl Agent<'_> {
             cpus: std::thread::available_parallelism().map_or(0, |count| count.get() as u32),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             dns_ports: self.options.dns_ports.clone(),
-            resolver_traced: self.session.has(Role::Resolver),
+            resolver_traced: self.session.has_resolver(),
             syscalls: self.options.syscalls,
             missing_probes: self
                 .session
@@ -251,9 +250,8 @@ impl Agent<'_> {
     }
 
     /// Until something ends it; the exit code.
-    fn run(mut self, started: Instant) -> anyhow::Result<u8> {
+    fn run(mut self) -> anyhow::Result<u8> {
         let end = self.options.duration.map(|duration| now() + duration);
-        let _ = started;
         let (mut beat, mut look) = (now(), now() + LOOK);
         let mut log = if self.options.probe_log { self.session.probes.take_log() } else { None };
         loop {
@@ -275,8 +273,8 @@ impl Agent<'_> {
             if now() >= look {
                 look = now() + LOOK;
                 self.session.look_again();
-                self.following.look_again(&mut self.session);
-                if self.options.resolver && !self.session.has(Role::Resolver) {
+                self.following.look_again();
+                if self.options.resolver {
                     self.following.attach_resolvers(&mut self.session);
                 }
                 self.tell_host();

@@ -78,9 +78,7 @@ impl Mount {
         dir.ancestors()
             .skip(1)
             .take_while(|above| above.starts_with(&self.root))
-            .filter_map(|above| {
-                Some(Directory { id: directory_id(above)?, dir: above.to_owned() })
-            })
+            .filter_map(|above| Some(Directory { id: directory_id(above)?, dir: above.to_owned() }))
             .collect()
     }
 
@@ -144,7 +142,8 @@ pub(super) fn below(dir: &Path) -> Vec<Directory> {
 
 /// Processes of `dir` and of everything below it.
 pub(super) fn processes(dir: &Path) -> Vec<u32> {
-    let mut pids: Vec<u32> = below(dir).iter().flat_map(|group| own_processes(&group.dir)).collect();
+    let mut pids: Vec<u32> =
+        below(dir).iter().flat_map(|group| own_processes(&group.dir)).collect();
     pids.sort_unstable();
     pids.dedup();
     pids
@@ -165,7 +164,8 @@ pub(super) fn pod_uid(segment: &str) -> Option<String> {
         let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let uuid = || {
             let parts: Vec<&str> = uid.split(['-', '_']).collect();
-            parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]) && parts.iter().all(|part| hex(part))
+            parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
+                && parts.iter().all(|part| hex(part))
         };
         ((uid.len() == 32 && hex(uid)) || uuid()).then(|| uid.replace('_', "-"))
     })

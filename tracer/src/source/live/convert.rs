@@ -236,7 +236,8 @@ mod tests {
 
     #[test]
     fn open_calls_read_like_the_probes_own() {
-        let call = Call { enter_boot_ns: 5, cookie: 8, fd: 3, call: call::SENDMMSG, ..Call::default() };
+        let call =
+            Call { enter_boot_ns: 5, cookie: 8, fd: 3, call: call::SENDMMSG, ..Call::default() };
         let record = record(&open_call(7 << 32 | 9, &call, b"curl", 100)).unwrap();
         assert_eq!((record.at.0, record.kind, record.cookie), (100, RecordKind::Syscall, Some(8)));
         assert_eq!(record.probe, Some(probe::SYS_SENDMMSG));

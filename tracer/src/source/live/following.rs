@@ -11,7 +11,7 @@ use super::node_files::NodeFiles;
 use super::resolver::{Search, Services};
 use super::session::Session;
 use super::targets::{self, Known};
-use crate::context::{Pod, Role};
+use crate::context::{Origin, Pod, Role};
 use crate::record::RecordKind;
 
 /// The world around the targets.
@@ -31,6 +31,11 @@ pub(super) struct Following {
     // UIDs of named pods that are traced, and of those that have no cgroup yet.
     attached: HashSet<String>,
     pending: HashMap<String, (String, String)>,
+    // Of these, the ones whose cgroup was not looked for yet.
+    fresh: HashSet<String>,
+    // Resolvers may have come: Services changed; and how many servers were known then.
+    services_changed: bool,
+    servers: Option<usize>,
     pods: HashMap<String, Pod>,
     troubles: HashSet<String>,
 }
@@ -54,6 +59,9 @@ impl Following {
             awaited: HashSet::new(),
             attached: HashSet::new(),
             pending: HashMap::new(),
+            fresh: HashSet::new(),
+            services_changed: true,
+            servers: None,
             pods: HashMap::new(),
             troubles: HashSet::new(),
         }
@@ -96,19 +104,23 @@ impl Following {
         }
         let known = self.pods.values().filter(|pod| pod.namespace == namespace && pod.name == name);
         let uids: Vec<String> = known.map(|pod| pod.uid.clone()).collect();
+        self.fresh.extend(uids.iter().cloned());
         self.pending.extend(uids.into_iter().map(|uid| (uid, key.clone())));
         self.awaited.insert(key);
     }
 
-    /// Some named pod has not appeared yet, or has no cgroup yet.
+    /// Some named pod has not appeared yet.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.awaited.is_empty() || !self.pending.is_empty()
+        !self.awaited.is_empty()
     }
 
     /// The awaited pods in words.
     pub(super) fn awaited(&self) -> String {
-        let names: Vec<String> =
-            self.awaited.iter().map(|(namespace, name)| format!("pod {namespace}/{name}")).collect();
+        let names: Vec<String> = self
+            .awaited
+            .iter()
+            .map(|(namespace, name)| format!("pod {namespace}/{name}"))
+            .collect();
         names.join(", ")
     }
 
@@ -151,10 +163,12 @@ impl Following {
             match fact {
                 Fact::Pod(pod) => self.pod(session, pod),
                 Fact::Service(service) => {
+                    self.services_changed = true;
                     self.services.service(&service);
                     session.tell(RecordKind::Service, &service);
                 }
                 Fact::EndpointSlice(slice) => {
+                    self.services_changed = true;
                     self.services.slice(&slice);
                     session.tell(RecordKind::EndpointSlice, &slice);
                 }
@@ -187,8 +201,13 @@ impl Following {
     /// A pod that the user named and that is not traced yet joins when its cgroup is there.
     fn expect(&mut self, pod: &Pod) {
         let key = (pod.namespace.clone(), pod.name.clone());
-        if self.named.contains(&key) && !self.attached.contains(&pod.uid) {
-            self.pending.entry(pod.uid.clone()).or_insert(key);
+        let elsewhere = pod.node.is_some() && self.node.is_some() && pod.node != self.node;
+        if self.named.contains(&key)
+            && !elsewhere
+            && !self.attached.contains(&pod.uid)
+            && self.pending.insert(pod.uid.clone(), key).is_none()
+        {
+            self.fresh.insert(pod.uid.clone());
         }
     }
 
@@ -209,8 +228,7 @@ impl Following {
         if !self.awaited.is_empty() {
             self.look_for_awaited();
         }
-        let uids: Vec<String> = self.pending.keys().cloned().collect();
-        for uid in uids {
+        for uid in std::mem::take(&mut self.fresh) {
             let directories = self.mount.pods(&uid);
             if !directories.is_empty() {
                 self.attach_pod(session, &uid, &directories);
@@ -218,18 +236,18 @@ impl Following {
         }
     }
 
-    /// Once a second: pods that were re-created under a traced name, in the node's folders.
-    pub(super) fn look_again(&mut self, _session: &mut Session) {
+    /// Once a second: pods that were re-created under a traced name, cgroups whose making was missed.
+    pub(super) fn look_again(&mut self) {
         if self.named.is_empty() {
             return;
         }
-        self.look_for_awaited();
-        // A log folder outlives its pod: without a cgroup soon it is an old one.
-        let pods = &self.pods;
-        let awaited = &self.awaited;
+        // A log folder outlives its pod: without a cgroup it is an old one.
         self.pending.retain(|uid, key| {
-            awaited.contains(key) || pods.get(uid).is_some_and(|pod| pod.origin == crate::context::Origin::Api)
+            self.awaited.contains(key)
+                || self.pods.get(uid).is_some_and(|pod| pod.origin == Origin::Api)
         });
+        self.look_for_awaited();
+        self.fresh.extend(self.pending.keys().cloned());
     }
 
     fn look_for_awaited(&mut self) {
@@ -258,15 +276,20 @@ impl Following {
         }
     }
 
-    /// Attaches to the resolvers that the targets ask, as far as they are on this node.
-    pub(super) fn attach_resolvers(&self, session: &mut Session) {
+    /// Attaches to the resolvers that the targets ask, as far as they are on this node and something
+    /// is known that was not at the last call.
+    pub(super) fn attach_resolvers(&mut self, session: &mut Session) {
         let servers = session.servers.clone();
+        let asked_others = self.servers.replace(servers.len()) != Some(servers.len());
+        if !std::mem::take(&mut self.services_changed) && !asked_others {
+            return;
+        }
         let found = Search {
             mount: &self.mount,
             node_files: &self.node_files,
             services: &self.services,
             servers: &servers,
-            process: session.process,
+            process: session.process.filter(|_| asked_others && !session.has_resolver()),
         }
         .find();
         for directory in found.iter().filter(|at| at.dir != self.mount.root()) {

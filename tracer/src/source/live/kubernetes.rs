@@ -117,7 +117,7 @@ impl Cluster {
         within: Duration,
     ) -> anyhow::Result<Option<context::Pod>> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let pod = self.ask(within, async { Ok(api.get_opt(name).await?) })?;
+        let pod = self.ask(within, async { api.get_opt(name).await.map_err(short) })?;
         Ok(pod.map(|pod| objects::pod(&pod)))
     }
 
@@ -128,7 +128,7 @@ impl Cluster {
             let mut names = Vec::new();
             let mut params = ListParams::default().limit(PAGE);
             for _ in 0..PAGES_MAX {
-                let page = api.list_metadata(&params).await?;
+                let page = api.list_metadata(&params).await.map_err(short)?;
                 let name = |pod: &PartialObjectMeta<Pod>| {
                     (pod.namespace().unwrap_or_default(), pod.name_any())
                 };
@@ -165,7 +165,12 @@ impl Cluster {
 
     /// Follows the pods of this node: `node` if it is known, else found by host name or by the UIDs
     /// of pods that have cgroups here.
-    pub(super) fn follow_node(&self, node: Option<String>, hostname: String, uids: HashSet<String>) {
+    pub(super) fn follow_node(
+        &self,
+        node: Option<String>,
+        hostname: String,
+        uids: HashSet<String>,
+    ) {
         let (client, reporter) = (self.client.clone(), self.reporter.clone());
         self.runtime.spawn(async move {
             let node = match node {
@@ -221,6 +226,14 @@ impl Cluster {
     }
 }
 
+/// The server's own words without the object around them.
+fn short(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => anyhow!("{} ({})", status.reason, status.code),
+        other => other.into(),
+    }
+}
+
 fn told_pod(pod: &Pod, deleted: bool) -> Fact {
     Fact::Pod(context::Pod { deleted, ..objects::pod(pod) })
 }
@@ -251,7 +264,8 @@ async fn keep_following<K>(
                 reporter.tell(fact(&object, true));
             }
             Ok(Event::InitDone) => {
-                pause = PAUSE_MIN;
+                // From here on failures are ordinary: connections end, servers restart.
+                (pause, told) = (PAUSE_MIN, true);
                 for gone in known.gone() {
                     reporter.tell(fact(&gone, true));
                 }
@@ -260,9 +274,12 @@ async fn keep_following<K>(
             Err(error) => {
                 let forbidden = is_forbidden(&error);
                 tracing::debug!("Kubernetes API, {what}: {error}");
-                if forbidden && !told {
+                if !told {
                     told = true;
-                    let why = format!("the Kubernetes API does not let us list {what}");
+                    let why = match forbidden {
+                        true => format!("the Kubernetes API does not let us list {what}"),
+                        false => format!("the Kubernetes API gives no {what} now; trying again"),
+                    };
                     reporter.tell(Fact::Trouble(why));
                 }
                 tokio::time::sleep(if forbidden { PAUSE_FORBIDDEN } else { pause }).await;
@@ -363,7 +380,8 @@ async fn find_node(client: &Client, hostname: &str, uids: &HashSet<String>) -> O
 
 async fn config(access: &Access) -> anyhow::Result<Option<Config>> {
     let options = KubeConfigOptions { context: access.context.clone(), ..Default::default() };
-    let user = access.home.as_ref().map(|home| home.join(".kube/config")).filter(|path| path.is_file());
+    let user =
+        access.home.as_ref().map(|home| home.join(".kube/config")).filter(|path| path.is_file());
     let kubeconfig = match (&access.kubeconfig, access.from_environment, user) {
         (Some(path), ..) => Some(read(path)?),
         (None, true, _) => Kubeconfig::from_env().context("cannot use KUBECONFIG")?,

@@ -105,7 +105,12 @@ impl Message {
             4 => Self::Heartbeat { boot_ns: bytes.try_get_u64().map_err(short)? },
             5 => Self::Clock { offset_ns: bytes.try_get_i64().map_err(short)? },
             6 => Self::End,
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown message of the agent")),
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "unknown message of the agent",
+                ));
+            }
         })
     }
 }
@@ -121,7 +126,11 @@ pub(super) struct Sender {
 
 impl Sender {
     /// Sends the greeting with `ring`; the socket must be connected and is made non-blocking.
-    pub(super) fn open(socket: UnixStream, ring: BorrowedFd<'_>, offset_ns: i64) -> io::Result<Self> {
+    pub(super) fn open(
+        socket: UnixStream,
+        ring: BorrowedFd<'_>,
+        offset_ns: i64,
+    ) -> io::Result<Self> {
         let hello = Message::Hello { version: LINK_VERSION, offset_ns }.encode();
         let descriptors = [ring.as_raw_fd()];
         let sent = sendmsg::<()>(
@@ -232,7 +241,10 @@ impl Receiver {
             Message::Hello { version: LINK_VERSION, offset_ns } => {
                 Ok((Self { socket, buffer: BytesMut::new() }, ring, offset_ns))
             }
-            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("not a greeting: {other:?}"))),
+            other => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("not a greeting: {other:?}"),
+            )),
         }
     }
 
@@ -264,7 +276,10 @@ impl Receiver {
         let len = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let kind = head[4];
         if len > MESSAGE_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message of the agent is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a message of the agent is too long",
+            ));
         }
         if rest.len() < len {
             return Ok(None);

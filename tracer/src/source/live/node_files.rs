@@ -120,7 +120,8 @@ mod tests {
     fn reads_kubelets_folders() {
         let root = tempfile::tempdir().unwrap();
         let logs = root.path().join("var/log/pods");
-        fs::create_dir_all(logs.join("shop_client-0_0a1b2c3d-1111-2222-3333-444455556666/app")).unwrap();
+        fs::create_dir_all(logs.join("shop_client-0_0a1b2c3d-1111-2222-3333-444455556666/app"))
+            .unwrap();
         fs::create_dir_all(logs.join("not a pod")).unwrap();
         let links = root.path().join("var/log/containers");
         fs::create_dir_all(&links).unwrap();

@@ -64,7 +64,11 @@ fn containers(pod: &Pod) -> Vec<context::Container> {
     .flatten()
     .map(|status| context::Container {
         name: status.name.clone(),
-        id: status.container_id.as_ref().and_then(|id| id.split_once("://")).map(|(_, id)| id.into()),
+        id: status
+            .container_id
+            .as_ref()
+            .and_then(|id| id.split_once("://"))
+            .map(|(_, id)| id.into()),
     })
     .collect()
 }
@@ -96,7 +100,8 @@ pub(super) fn slice(slice: &EndpointSlice) -> context::EndpointSlice {
     let ports = slice.ports.iter().flatten();
     let endpoints = slice.endpoints.iter().map(|endpoint| {
         let target = endpoint.target_ref.as_ref().filter(|at| at.kind.as_deref() == Some("Pod"));
-        let pod = target.and_then(|at| Some(format!("{}/{}", at.namespace.as_ref()?, at.name.as_ref()?)));
+        let pod =
+            target.and_then(|at| Some(format!("{}/{}", at.namespace.as_ref()?, at.name.as_ref()?)));
         context::Endpoint {
             addresses: endpoint.addresses.iter().filter_map(|ip| ip.parse().ok()).collect(),
             ready: endpoint.conditions.as_ref().and_then(|at| at.ready),
@@ -136,7 +141,10 @@ mod tests {
             "name": "etcd", "namespace": "kube-system", "uid": "mirror",
             "annotations": { CONFIG_HASH: "aa7be809be48ec01ab43fd4f1ca22e9e" },
         }});
-        assert_eq!(pod(&serde_json::from_value(value).unwrap()).uid, "aa7be809be48ec01ab43fd4f1ca22e9e");
+        assert_eq!(
+            pod(&serde_json::from_value(value).unwrap()).uid,
+            "aa7be809be48ec01ab43fd4f1ca22e9e"
+        );
     }
 
     #[test]

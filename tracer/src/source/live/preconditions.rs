@@ -44,7 +44,8 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn capabilities() -> anyhow::Result<()> {
-    let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+    let status =
+        fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
     let missing = missing(effective(&status).context("/proc/self/status has no CapEff line")?);
     if missing.is_empty() {
         return Ok(());

@@ -39,7 +39,11 @@ pub(super) fn describe(pid: u32, mount: &Mount) -> Option<context::Process> {
 /// Name of a process, escaped.
 pub(super) fn comm(pid: u32) -> Option<String> {
     let mut bytes = Vec::new();
-    fs::File::open(format!("/proc/{pid}/comm")).ok()?.take(COMM_MAX).read_to_end(&mut bytes).ok()?;
+    fs::File::open(format!("/proc/{pid}/comm"))
+        .ok()?
+        .take(COMM_MAX)
+        .read_to_end(&mut bytes)
+        .ok()?;
     Some(escape(bytes.strip_suffix(b"\n").unwrap_or(&bytes)))
 }
 
@@ -57,7 +61,9 @@ pub(super) fn exists(pid: u32) -> bool {
 fn v1_path(process: &Process) -> Option<String> {
     let groups = process.cgroups().ok()?;
     let rank = |controllers: &[String]| {
-        ["name=systemd", "memory", "pids"].iter().position(|name| controllers.iter().any(|c| c == name))
+        ["name=systemd", "memory", "pids"]
+            .iter()
+            .position(|name| controllers.iter().any(|c| c == name))
     };
     groups
         .into_iter()

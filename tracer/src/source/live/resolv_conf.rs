@@ -47,11 +47,17 @@ impl ResolvConfs {
         if !self.seen.contains_key(&namespace) && self.seen.len() >= NAMESPACES_MAX {
             return None;
         }
-        let seen = self.seen.entry(namespace).or_insert(Seen { pid, cgroup, stamp: None, told: None });
+        let seen =
+            self.seen.entry(namespace).or_insert(Seen { pid, cgroup, stamp: None, told: None });
         if seen.pid != pid && !processes::exists(seen.pid) {
             (seen.pid, seen.cgroup) = (pid, cgroup);
         }
         seen.check(namespace)
+    }
+
+    /// What was told last of this mount namespace.
+    pub(super) fn text(&self, namespace: u64) -> Option<&str> {
+        self.seen.get(&namespace)?.told.as_ref()?.as_deref().ok()
     }
 
     /// Looks again at every namespace; returns what changed.

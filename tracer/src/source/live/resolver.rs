@@ -95,7 +95,7 @@ pub(super) struct Search<'a> {
     pub(super) services: &'a Services,
     /// Addresses in the target's resolv.conf.
     pub(super) servers: &'a HashSet<IpAddr>,
-    /// A process of the target, for its network namespace.
+    /// A process of the target, for its network namespace; without one no sockets are looked at.
     pub(super) process: Option<u32>,
 }
 
@@ -127,6 +127,9 @@ impl Search<'_> {
     /// The process that owns a socket on port 53 of a server's address: a resolver of the host, or
     /// one inside the target's own namespace.
     fn by_socket(&self) -> Vec<Directory> {
+        if self.process.is_none() || self.servers.is_empty() {
+            return Vec::new();
+        }
         let own = std::process::id();
         let mut inodes = HashSet::new();
         for process in self.process.into_iter().chain([own]) {
@@ -143,8 +146,12 @@ impl Search<'_> {
             return Vec::new();
         }
         let owners = sockets::owners(&all_processes());
-        let mut pids: Vec<u32> =
-            inodes.iter().filter_map(|inode| owners.get(inode)).flatten().map(|(pid, _)| *pid).collect();
+        let mut pids: Vec<u32> = inodes
+            .iter()
+            .filter_map(|inode| owners.get(inode))
+            .flatten()
+            .map(|(pid, _)| *pid)
+            .collect();
         pids.sort_unstable();
         pids.dedup();
         pids.into_iter().filter_map(|pid| self.mount.of_process(pid)).collect()

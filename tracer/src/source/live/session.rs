@@ -39,6 +39,7 @@ pub(super) struct Session {
     dns_ports: Vec<u16>,
     host_root: PathBuf,
     scopes: Vec<Attached>,
+    resolver_inside: bool,
     resolv_confs: ResolvConfs,
     told: HashSet<u32>,
     counters: HashMap<u16, Counters>,
@@ -71,6 +72,7 @@ impl Session {
             dns_ports: options.dns_ports.clone(),
             host_root: options.host_root.clone(),
             scopes: Vec::new(),
+            resolver_inside: false,
             resolv_confs: ResolvConfs::default(),
             told: HashSet::new(),
             counters: HashMap::new(),
@@ -94,7 +96,9 @@ impl Session {
                     || at.directory.dir.starts_with(&directory.dir)
             }
         };
-        if self.scopes.iter().any(near) {
+        if let Some(at) = self.scopes.iter().find(|at| near(at)) {
+            let around = directory.dir.starts_with(&at.directory.dir);
+            self.resolver_inside |= role == Role::Resolver && around;
             return Ok(false);
         }
         let path = self.mount.relative(&directory.dir);
@@ -114,9 +118,9 @@ impl Session {
         Ok(true)
     }
 
-    /// Whether a cgroup of this role is attached.
-    pub(super) fn has(&self, role: Role) -> bool {
-        self.scopes.iter().any(|at| at.scope.role == role)
+    /// Whether a resolver is traced, for itself or as part of a target.
+    pub(super) fn has_resolver(&self) -> bool {
+        self.resolver_inside || self.scopes.iter().any(|at| at.scope.role == Role::Resolver)
     }
 
     /// Looks once more for processes that came between reading the lists and recording.
@@ -191,7 +195,7 @@ impl Session {
             self.tell(RecordKind::NodeFile, &file);
         }
         for conf in self.resolv_confs.look_again() {
-            self.tell_resolv_conf(conf);
+            self.tell(RecordKind::ResolvConf, &conf);
         }
         self.told.retain(|pid| processes::exists(*pid));
         let (gone, kept) =
@@ -257,17 +261,13 @@ impl Session {
             self.process = Some(pid);
         }
         if let Some(conf) = self.resolv_confs.look(pid, process.cgroup) {
-            if of_target {
-                let text = conf.text.as_deref().unwrap_or_default();
-                self.servers.extend(resolver::servers(text));
-            }
-            self.tell_resolv_conf(conf);
+            self.tell(RecordKind::ResolvConf, &conf);
+        }
+        let text = process.mnt_ns.and_then(|namespace| self.resolv_confs.text(namespace));
+        if of_target && let Some(text) = text {
+            self.servers.extend(resolver::servers(text));
         }
         Some(process)
-    }
-
-    fn tell_resolv_conf(&mut self, conf: context::ResolvConf) {
-        self.tell(RecordKind::ResolvConf, &conf);
     }
 
     fn tell_sockets(&mut self, namespace: u64, owners: &[(u32, context::Process)]) {
@@ -288,17 +288,20 @@ impl Session {
                 self.note(|probes| probes.seed_fd(*pid, *fd, socket.cookie));
             }
             let owner = owners.iter().find(|(at, _)| *at == pid).map(|(_, process)| process);
-            self.tell(RecordKind::Socket, &context::Socket {
-                cookie: socket.cookie,
-                protocol: socket.protocol,
-                local: socket.local,
-                remote: socket.remote,
-                pid: Some(pid),
-                comm: owner.map(|process| process.comm.clone()),
-                fd: Some(fd),
-                cgroup: owner.and_then(|process| process.cgroup),
-                net_ns: Some(namespace).filter(|inode| *inode != 0),
-            });
+            self.tell(
+                RecordKind::Socket,
+                &context::Socket {
+                    cookie: socket.cookie,
+                    protocol: socket.protocol,
+                    local: socket.local,
+                    remote: socket.remote,
+                    pid: Some(pid),
+                    comm: owner.map(|process| process.comm.clone()),
+                    fd: Some(fd),
+                    cgroup: owner.and_then(|process| process.cgroup),
+                    net_ns: Some(namespace).filter(|inode| *inode != 0),
+                },
+            );
         }
     }
 

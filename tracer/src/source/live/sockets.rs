@@ -44,7 +44,8 @@ pub(super) fn list(pid: u32) -> anyhow::Result<Vec<Found>> {
     let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
     // A namespace belongs to a thread; this one ends right after.
     let thread = std::thread::Builder::new().name("sock_diag".into()).spawn(move || {
-        setns(&namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")?;
+        setns(&namespace, CloneFlags::CLONE_NEWNET)
+            .context("cannot enter the network namespace")?;
         list_here()
     });
     let joined = thread.context("cannot start a thread")?.join();
@@ -127,7 +128,8 @@ pub(super) fn owners(pids: &[u32]) -> HashMap<u64, Vec<(u32, i32)>> {
     for pid in pids {
         let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         for entry in entries.take(DESCRIPTORS_MAX) {
-            let inode = fs::read_link(entry.path()).ok().and_then(|link| socket_inode(link.to_str()?));
+            let inode =
+                fs::read_link(entry.path()).ok().and_then(|link| socket_inode(link.to_str()?));
             let fd = entry.file_name().to_str().and_then(|name| name.parse().ok());
             if let (Some(inode), Some(fd)) = (inode, fd) {
                 owners.entry(inode).or_default().push((*pid, fd));

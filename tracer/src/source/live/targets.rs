@@ -59,7 +59,8 @@ pub(super) fn container(mount: &Mount, wanted: &str) -> anyhow::Result<Found> {
         bail!("{wanted:?} is not a container id: 6 to 64 hexadecimal digits are needed");
     }
     let all = mount.containers();
-    let mut hits: Vec<&(String, Directory)> = all.iter().filter(|at| at.0.starts_with(&id)).collect();
+    let mut hits: Vec<&(String, Directory)> =
+        all.iter().filter(|at| at.0.starts_with(&id)).collect();
     // The same id deeper in the tree is the same container.
     hits.dedup_by(|later, first| later.0 == first.0 && later.1.dir.starts_with(&first.1.dir));
     let mut ids: Vec<&str> = hits.iter().map(|at| at.0.as_str()).collect();
@@ -105,6 +106,8 @@ pub(super) enum Known {
     NotHere(Pod),
     /// Nobody knows it.
     Unknown,
+    /// The API did not answer, and the node's folders do not know it.
+    Unanswered,
 }
 
 /// Asks the API, else the node's folders.
@@ -115,6 +118,7 @@ pub(super) fn pod(
     (namespace, name): (&str, &str),
     within: Duration,
 ) -> Known {
+    let mut known = Known::Unknown;
     if let Some(cluster) = cluster {
         match cluster.pod(namespace, name, within) {
             Ok(Some(pod)) => {
@@ -128,12 +132,14 @@ pub(super) fn pod(
             Err(error) => {
                 let why = in_one_line(&error);
                 eprintln!("svctrace: Kubernetes API: {why}; going by this node's own files");
+                known = Known::Unanswered;
             }
         }
     }
-    let named = node_files.names().into_iter().filter(|pod| (pod.namespace.as_str(), pod.name.as_str()) == (namespace, name));
-    let mut known = Known::Unknown;
-    for pod in named {
+    for pod in node_files.names() {
+        if pod.namespace != namespace || pod.name != name {
+            continue;
+        }
         let directories = mount.pods(&pod.uid);
         if !directories.is_empty() {
             return Known::Here(node_files.details(pod), directories);
@@ -162,15 +168,24 @@ pub(super) fn why_not(
             "pod {namespace}/{name} runs on node {node} and has no cgroup here ({hostname}): run \
              svctrace on {node}"
         ),
-        Known::NotHere(Pod { node: None, origin: crate::context::Origin::Api, .. }) => format!(
-            "pod {namespace}/{name} is not assigned to a node yet; --wait waits for it"
-        ),
+        Known::NotHere(Pod { node: None, origin: crate::context::Origin::Api, .. }) => {
+            format!("pod {namespace}/{name} is not assigned to a node yet; --wait waits for it")
+        }
         Known::NotHere(_) => format!(
             "pod {namespace}/{name} has no cgroup here: it has not started or has ended; --wait \
              waits for it"
         ),
+        Known::Unanswered => {
+            let all = node_files.names().into_iter().map(|pod| (pod.namespace, pod.name));
+            let hint = similar(&all.collect::<Vec<_>>(), namespace, name);
+            format!(
+                "this node's files know no pod {name} in namespace {namespace}, and the Kubernetes \
+                 API gave no answer{hint}"
+            )
+        }
         Known::Here(..) | Known::Unknown => {
-            let mut all = cluster.and_then(|cluster| cluster.pod_names(SIMILAR).ok()).unwrap_or_default();
+            let mut all =
+                cluster.and_then(|cluster| cluster.pod_names(SIMILAR).ok()).unwrap_or_default();
             all.extend(node_files.names().into_iter().map(|pod| (pod.namespace, pod.name)));
             let hint = similar(&all, namespace, name);
             let place = match (cluster, node_files.exist()) {

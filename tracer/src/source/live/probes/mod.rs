@@ -20,9 +20,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{
-        Array, CgroupArray, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf,
-    },
+    maps::{Array, CgroupArray, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, ProgramError,
         SockOps, TracePoint,
@@ -35,11 +33,11 @@ use tracer_common::{
     maps::{self, CONFIG_GENERATION_SHIFT, CONFIG_ON, Call, Config, Counters, PeerKey, Socket},
 };
 
+use self::table::{Hook, Level, PROBES, Place, Probe, SYSCALLS};
 pub use self::{
     error::{Failure, ProbesError},
     object::object,
 };
-use self::table::{Hook, Level, PROBES, Place, Probe, SYSCALLS};
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -591,9 +589,8 @@ fn attach_program(
     cgroup: Option<&File>,
 ) -> Result<Box<dyn Any + Send>, ProgramError> {
     const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-    let cgroup = || {
-        cgroup.ok_or_else(|| ProgramError::IOError(io::Error::other("no cgroup to attach to")))
-    };
+    let cgroup =
+        || cgroup.ok_or_else(|| ProgramError::IOError(io::Error::other("no cgroup to attach to")));
     Ok(match probe.hook {
         Hook::SocketAddress => {
             let program: &mut CgroupSockAddr = program_of(ebpf, probe)?;

@@ -125,7 +125,9 @@ print fmt: \"root=%d id=%llu level=%d path=%s\", REC->root, REC->id, REC->level,
 
     #[test]
     fn survives_rubbish() {
-        for text in ["", ";;;", "field:", "field: ;offset:99999999;size:4;", "\u{0}field:a b;offset:1"] {
+        for text in
+            ["", ";;;", "field:", "field: ;offset:99999999;size:4;", "\u{0}field:a b;offset:1"]
+        {
             assert_eq!(Format::parse(text), Format::default());
         }
     }

@@ -55,7 +55,9 @@ impl fmt::Display for Report {
             let (name, hook) = (probe.program, probe.hook_name());
             match failure {
                 None => writeln!(f, "probe {name} {hook} ok")?,
-                Some(why) => writeln!(f, "probe {name} {hook} missing {}: {}", why.step, why.reason)?,
+                Some(why) => {
+                    writeln!(f, "probe {name} {hook} missing {}: {}", why.step, why.reason)?
+                }
             }
         }
         for check in &self.checks {

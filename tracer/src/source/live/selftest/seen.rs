@@ -103,46 +103,67 @@ impl Seen {
         let may = |name, ok| Check { name, ok, mandatory: false };
         let mut all = vec![
             must("every-record-readable", self.odd == 0),
-            must("connect-names-process", connect.is_some_and(|(h, a)| {
-                h.tgid == f.tgid
-                    && h.cgroup_id == target
-                    && h.cookie != 0
-                    && h.comm[0] != 0
-                    && a.remote.family == AF_INET
-                    && a.remote.addr[..4] == [127, 0, 0, 1]
-                    && (!syscalls || a.fd == f.client_fd)
-            })),
+            must(
+                "connect-names-process",
+                connect.is_some_and(|(h, a)| {
+                    h.tgid == f.tgid
+                        && h.cgroup_id == target
+                        && h.cookie != 0
+                        && h.comm[0] != 0
+                        && a.remote.family == AF_INET
+                        && a.remote.addr[..4] == [127, 0, 0, 1]
+                        && (!syscalls || a.fd == f.client_fd)
+                }),
+            ),
             must("dns-query-packet", self.dns_packet(DIRECTION_OUT, cookie, target, &f.query)),
             must("dns-answer-packet", self.dns_packet(DIRECTION_IN, cookie, target, &[])),
-            must("unconnected-query", self.addresses.iter().any(|(h, a)| {
-                h.probe == probe::SENDMSG4 && h.tgid == f.tgid && a.remote.port == f.server_port
-            }) && self.packet_from(role::TARGET, f.unconnected_port)),
-            must("unconnected-answer", self.addresses.iter().any(|(h, a)| {
-                h.probe == probe::RECVMSG4 && a.remote.port == f.server_port
-            })),
+            must(
+                "unconnected-query",
+                self.addresses.iter().any(|(h, a)| {
+                    h.probe == probe::SENDMSG4 && h.tgid == f.tgid && a.remote.port == f.server_port
+                }) && self.packet_from(role::TARGET, f.unconnected_port),
+            ),
+            must(
+                "unconnected-answer",
+                self.addresses
+                    .iter()
+                    .any(|(h, a)| h.probe == probe::RECVMSG4 && a.remote.port == f.server_port),
+            ),
             must("resolver-sees-target", self.resolver(f)),
             must("neighbour-stays-out", self.neighbour_absent()),
             must("tcp-connect", self.tcp_connect(f)),
-            must("tcp-control-packets", self.packets.iter().any(|(_, p, data)| {
-                p.protocol == 6 && port_at(data, p.transport_offset, 2) == f.tcp_server_port
-            })),
+            must(
+                "tcp-control-packets",
+                self.packets.iter().any(|(_, p, data)| {
+                    p.protocol == 6 && port_at(data, p.transport_offset, 2) == f.tcp_server_port
+                }),
+            ),
             must("cgroup-made", self.cgroup(kind::CGROUP_MADE, f.inner_cgroup)),
             must("cgroup-removed", self.cgroup(kind::CGROUP_REMOVED, f.inner_cgroup)),
-            may("socket-close", self.closed.iter().any(|(h, c)| {
-                h.cookie == cookie && h.tgid == f.tgid && c.remote.port == f.server_port
-            })),
-            may("tcp-backend", self.tcp.iter().any(|(_, t)| {
-                t.role == role::PEER
-                    && t.event == tcp_event::PASSIVE_ESTABLISHED
-                    && t.remote.port == f.tcp_client_port
-            })),
+            may(
+                "socket-close",
+                self.closed.iter().any(|(h, c)| {
+                    h.cookie == cookie && h.tgid == f.tgid && c.remote.port == f.server_port
+                }),
+            ),
+            may(
+                "tcp-backend",
+                self.tcp.iter().any(|(_, t)| {
+                    t.role == role::PEER
+                        && t.event == tcp_event::PASSIVE_ESTABLISHED
+                        && t.remote.port == f.tcp_client_port
+                }),
+            ),
         ];
         if f.ran_program {
             let ran = self.programs.iter().find(|(_, name)| name == b"/bin/true");
             all.push(must("exec", ran.is_some()));
-            all.push(must("exit", ran.is_some_and(|(h, _)| {
-                self.exits.iter().any(|e| e.tgid == h.tgid && e.boot_ns > h.boot_ns)
-            })));
+            all.push(must(
+                "exit",
+                ran.is_some_and(|(h, _)| {
+                    self.exits.iter().any(|e| e.tgid == h.tgid && e.boot_ns > h.boot_ns)
+                }),
+            ));
         }
         if let Some(port) = f.v6 {
             all.push(must("ipv6-query", self.packet_from(role::TARGET, port)));
