@@ -8,6 +8,7 @@
 )]
 
 pub mod binary;
+pub mod capture;
 pub mod golden;
 pub mod pcap;
 pub mod records;

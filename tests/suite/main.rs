@@ -7,5 +7,6 @@ mod hostile;
 mod lab;
 mod layers;
 mod lookups;
+mod pcap;
 mod scenarios;
 mod schema;
