@@ -25,9 +25,11 @@ const LEVELS: [&[&str]; 12] = [
 const PROGRAM: [&str; 5] = ["main", "cli", "handover", "log", "settings"];
 
 /// Outside crates that only these places may name.
-const RESERVED: [(&str, &[&str]); 8] = [
+const RESERVED: [(&str, &[&str]); 10] = [
     ("hickory_proto", &["decode/dns.rs"]),
-    ("etherparse", &["decode/packet.rs"]),
+    ("etherparse", &["decode/packet.rs", "source/pcap"]),
+    ("pcap_file", &["source", "sink"]),
+    ("cel", &["sink/filter"]),
     ("tokio", &["source/live", "main.rs"]),
     ("aya", &["source/live"]),
     ("kube", &["source/live"]),

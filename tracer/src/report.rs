@@ -461,6 +461,9 @@ pub struct EventLine {
     pub errno: Option<String>,
     /// The rest, by kind.
     pub args: BTreeMap<String, serde_json::Value>,
+    /// With `--payload`: the bytes of a DNS message in hex, as far as they were captured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
 }
 
 /// The end.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use tracer::pipeline::{self, Pipeline, Verdict};
 use tracer::sink::Sink;
+use tracer::sink::filter::{Filter, Filtered};
 use tracer::sink::json::Json;
 use tracer::sink::text::{Style, Text, Times};
 use tracer::source::live;
@@ -106,6 +107,8 @@ pub(crate) struct Print {
     format: Format,
     style: Style,
     events: bool,
+    payload: bool,
+    filter: Option<Filter>,
     walk_threshold: Duration,
     fail_on: Vec<FailOn>,
     verbose: u8,
@@ -124,6 +127,7 @@ impl Print {
         };
         let measured = || terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0);
         let times = match output.time {
+            Time::Human => Times::Human,
             Time::Absolute => Times::Absolute,
             Time::Relative => Times::Relative,
             Time::Own => Times::Own,
@@ -134,6 +138,8 @@ impl Print {
             format: output.output,
             style: Style { wide, color, width: output.width.or_else(measured), times },
             events: output.events,
+            payload: output.payload,
+            filter: output.filter.clone(),
             walk_threshold: output.walk_threshold,
             fail_on: output.fail_on.clone(),
             verbose: output.verbose,
@@ -149,6 +155,7 @@ impl Print {
             Format::Json => "json",
         };
         let time = match self.style.times {
+            Times::Human => "h",
             Times::Absolute => "a",
             Times::Relative => "r",
             Times::Own => "d",
@@ -163,6 +170,8 @@ impl Print {
         ];
         arguments.extend(self.style.width.map(|width| format!("--width={width}")));
         arguments.extend(self.events.then(|| "--events".to_owned()));
+        arguments.extend(self.payload.then(|| "--payload".to_owned()));
+        arguments.extend(self.filter.as_ref().map(|filter| format!("--filter={}", filter.text())));
         arguments.extend(self.fail_on.iter().map(|on| format!("--fail-on={}", on.name())));
         arguments.extend((0..self.verbose).map(|_| "--verbose".to_owned()));
         arguments.extend(self.quiet.then(|| "--quiet".to_owned()));
@@ -175,8 +184,13 @@ impl Print {
             Format::Json => Box::new(Json::new(io::stdout())),
             Format::Text | Format::Wide => Box::new(Text::new(io::stdout(), self.style)),
         };
+        let sink = match &self.filter {
+            Some(filter) => Box::new(Filtered::new(sink, filter.clone())),
+            None => sink,
+        };
         let options = pipeline::Options {
             events: self.events,
+            payload: self.payload,
             transactions: self.events && self.format != Format::Text,
             walk_threshold_ns: u64::try_from(self.walk_threshold.as_nanos()).unwrap_or(u64::MAX),
         };
@@ -222,6 +236,7 @@ mod tests {
         for words in [
             "svctrace",
             "svctrace -o json --events --fail-on nxdomain --fail-on warning",
+            "svctrace --events -x --filter type=='event'&&n>5",
             "svctrace -vv -o wide -t D --color always --walk-threshold 1500us --width 133",
         ] {
             let asked = Print::new(&parse(words).trace.output);

@@ -180,17 +180,20 @@ impl Draft {
     pub(crate) fn clients(&self, who: &Identifier) -> Value {
         let clients = self.victims.iter().map(|v| {
             let identity = who.identity(&v.actor);
-            serde_json::json!({
+            let mut client = serde_json::json!({
                 "namespace": identity.namespace,
                 "pod": identity.pod,
                 "comm": identity.comm,
                 "pid": identity.pid,
-                "address": identity.address,
                 "lookup": v.lookup,
                 "name": v.name,
                 "waited_ns": v.waited.length_ns(),
                 "failed": v.failed,
-            })
+            });
+            if let Some(address) = identity.address {
+                client["address"] = address.to_string().into();
+            }
+            client
         });
         Value::Array(clients.collect())
     }
