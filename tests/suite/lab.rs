@@ -58,13 +58,19 @@ struct Watched {
 fn watch(incident: &Incident, more: &[&str]) -> Watched {
     let lab = incident.set_up().unwrap();
     let flood = incident.start_neighbour(&lab).unwrap();
-    let args: Vec<_> = POD.iter().chain(&["-o", "json"]).chain(more).copied().collect();
+    let scratch = tempfile::tempdir().unwrap();
+    let capture = scratch.path().join("live.pcapng.zst");
+    let record = ["-o", "json", "-w", capture.to_str().unwrap()];
+    let args: Vec<_> = POD.iter().chain(&record).chain(more).copied().collect();
     let trace = attached(&args);
     let clients = incident.run_clients(&lab).unwrap();
     drop(flood);
     let traced = trace.finish(PATIENCE).unwrap();
     lab.down().unwrap();
     assert_eq!(traced.status.code(), Some(0), "{}\n{}", traced.stderr, traced.stdout);
+    let replay = binary::run(&["-r", record[3], "-o", "json"]);
+    assert_eq!(binary::stderr(&replay), "");
+    assert_eq!(binary::stdout(&replay), traced.stdout, "the replay equals the live run");
     let lines = lines(&traced.stdout);
     Watched { traced, clients, lines }
 }

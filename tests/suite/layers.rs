@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// Modules from the bottom up; one line is one level, and a module may name only what is below it
 /// and itself.
-const LEVELS: [&[&str]; 12] = [
+const LEVELS: [&[&str]; 13] = [
     &["text"],
-    &["record"],
+    &["record", "capture_error"],
     &["context"],
     &["event"],
     &["report"],
@@ -17,25 +17,26 @@ const LEVELS: [&[&str]; 12] = [
     &["describe"],
     &["correlate"],
     &["diagnose"],
+    &["capture"],
     &["sink", "source"],
     &["pipeline"],
 ];
 
 /// The program around the library.
-const PROGRAM: [&str; 5] = ["main", "cli", "handover", "log", "settings"];
+const PROGRAM: [&str; 7] = ["main", "cli", "files", "handover", "inspect", "log", "settings"];
 
 /// Outside crates that only these places may name.
 const RESERVED: [(&str, &[&str]); 10] = [
     ("hickory_proto", &["decode/dns.rs"]),
     ("etherparse", &["decode/packet.rs", "source/pcap"]),
-    ("pcap_file", &["source", "sink"]),
+    ("pcap_file", &["capture", "source/pcap"]),
     ("cel", &["sink/filter"]),
     ("tokio", &["source/live", "main.rs"]),
     ("aya", &["source/live"]),
     ("kube", &["source/live"]),
     ("k8s_openapi", &["source/live"]),
     ("procfs", &["source/live"]),
-    ("nix", &["source/live", "describe.rs"]), // errno names: a table, no call
+    ("nix", &["source/live", "files.rs", "describe.rs"]), // errno names: a table, no call
 ];
 
 /// What asks the host; only sources and the program may.

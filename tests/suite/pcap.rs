@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use tests::capture::{FORMATS, Format, Frame, file, framed, tcp, udp};
+use tests::frames::{FORMATS, Format, Frame, file, framed, tcp, udp};
 use tests::wire::{Dns, dns};
 use tests::{Output, run};
 use tracer::record::Record;

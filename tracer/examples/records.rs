@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     let code = if words.first().is_some_and(|word| word == "pipeline") {
         pipeline(&words)
     } else {
-        options(words).and_then(|options| agent(options, Vec::new()))
+        options(words).and_then(|options| agent(options, Vec::new(), Vec::new()))
     };
     ExitCode::from(code.unwrap_or_else(|error| {
         eprintln!("svctrace: {error:#}");

@@ -18,9 +18,11 @@ use tracer::sink::filter::{self, Filter};
     after_help = "Examples:\n  \
         svctrace --pod client -n critical-app\n  \
         svctrace -- curl http://backend.critical-app.svc.cluster.local/\n  \
-        svctrace --pid 4711 --duration 30s -o json\n\n\
+        svctrace --pid 4711 --duration 30s -o json\n  \
+        svctrace --pod client -w incident.pcapng.zst\n  \
+        svctrace -r incident.pcapng.zst\n\n\
         Exit codes: 0 done, 1 a finding that --fail-on names, 2 usage or environment,\n\
-        3 result incomplete (records lost or not understood). 2 before 3 before 1."
+        3 result incomplete (records lost or not understood, capture damaged). 2 before 3 before 1."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -36,12 +38,23 @@ pub(crate) enum Verb {
     Schema,
     /// Load and attach every probe once, and say which of them this kernel takes
     Probes,
+    /// Say what is in a capture: times, hosts, pods, counts, loss, and whether its tail is there
+    Info {
+        /// The capture; - is standard input
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// Format: text or json
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
     /// The unprivileged half of a trace; started by svctrace itself
     #[command(hide = true)]
     Pipeline {
         /// Socket to the agent
         #[arg(long)]
         fd: i32,
+        #[command(flatten)]
+        capture: Handed,
         #[command(flatten)]
         output: Output,
     },
@@ -54,6 +67,8 @@ pub(crate) struct Trace {
     pub(crate) target: Target,
     #[command(flatten)]
     pub(crate) how: How,
+    #[command(flatten)]
+    pub(crate) capture: Capture,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -119,6 +134,68 @@ pub(crate) struct How {
     /// Where the node's file system is, when svctrace runs in a container
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) host_root: PathBuf,
+}
+
+/// Options of a trace that mean nothing for a capture.
+const LIVE_ONLY: [&str; 17] = [
+    "pod",
+    "namespace",
+    "container",
+    "cgroup",
+    "pid",
+    "command",
+    "no_resolver",
+    "no_syscalls",
+    "wait",
+    "duration",
+    "dns_port",
+    "snaplen",
+    "ring_size",
+    "kubeconfig",
+    "context",
+    "no_api",
+    "host_root",
+];
+
+/// Captures.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Captures")]
+pub(crate) struct Capture {
+    /// Record into a file that Wireshark opens too; compressed if it ends in .zst, - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// Replay a capture instead of tracing, - is standard input; repeatable for the files of one recording
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = LIVE_ONLY)]
+    pub(crate) read: Vec<PathBuf>,
+    /// Overwrite the file that -w names
+    #[arg(long, requires = "write")]
+    pub(crate) force: bool,
+    /// Record into a ring of files of about this size each
+    #[arg(long, value_name = "SIZE", requires = "write", value_parser = parse_bytes)]
+    pub(crate) rotate_size: Option<u64>,
+    /// Record into a ring of files of this time each
+    #[arg(long, value_name = "TIME", requires = "write", value_parser = parse_duration)]
+    pub(crate) rotate_time: Option<Duration>,
+    /// Files in the ring [default: 10]
+    #[arg(long, value_name = "N", requires = "write", value_parser = clap::value_parser!(u16).range(2..=1000))]
+    pub(crate) rotate_count: Option<u16>,
+}
+
+/// The capture that the agent opened for the pipeline process.
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct Handed {
+    /// Descriptors of its files
+    #[arg(long, hide = true)]
+    pub(crate) write_fd: Vec<i32>,
+    /// Wrapped in zstd
+    #[arg(long, hide = true)]
+    pub(crate) write_zstd: bool,
+    /// Bytes of one file
+    #[arg(long, hide = true)]
+    pub(crate) write_bytes: Option<u64>,
+    /// Nanoseconds of one file
+    #[arg(long, hide = true)]
+    pub(crate) write_ns: Option<u64>,
 }
 
 /// What to print.
@@ -261,6 +338,10 @@ fn parse_filter(text: &str) -> Result<Filter, String> {
 }
 
 fn parse_size(text: &str) -> Result<u32, String> {
+    u32::try_from(parse_bytes(text)?).map_err(|_| "too large; it must be less than 4G".to_owned())
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text.get(digits.len()..).unwrap_or_default().to_ascii_lowercase().as_str() {
         "" => 0,
@@ -271,10 +352,7 @@ fn parse_size(text: &str) -> Result<u32, String> {
     };
     let number: u64 =
         digits.parse().map_err(|_| "not a size; write it like 4096, 512K or 16M".to_owned())?;
-    number
-        .checked_mul(1 << shift)
-        .and_then(|bytes| u32::try_from(bytes).ok())
-        .ok_or_else(|| "too large; it must be less than 4G".to_owned())
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
 }
 
 #[cfg(test)]

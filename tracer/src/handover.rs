@@ -1,6 +1,6 @@
-//! The descriptor that the agent leaves open for the pipeline process.
+//! The descriptors that the agent leaves open for the pipeline process.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 
@@ -16,4 +16,12 @@ pub(crate) fn socket(number: i32) -> Result<OwnedFd> {
     );
     // SAFETY: it is open, and nothing else in this process knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Takes over an open file that was inherited under this number. Called once for each.
+pub(crate) fn file(number: i32) -> Result<File> {
+    let open = number > 2 && fs::metadata(format!("/proc/self/fd/{number}")).is_ok();
+    ensure!(open, "pipeline: descriptor {number} is not open; svctrace starts this process itself");
+    // SAFETY: it is open, and nothing else in this process knows its number.
+    Ok(unsafe { File::from_raw_fd(number) })
 }

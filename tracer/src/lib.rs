@@ -1,6 +1,8 @@
 //! svctrace as a library: sources make records, one pipeline turns them into lookups, connections
 //! and findings, sinks print them. See ARCHITECTURE.md.
 
+pub mod capture;
+pub mod capture_error;
 pub mod context;
 pub mod correlate;
 pub mod decode;

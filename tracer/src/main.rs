@@ -1,16 +1,18 @@
 //! svctrace, the program: reads the command line and hands over to the parts. Decides nothing.
 
 mod cli;
+mod files;
 mod handover;
+mod inspect;
 mod log;
 mod settings;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser;
-use tracer::source::live;
+use tracer::source::{self, live};
 
 use crate::cli::{Cli, Trace, Verb};
 use crate::settings::Print;
@@ -38,20 +40,56 @@ fn run(cli: Cli) -> Result<u8> {
             write!(io::stdout(), "{report}")?;
             Ok(if report.ok() { 0 } else { 2 })
         }
-        Some(Verb::Pipeline { fd, output }) => {
+        Some(Verb::Info { files, output }) => inspect::run(&files, output),
+        Some(Verb::Pipeline { fd, capture, output }) => {
             log::start(output.verbose, output.quiet)?;
-            let print = Print::new(&output);
-            let mut pipeline = print.pipeline();
+            let print = Print::new(&output).aside(capture.write_fd.contains(&1));
+            let mut pipeline = print.pipeline(files::handed(&capture)?);
             let ending = live::receive(handover::socket(fd)?, &mut |record| pipeline.push(record))?;
-            Ok(print.exit_code(&pipeline.finish()?, ending == live::Ending::Clean))
+            let whole = ending == live::Ending::Clean;
+            if !whole {
+                pipeline.cut_short();
+            }
+            Ok(print.exit_code(&pipeline.finish()?, whole))
         }
         None => {
-            let Trace { target, how, output } = cli.trace;
+            let Trace { target, how, capture, output } = cli.trace;
             log::start(output.verbose, output.quiet)?;
+            if !capture.read.is_empty() {
+                return replay(&capture, &output);
+            }
             let options = settings::trace(target, how, output.verbose)?;
-            live::agent(options, Print::new(&output).arguments())
+            settings::capture(&capture, &options)?;
+            let mut created = files::create(&capture)?;
+            let mut arguments = Print::new(&output).arguments();
+            arguments.extend(created.arguments());
+            let code = live::agent(options, arguments, created.descriptors());
+            created.remove_unused();
+            code
         }
     }
+}
+
+/// The same pipeline, fed from files.
+fn replay(capture: &cli::Capture, output: &cli::Output) -> Result<u8> {
+    let name = files::names(&capture.read);
+    let readers = capture.read.iter().map(|path| files::open(path)).collect::<Result<_>>()?;
+    let records = source::open_all(readers).with_context(|| name.clone())?;
+    let created = files::create(capture)?;
+    let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
+    let mut pipeline = print.pipeline(created.writer()?);
+    let mut whole = true;
+    for record in records {
+        match record {
+            Ok(record) => pipeline.push(&record)?,
+            Err(error) => {
+                writeln!(io::stderr(), "svctrace: {name}: {error}")?;
+                whole = false;
+                pipeline.cut_short();
+            }
+        }
+    }
+    Ok(print.exit_code(&pipeline.finish()?, whole))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -103,6 +103,13 @@ impl Pipeline {
         self.tell_undecoded(false)
     }
 
+    /// The input broke off before its end; `finish` comes next.
+    pub fn cut_short(&mut self) {
+        for sink in &mut self.sinks {
+            sink.cut_short();
+        }
+    }
+
     /// The input ended: concludes what is open, prints the summary.
     pub fn finish(mut self) -> io::Result<Verdict> {
         let mut conclusions = Vec::new();

@@ -6,8 +6,10 @@ use std::io;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use tracer::capture::Writer;
 use tracer::pipeline::{self, Pipeline, Verdict};
 use tracer::sink::Sink;
+use tracer::sink::capture::Capture;
 use tracer::sink::filter::{Filter, Filtered};
 use tracer::sink::json::Json;
 use tracer::sink::text::{Style, Text, Times};
@@ -15,6 +17,7 @@ use tracer::source::live;
 use tracer_common::limits::{DNS_PORTS_MAX, SNAP_MAX};
 
 use crate::cli::{FailOn, Format, How, Output, Target, Time, When};
+use crate::{cli, files};
 
 /// Least and most bytes of the ring buffer.
 const RING_BYTES: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 30);
@@ -72,6 +75,16 @@ pub(crate) fn trace(target: Target, how: How, verbose: u8) -> Result<live::Optio
     })
 }
 
+/// Whether recording so makes sense beside this trace.
+pub(crate) fn capture(capture: &cli::Capture, options: &live::Options) -> Result<()> {
+    let shared = options.targets.iter().any(|target| matches!(target, live::Target::Command(_)));
+    ensure!(
+        !(shared && files::is_standard(capture.write.as_deref())),
+        "-w - needs standard output for itself; the command writes there too"
+    );
+    Ok(())
+}
+
 fn targets(target: Target) -> Result<Vec<live::Target>> {
     let mut targets = Vec::new();
     if let Some(name) = target.pod {
@@ -113,6 +126,8 @@ pub(crate) struct Print {
     fail_on: Vec<FailOn>,
     verbose: u8,
     quiet: bool,
+    /// Standard output is the capture's.
+    aside: bool,
 }
 
 impl Print {
@@ -144,7 +159,13 @@ impl Print {
             fail_on: output.fail_on.clone(),
             verbose: output.verbose,
             quiet: output.quiet,
+            aside: false,
         }
+    }
+
+    /// The same on standard error, where standard output is not free.
+    pub(crate) fn aside(self, aside: bool) -> Self {
+        Self { aside, ..self }
     }
 
     /// The same as arguments of `svctrace pipeline`.
@@ -178,23 +199,26 @@ impl Print {
         arguments.into_iter().map(OsString::from).collect()
     }
 
-    /// A pipeline that prints so, to standard output.
-    pub(crate) fn pipeline(&self) -> Pipeline {
-        let sink: Box<dyn Sink> = match self.format {
-            Format::Json => Box::new(Json::new(io::stdout())),
-            Format::Text | Format::Wide => Box::new(Text::new(io::stdout(), self.style)),
+    /// A pipeline that prints so, to standard output, and records where `capture` says.
+    pub(crate) fn pipeline(&self, capture: Option<Writer>) -> Pipeline {
+        let out: Box<dyn io::Write> =
+            if self.aside { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
+        let print: Box<dyn Sink> = match self.format {
+            Format::Json => Box::new(Json::new(out)),
+            Format::Text | Format::Wide => Box::new(Text::new(out, self.style)),
         };
-        let sink = match &self.filter {
-            Some(filter) => Box::new(Filtered::new(sink, filter.clone())),
-            None => sink,
+        let print = match &self.filter {
+            Some(filter) => Box::new(Filtered::new(print, filter.clone())),
+            None => print,
         };
+        let record = capture.map(|writer| Box::new(Capture::new(writer)) as Box<dyn Sink>);
         let options = pipeline::Options {
             events: self.events,
             payload: self.payload,
             transactions: self.events && self.format != Format::Text,
             walk_threshold_ns: u64::try_from(self.walk_threshold.as_nanos()).unwrap_or(u64::MAX),
         };
-        Pipeline::new(options, vec![sink])
+        Pipeline::new(options, record.into_iter().chain([print]).collect())
     }
 
     /// 0 done, 1 a finding to fail on, 3 incomplete; `whole`: the input ended as it should.
@@ -242,7 +266,9 @@ mod tests {
             let asked = Print::new(&parse(words).trace.output);
             let arguments = ["svctrace", "pipeline", "--fd=7"].map(OsString::from);
             let cli = Cli::try_parse_from(arguments.into_iter().chain(asked.arguments())).unwrap();
-            let Some(Verb::Pipeline { fd: 7, output }) = cli.verb else { panic!("{:?}", cli.verb) };
+            let Some(Verb::Pipeline { fd: 7, output, .. }) = cli.verb else {
+                panic!("{:?}", cli.verb)
+            };
             assert_eq!(Print::new(&output), asked);
         }
     }

@@ -1,10 +1,11 @@
 //! `cargo xtask demo`: the story from nothing to its cause, one line a step.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, bail};
 use nix::unistd::Uid;
-use xtask::cmd;
+use xtask::{cmd, repo};
 use xtask::lab::{cgroups, incidents};
 
 use crate::{build_cmd, lab_cli, setup, sudo};
@@ -21,7 +22,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let blockers = blockers();
     if !blockers.is_empty() {
-        bail!("the demo cannot run here:\n  {}", blockers.join("\n  "));
+        build_cmd::run(build_cmd::Options::default())?;
+        return replay(&blockers.join("; "));
     }
     if !options.prepared {
         say("checking what this machine has");
@@ -40,6 +42,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn story() -> Result<()> {
+    let probes = Command::new(repo::svctrace(false)?).arg("probes").output()?;
+    if !probes.status.success() {
+        let told = String::from_utf8_lossy(&probes.stderr);
+        let why = told.lines().next().unwrap_or("this kernel does not take all probes");
+        return replay(why);
+    }
     let incident = incidents::find("search-timeout")?;
     let options = lab_cli::Run::plain(incident.name);
     let outcome = lab_cli::watch(incident, &options, say)?;
@@ -53,6 +61,26 @@ fn story() -> Result<()> {
             client.took.as_secs_f64(),
             incident.findings.join(", ")
         ));
+    }
+    Ok(())
+}
+
+/// The recorded incident (`cargo xtask lab run search-timeout -- -w …`), where live is impossible.
+fn replay(why: &str) -> Result<()> {
+    say(&format!("no live demo here: {why}"));
+    say("replaying the same incident as it was recorded");
+    let capture = repo::root().join("demo/incident.pcapng.zst");
+    say(&format!("$ svctrace -r {}", capture.display()));
+    let output = Command::new(repo::svctrace(false)?).arg("-r").arg(&capture).output()?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    print!("{told}");
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        bail!("svctrace ended with {}", output.status);
+    }
+    let missing = incidents::find("search-timeout")?.missing_findings(&told);
+    if !missing.is_empty() {
+        bail!("svctrace did not print {}", missing.join(", "));
     }
     Ok(())
 }

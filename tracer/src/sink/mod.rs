@@ -1,6 +1,7 @@
 //! Where results go. A sink gets every record (for recording) and every output, in order, and takes
 //! what it wants; it never derives facts.
 
+pub mod capture;
 pub mod filter;
 mod flush;
 pub mod json;
@@ -22,6 +23,8 @@ pub trait Sink {
     fn output(&mut self, _output: &Output) -> io::Result<()> {
         Ok(())
     }
+    /// The input broke off: what follows is missing.
+    fn cut_short(&mut self) {}
     /// Nothing follows.
     fn finish(&mut self) -> io::Result<()> {
         Ok(())

@@ -108,6 +108,7 @@ impl Filter {
             Ok(other) => Err(format!("it gives {:?}, not true or false", other.type_of())),
             // A place in a list or map that is not there is a missing field.
             Err(ExecutionError::NoSuchKey(_) | ExecutionError::IndexOutOfBounds(_)) => Ok(false),
+            Err(ExecutionError::NoSuchOverload(error)) if error.function() == "_._" => Ok(false),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -322,10 +323,11 @@ fn boolean(node: &IdedExpr, accumulators: &[String], certain: bool) -> IdedExpr 
     match all {
         None => inner,
         // What is missing is null.
-        Some(all) if negate => {
-            call(op::LOGICAL_OR, vec![call(op::LOGICAL_NOT, vec![all]), inner])
+        Some(all) => {
+            let missing = Expr::Literal(LiteralValue::Boolean(negate.into()));
+            let missing = IdedExpr { id: node.id, expr: missing };
+            call(op::CONDITIONAL, vec![all, inner, missing])
         }
-        Some(all) => call(op::LOGICAL_AND, vec![all, inner]),
     }
 }
 

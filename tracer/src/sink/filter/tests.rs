@@ -148,6 +148,7 @@ fn absurd_expressions_are_taken_or_refused() {
                 let open = absurd.repeat(times);
                 let closed = format!("{open}n{}", ")".repeat(open.matches('(').count()));
                 for text in [open, closed] {
+                    eprintln!("{absurd} {times}");
                     if let Ok(filter) = Filter::compile(&text) {
                         let _ = filter.takes(&event());
                     }

@@ -2,7 +2,7 @@
 //! traced program wrote, but names from the kernel.
 
 use std::ffi::OsString;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -38,8 +38,12 @@ const API_TIME: Duration = Duration::from_millis(1500);
 const FORCED: u8 = 3;
 
 /// Traces what `options` say until the end; the process's exit code. `pipeline_args` go to the
-/// pipeline process as they are.
-pub fn agent(options: Options, pipeline_args: Vec<OsString>) -> anyhow::Result<u8> {
+/// pipeline process as they are, and so do the descriptors `inherited` under their numbers.
+pub fn agent(
+    options: Options,
+    pipeline_args: Vec<OsString>,
+    inherited: Vec<OwnedFd>,
+) -> anyhow::Result<u8> {
     let started = now();
     preconditions::check()?;
     if probes::object().is_none() {
@@ -63,7 +67,7 @@ pub fn agent(options: Options, pipeline_args: Vec<OsString>) -> anyhow::Result<u
     let lifecycle = probes.take_lifecycle()?;
     probes.attach_global()?;
     let clock = Clock::new();
-    let (process, socket) = PipelineProcess::start(pipeline_args)?;
+    let (process, socket) = PipelineProcess::start(pipeline_args, inherited)?;
     let link = Sender::open(socket, probes.events_fd()?, clock.offset_ns)
         .context("the pipeline process is gone")?;
     let session = Session::new(probes, mount, link, clock, &options);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -24,9 +24,15 @@ pub(super) struct PipelineProcess {
 
 impl PipelineProcess {
     /// Runs this program again as `pipeline --fd N …`, with the other end of the returned socket.
-    pub(super) fn start(arguments: Vec<OsString>) -> anyhow::Result<(Self, UnixStream)> {
+    /// `inherited` descriptors stay open there, and only there.
+    pub(super) fn start(
+        arguments: Vec<OsString>,
+        inherited: Vec<OwnedFd>,
+    ) -> anyhow::Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair().context("cannot make a socket pair")?;
         let fd = theirs.as_raw_fd();
+        let kept: Vec<i32> =
+            inherited.iter().map(|fd| fd.as_raw_fd()).filter(|fd| *fd > 2).chain([fd]).collect();
         let mut command = Command::new("/proc/self/exe");
         command.arg("pipeline").arg("--fd").arg(fd.to_string()).args(arguments);
         command.stdin(Stdio::null());
@@ -37,10 +43,12 @@ impl PipelineProcess {
                 for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
                     libc::signal(signal, libc::SIG_IGN);
                 }
-                match libc::fcntl(fd, libc::F_SETFD, 0) {
-                    -1 => Err(io::Error::last_os_error()),
-                    _ => Ok(()),
+                for fd in &kept {
+                    if libc::fcntl(*fd, libc::F_SETFD, 0) == -1 {
+                        return Err(io::Error::last_os_error());
+                    }
                 }
+                Ok(())
             });
         }
         let child = command.spawn().context("cannot start the pipeline process")?;

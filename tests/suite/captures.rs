@@ -1,0 +1,402 @@
+//! Captures: what is recorded replays as it was, whole or not, in one file or a ring. Live
+//! recordings are in `lab`.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+use tests::capture::{file, replay, ring, writer};
+use tests::{binary, lines};
+use tracer::capture::{Item, Options, Reader, What};
+use tracer::record::{Record, RecordKind};
+use tracer::source::CaptureErrorKind;
+
+use crate::scenarios;
+
+const PLAIN: Options = Options { compress: false, rotate_bytes: None, rotate_ns: None };
+const ZSTD: Options = Options { compress: true, ..PLAIN };
+
+fn small() -> Vec<Record> {
+    scenarios::cut_short()
+}
+
+fn tail_missing(error: Option<tracer::source::CaptureError>) -> bool {
+    error.is_some_and(|error| matches!(error.kind, CaptureErrorKind::TailMissing))
+}
+
+#[test]
+fn every_scenario_replays_to_the_same_records_and_output() {
+    for (name, records) in scenarios::all() {
+        for options in [PLAIN, ZSTD] {
+            let (read, error) = replay(&[file(&records, options)]);
+            assert!(error.is_none(), "{name}: {error:?}");
+            assert_eq!(read, records, "{name}");
+        }
+        let (read, _) = replay(&[file(&records, PLAIN)]);
+        let (live, replayed) = (tests::run(&records), tests::run(&read));
+        assert_eq!(live.json, replayed.json, "{name}");
+        assert_eq!(live.text, replayed.text, "{name}");
+        assert_eq!(live.verdict, replayed.verdict, "{name}");
+    }
+}
+
+#[test]
+fn a_capture_of_a_capture_is_the_same_capture() {
+    for (name, records) in scenarios::all() {
+        let first = file(&records, PLAIN);
+        let (read, _) = replay(&[first.clone()]);
+        assert_eq!(file(&read, PLAIN), first, "{name}");
+    }
+}
+
+#[test]
+fn cut_at_every_byte_all_whole_records_come_back() {
+    let records = small();
+    let whole = file(&records, PLAIN);
+    let mut most = 0;
+    for len in 1..whole.len() {
+        let (read, error) = replay(&[whole[..len].to_vec()]);
+        assert!(tail_missing(error), "{len} of {} bytes", whole.len());
+        assert!(read.len() >= most, "{len} bytes give fewer records than {}", len - 1);
+        assert!(read[..] == records[..read.len()], "{len} bytes");
+        most = read.len();
+    }
+    assert_eq!(most, records.len());
+}
+
+#[test]
+fn a_compressed_capture_cut_at_every_byte_does_no_harm() {
+    let records = small();
+    let whole = file(&records, ZSTD);
+    for len in 1..whole.len() {
+        let (read, error) = replay(&[whole[..len].to_vec()]);
+        assert!(error.is_some(), "{len} of {} bytes", whole.len());
+        assert!(read[..] == records[..read.len()], "{len} bytes");
+    }
+}
+
+#[test]
+fn what_was_flushed_is_there_without_an_end() {
+    let records = scenarios::story(true);
+    for options in [PLAIN, ZSTD] {
+        let (mut writer, memory) = writer(1, options);
+        for (n, record) in records.iter().enumerate() {
+            writer.record(record).unwrap();
+            if n % 50 != 0 {
+                continue;
+            }
+            let (read, error) = replay(&[memory[0].bytes()]);
+            assert!(memory[0].bytes().is_empty() || tail_missing(error));
+            assert!(read[..] == records[..read.len()]);
+            let seen = read.last().map_or(records[0].at, |record| record.at);
+            assert!(record.at.since(seen) <= 1_000_000_000, "at most a second is not flushed");
+        }
+        std::mem::forget(writer); // killed: no destructor writes anything
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn flipped_bits_never_panic(at in any::<prop::sample::Index>(), bit in 0..8_u8, zstd: bool) {
+        let mut bytes = file(&small(), if zstd { ZSTD } else { PLAIN });
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        let (read, _) = replay(&[bytes]);
+        let _ = tests::run(&read);
+    }
+
+    #[test]
+    fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut ours = file(&small(), PLAIN)[..60].to_vec();
+        let _ = replay(&[bytes.clone()]);
+        ours.extend(bytes);
+        let _ = replay(&[ours]);
+    }
+}
+
+#[test]
+fn garbage_behind_whole_records_is_one_error_at_its_place() {
+    let records = small();
+    let mut bytes = file(&records, PLAIN);
+    let at = bytes.len() as u64;
+    bytes.extend([0; 64]);
+    let (read, error) = replay(&[bytes]);
+    assert_eq!(read, records);
+    let error = error.unwrap();
+    assert_eq!(error.offset, at);
+    assert!(matches!(error.kind, CaptureErrorKind::Damaged(_)), "{error}");
+}
+
+#[test]
+fn a_ring_replays_as_one_in_any_order_and_without_its_first_files() {
+    let records = scenarios::story(true);
+    let live = tests::run_default(&records);
+    for options in [
+        Options { rotate_bytes: Some(8192), ..PLAIN },
+        Options { rotate_ns: Some(3_000_000_000), ..ZSTD },
+    ] {
+        let mut files = ring(&records, 10, options);
+        files.retain(|file| !file.is_empty());
+        assert!(files.len() > 3, "{} files", files.len());
+        files.rotate_left(2);
+        let (read, error) = replay(&files);
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(read, records);
+        files.rotate_right(2);
+        let (read, error) = replay(&files[1..]);
+        assert!(error.is_none(), "{error:?}");
+        assert!(read.windows(2).all(|pair| pair[0].number < pair[1].number));
+        assert_eq!(read.last(), records.last());
+        // Who is who is known from the first packet on, though it was told in the dropped file.
+        let output = tests::run_default(&read);
+        for line in output.lines("lookup") {
+            assert_eq!(line["identity"]["pod"], "client", "{line}");
+            assert_eq!(line["identity"]["comm"], "curl", "{line}");
+        }
+        assert!(output.codes().contains(&"upstream-timeout".to_owned()), "{}", output.json);
+        assert!(output.lines("connection") == live.lines("connection"));
+    }
+}
+
+#[test]
+fn a_full_ring_begins_again_with_its_oldest_file() {
+    let records = scenarios::story(true);
+    let options = Options { rotate_ns: Some(3_000_000_000), ..PLAIN };
+    let files = ring(&records, 3, options);
+    let (read, error) = replay(&files);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(read.last(), records.last());
+    assert!(read.len() < records.len());
+    assert!(read.iter().any(|record| record.kind == RecordKind::Pod));
+}
+
+#[test]
+fn a_file_missing_in_the_middle_is_told_as_loss() {
+    let records = scenarios::story(true);
+    let options = Options { rotate_ns: Some(3_000_000_000), ..PLAIN };
+    let mut files = ring(&records, 10, options);
+    files.retain(|file| !file.is_empty());
+    files.remove(2);
+    let (read, error) = replay(&files);
+    assert!(error.is_none(), "{error:?}");
+    let missing = records.len() - read.iter().filter(|r| records.contains(r)).count();
+    let output = tests::run_default(&read);
+    let loss = &output.lines("loss")[0];
+    assert_eq!((loss["stage"].as_str(), loss["source"].as_str()), (Some("user"), Some("capture")));
+    assert_eq!(loss["count"], missing, "{loss}");
+    assert!(output.verdict.incomplete > 0);
+}
+
+#[test]
+fn snapshots_come_again_and_change_nothing() {
+    let mut records = scenarios::healthy();
+    let last = records.last().unwrap().clone();
+    for second in 1..200 {
+        let number = last.number + second;
+        records.push(Record { number, at: last.at.plus(second * 1_000_000_000), ..last.clone() });
+    }
+    let bytes = file(&records, PLAIN);
+    let marks = Reader::new(&bytes[..]).unwrap().filter(|item| {
+        matches!(item, Ok(Item::Mark(mark)) if mark.what == What::Snapshot && mark.count > 0)
+    });
+    assert!(marks.count() >= 3);
+    assert_eq!(replay(&[bytes]).0, records);
+}
+
+#[test]
+fn a_newer_format_is_refused_and_a_newer_minor_read() {
+    let mut bytes = file(&small(), PLAIN);
+    let at = bytes.windows(8).position(|window| window == tracer::capture::MAGIC).unwrap() + 8;
+    bytes[at + 2] = 9;
+    assert!(replay(&[bytes.clone()]).1.is_none());
+    bytes[at] = 2;
+    let error = replay(&[bytes]).1.unwrap();
+    assert!(error.to_string().contains("format 2.9"), "{error}");
+}
+
+/// Captures of every format version, kept forever.
+#[test]
+fn old_captures_still_read() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures");
+    let bytes = fs::read(dir.join("v1.pcapng")).unwrap();
+    let (read, error) = replay(&[bytes]);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(read, scenarios::servfail());
+}
+
+/// Makes `captures/v1.pcapng`; only ever run before the format was released.
+#[test]
+#[ignore = "writes the fixture"]
+fn make_the_fixture() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures");
+    fs::write(dir.join("v1.pcapng"), file(&scenarios::servfail(), PLAIN)).unwrap();
+}
+
+// The program.
+
+struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn story(&self) -> String {
+        let path = self.path("story.pcapng");
+        fs::write(&path, file(&scenarios::story(true), PLAIN)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn the_program_replays_converts_and_tells() {
+    let scratch = Scratch::new();
+    let story = scratch.story();
+    let expected = tests::run_default(&scenarios::story(true)).json;
+    let copy = scratch.path("copy.pcapng.zst");
+    let copy = copy.to_str().unwrap();
+    let output = binary::run(&["-r", &story, "-o", "json", "-w", copy]);
+    assert_eq!(binary::stderr(&output), "");
+    assert_eq!(binary::stdout(&output), expected);
+    lines(&expected);
+    assert_eq!(fs::metadata(copy).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(fs::read(copy).unwrap().starts_with(&[0x28, 0xb5, 0x2f, 0xfd]));
+    let output = binary::run(&["-r", copy, "-o", "json"]);
+    assert_eq!(binary::stdout(&output), expected);
+    let output = binary::run(&["info", copy]);
+    let told = binary::stdout(&output);
+    for word in ["svctrace 1.0", "critical-app/client", "node-1", "complete", "Packet "] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    let output = binary::run(&["info", "-o", "json", copy]);
+    let info: serde_json::Value = serde_json::from_str(&binary::stdout(&output)).unwrap();
+    assert_eq!((&info["complete"], &info["stands_alone"]), (&true.into(), &true.into()));
+}
+
+#[test]
+fn pipes_carry_captures() {
+    let scratch = Scratch::new();
+    let story = scratch.story();
+    let converted = binary::run(&["-r", &story, "-o", "json", "-w", "-"]);
+    let expected = tests::run_default(&scenarios::story(true)).json;
+    assert_eq!(binary::stderr(&converted), expected, "results go aside");
+    let mut replay = binary::command(&["-r", "-", "-o", "json"]);
+    replay.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut replay = replay.spawn().unwrap();
+    replay.stdin.take().unwrap().write_all(&converted.stdout).unwrap();
+    let output = replay.wait_with_output().unwrap();
+    assert_eq!(binary::stdout(&output), expected);
+}
+
+#[test]
+fn a_missing_tail_is_told_once_and_is_exit_code_3() {
+    let scratch = Scratch::new();
+    let story = scratch.story();
+    let whole = fs::read(&story).unwrap();
+    fs::write(&story, &whole[..whole.len() * 3 / 4]).unwrap();
+    let output = binary::run(&["-r", &story, "-o", "json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let told = binary::stderr(&output);
+    assert!(told.lines().count() == 1 && told.contains("tail is missing"), "{told}");
+    assert!(lines(&binary::stdout(&output)).iter().any(|line| line["type"] == "summary"));
+    let output = binary::run(&["info", &story]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(binary::stdout(&output).contains("tail is missing"));
+}
+
+#[test]
+fn nothing_is_overwritten_unasked() {
+    let scratch = Scratch::new();
+    let story = scratch.story();
+    let other = scratch.path("other.pcapng");
+    let path = other.to_str().unwrap();
+    fs::write(&other, "precious").unwrap();
+    let refused = |words: &[&str], why: &str| {
+        let output = binary::run(words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        let told = binary::stderr(&output);
+        assert!(told.contains(why) && told.lines().count() == 1, "{told}");
+    };
+    refused(&["-r", &story, "-w", path], "--force");
+    assert_eq!(fs::read(&other).unwrap(), b"precious");
+    refused(&["-r", &story, "-w", &story, "--force"], "read and written at once");
+    refused(&["-r", path], "not a capture");
+    refused(&["-r", "/no/such.pcapng"], "/no/such.pcapng");
+    refused(&["-r", &story, "-w", "/no/such/dir.pcapng"], "cannot write");
+    refused(&["-r", &story, "-w", "-", "--rotate-size", "1M"], "no files to rotate");
+    refused(&["--pid", "4194303", "-w", scratch.path("new").to_str().unwrap()], "4194303");
+    assert!(!scratch.path("new").exists(), "nothing was recorded into it");
+    assert_eq!(binary::run(&["-r", &story, "-w", path, "--force"]).status.code(), Some(0));
+    assert_eq!(fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(binary::run(&["-r", path, "--pid", "1"]).status.code(), Some(2));
+}
+
+#[test]
+fn rotation_leaves_a_ring_that_replays() {
+    let scratch = Scratch::new();
+    let story = scratch.story();
+    let name = scratch.path("ring.pcapng.zst");
+    let words =
+        ["-r", &story, "-w", name.to_str().unwrap(), "--rotate-time", "3s", "--rotate-count", "12"];
+    assert_eq!(binary::run(&words).status.code(), Some(0));
+    let mut words = vec!["-o".to_owned(), "json".to_owned()];
+    for entry in fs::read_dir(scratch.0.path()).unwrap() {
+        let path = entry.unwrap().path().to_str().unwrap().to_owned();
+        if path.contains("ring.") {
+            words.extend(["-r".to_owned(), path]);
+        }
+    }
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let output = binary::run(&words);
+    assert_eq!(binary::stderr(&output), "");
+    assert_eq!(binary::stdout(&output), tests::run_default(&scenarios::story(true)).json);
+}
+
+#[test]
+fn tshark_opens_it_and_shows_names() {
+    let tshark = |words: &[&str]| Command::new("tshark").args(words).output();
+    if tshark(&["--version"]).is_err() {
+        return xtask::skips::note("captures::tshark_opens_it_and_shows_names", "no tshark");
+    }
+    let scratch = Scratch::new();
+    let story = scratch.story();
+    let output = tshark(&[
+        "-r",
+        &story,
+        "-N",
+        "n",
+        "-T",
+        "fields",
+        "-e",
+        "frame.interface_name",
+        "-e",
+        "ip.dst_host",
+        "-e",
+        "dns.qry.name",
+        "-e",
+        "frame.comment",
+    ])
+    .unwrap();
+    let (told, warned) = (binary::stdout(&output), binary::stderr(&output));
+    let warned: Vec<_> =
+        warned.lines().filter(|line| !line.starts_with("Running as user")).collect();
+    assert!(warned.is_empty(), "{warned:?}");
+    let packets = scenarios::story(true).iter().filter(|r| r.kind == RecordKind::Packet).count();
+    assert_eq!(told.lines().count(), packets);
+    for word in [
+        "critical-app/client\t",
+        "kube-dns.kube-system.svc\t",
+        "\tbackend.critical-app.svc.cluster.local.localdomain\t",
+        "pod=client ns=critical-app container=client pid=4711 comm=curl",
+    ] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+}

@@ -1,0 +1,254 @@
+//! Capture files: opened, created, named, handed to the pipeline process. Reads and writes nothing.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal as _, Read, Seek as _, Write};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::libc;
+use tracer::capture::{Options, Volume, Writer};
+
+use crate::cli::{Capture, Handed};
+use crate::handover;
+
+/// Only the owner: a capture says who talks to whom.
+const MODE: u32 = 0o600;
+/// Files of a ring, unless told.
+const RING: u16 = 10;
+/// Endings that stay at the end of a ring file's name.
+const ENDINGS: [&str; 3] = [".pcapng.zst", ".pcapng", ".zst"];
+
+/// Whether the name means standard input or output.
+pub(crate) fn is_standard(path: Option<&Path>) -> bool {
+    path.is_some_and(|path| path.as_os_str() == "-")
+}
+
+/// Opens a capture to read.
+pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
+    if is_standard(Some(path)) {
+        ensure!(!io::stdin().is_terminal(), "-r - reads a capture from a pipe, not a terminal");
+        return Ok(Box::new(io::stdin()));
+    }
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    let regular = !file.metadata().is_ok_and(|about| about.is_dir());
+    ensure!(regular, "{} is a directory", path.display());
+    Ok(Box::new(file))
+}
+
+/// What to call several files in a message.
+pub(crate) fn names(paths: &[PathBuf]) -> String {
+    let name = |path: &PathBuf| match is_standard(Some(path)) {
+        true => "standard input".to_owned(),
+        false => path.display().to_string(),
+    };
+    paths.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// The files of a recording, open.
+#[derive(Default)]
+pub(crate) struct Created {
+    files: Vec<File>,
+    standard: bool,
+    options: Options,
+    /// Those that did not exist before.
+    new: Vec<PathBuf>,
+}
+
+/// Opens what `-w` names. A file that exists keeps its content until something is recorded.
+pub(crate) fn create(capture: &Capture) -> Result<Created> {
+    let Some(path) = &capture.write else { return Ok(Created::default()) };
+    let rotates = capture.rotate_size.is_some() || capture.rotate_time.is_some();
+    ensure!(
+        rotates || capture.rotate_count.is_none(),
+        "--rotate-count says how many files; add --rotate-size or --rotate-time"
+    );
+    ensure!(capture.rotate_size.is_none_or(|bytes| bytes >= 4096), "--rotate-size is at least 4K");
+    ensure!(
+        capture.rotate_time.is_none_or(|time| time.as_secs() >= 1),
+        "--rotate-time is at least 1s"
+    );
+    let options = Options {
+        compress: path.as_os_str().as_encoded_bytes().ends_with(b".zst"),
+        rotate_bytes: capture.rotate_size,
+        rotate_ns: capture.rotate_time.map(|time| time.as_nanos() as u64),
+    };
+    if is_standard(Some(path)) {
+        ensure!(!rotates, "-w - has no files to rotate");
+        ensure!(!io::stdout().is_terminal(), "-w - writes a capture to a pipe, not a terminal");
+        return Ok(Created { standard: true, options, ..Created::default() });
+    }
+    let count = if rotates { capture.rotate_count.unwrap_or(RING) } else { 1 };
+    let mut created = Created { options, ..Created::default() };
+    for name in ring(path, count) {
+        match create_one(&name, capture) {
+            Ok((file, new)) => {
+                created.files.push(file);
+                created.new.extend(new.then_some(name));
+            }
+            Err(error) => {
+                created.remove_unused();
+                return Err(error);
+            }
+        }
+    }
+    Ok(created)
+}
+
+/// The file, and whether it is new.
+fn create_one(path: &Path, capture: &Capture) -> Result<(File, bool)> {
+    let failed = || format!("cannot write {}", path.display());
+    let mut options = OpenOptions::new();
+    options.write(true).mode(MODE).custom_flags(libc::O_NOFOLLOW);
+    match options.clone().create_new(true).open(path) {
+        Ok(file) => return Ok((file, true)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).with_context(failed),
+    }
+    let about = fs::symlink_metadata(path).with_context(failed)?;
+    if about.is_file() {
+        ensure!(capture.force, "{} exists; --force overwrites it", path.display());
+    }
+    let file = options.open(path).with_context(failed)?;
+    let about = file.metadata().with_context(failed)?;
+    let same = |read: &PathBuf| {
+        let read = fs::metadata(read);
+        read.is_ok_and(|read| (read.dev(), read.ino()) == (about.dev(), about.ino()))
+    };
+    if about.is_file() {
+        if capture.read.iter().any(same) {
+            bail!("{} is read and written at once", path.display());
+        }
+        file.set_permissions(fs::Permissions::from_mode(MODE)).with_context(failed)?;
+    }
+    Ok((file, false))
+}
+
+/// `x.0.pcapng`, `x.1.pcapng`, … for `x.pcapng`; the name itself for one.
+fn ring(path: &Path, count: u16) -> Vec<PathBuf> {
+    if count == 1 {
+        return vec![path.to_owned()];
+    }
+    let whole = path.to_string_lossy();
+    let ending = ENDINGS.into_iter().find(|ending| whole.ends_with(ending)).unwrap_or_default();
+    let stem = &whole[..whole.len() - ending.len()];
+    let digits = (count - 1).to_string().len();
+    (0..count).map(|n| format!("{stem}.{n:0digits$}{ending}").into()).collect()
+}
+
+impl Created {
+    /// The same for `svctrace pipeline`.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let standard = self.standard.then_some(1);
+        let numbers = self.files.iter().map(|file| file.as_raw_fd()).chain(standard);
+        let mut arguments: Vec<_> = numbers.map(|fd| format!("--write-fd={fd}")).collect();
+        if !arguments.is_empty() {
+            let Options { compress, rotate_bytes, rotate_ns } = self.options;
+            arguments.extend(compress.then(|| "--write-zstd".to_owned()));
+            arguments.extend(rotate_bytes.map(|bytes| format!("--write-bytes={bytes}")));
+            arguments.extend(rotate_ns.map(|ns| format!("--write-ns={ns}")));
+        }
+        arguments.into_iter().map(OsString::from).collect()
+    }
+
+    /// Gives the files away.
+    pub(crate) fn descriptors(&mut self) -> Vec<OwnedFd> {
+        self.files.drain(..).map(OwnedFd::from).collect()
+    }
+
+    /// A writer in this process; `None` when nothing is to be recorded.
+    pub(crate) fn writer(mut self) -> Result<Option<Writer>> {
+        Ok(writer(self.files.drain(..).collect(), self.standard, self.options))
+    }
+
+    /// Takes new files away again that nothing was recorded into.
+    pub(crate) fn remove_unused(&self) {
+        for path in &self.new {
+            if fs::metadata(path).is_ok_and(|about| about.len() == 0) {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// The writer of the pipeline process.
+pub(crate) fn handed(capture: &Handed) -> Result<Option<Writer>> {
+    let standard = capture.write_fd.contains(&1);
+    let numbers = capture.write_fd.iter().filter(|fd| **fd != 1);
+    let files = numbers.map(|fd| handover::file(*fd)).collect::<Result<_>>()?;
+    let options = Options {
+        compress: capture.write_zstd,
+        rotate_bytes: capture.write_bytes,
+        rotate_ns: capture.write_ns,
+    };
+    Ok(writer(files, standard, options))
+}
+
+fn writer(files: Vec<File>, standard: bool, options: Options) -> Option<Writer> {
+    let mut volumes: Vec<Box<dyn Volume>> = Vec::new();
+    for file in files {
+        volumes.push(Box::new(Disk(file)));
+    }
+    if standard {
+        volumes.push(Box::new(Standard(io::stdout())));
+    }
+    (!volumes.is_empty()).then(|| Writer::new(volumes, options))
+}
+
+struct Disk(File);
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Volume for Disk {
+    fn start_over(&mut self) -> io::Result<()> {
+        if self.0.metadata()?.is_file() {
+            self.0.set_len(0)?;
+            self.0.rewind()?;
+        }
+        Ok(())
+    }
+}
+
+struct Standard(io::Stdout);
+
+impl Write for Standard {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Volume for Standard {
+    fn start_over(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ring_files_keep_their_ending() {
+        let names = |path: &str, count| -> Vec<String> {
+            ring(Path::new(path), count).iter().map(|p| p.display().to_string()).collect()
+        };
+        assert_eq!(names("a/x.pcapng.zst", 2), ["a/x.0.pcapng.zst", "a/x.1.pcapng.zst"]);
+        assert_eq!(names("x", 11)[10], "x.10");
+        assert_eq!(names("x", 11)[3], "x.03");
+        assert_eq!(names("x.pcapng", 1), ["x.pcapng"]);
+    }
+}

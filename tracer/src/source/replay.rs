@@ -1,0 +1,217 @@
+//! Captures to records again. A snapshot's facts come through only where the records they repeat
+//! were not seen; files of one recording follow one another in its order.
+
+use std::collections::VecDeque;
+use std::io::Read;
+
+use super::{Capture, CaptureError, CaptureErrorKind, Format, Records, pcap, recognise};
+use crate::capture::{Item, Mark, Reader, Section, What};
+use crate::context::{Loss, LossStage};
+use crate::record::{Record, RecordKind, Timestamp};
+
+type Bytes = Box<dyn Read + Send>;
+
+/// The records of one capture of any kind, recognised by its content.
+pub fn open(reader: Bytes) -> Result<Records, CaptureError> {
+    open_all(vec![reader])
+}
+
+/// The records of several files that belong to one recording, in any order, or of one capture.
+pub fn open_all(readers: Vec<Bytes>) -> Result<Records, CaptureError> {
+    let mut captures = Vec::new();
+    for reader in readers {
+        let capture = recognise(reader)?;
+        // A ring that was not filled has files without a byte.
+        if capture.format != Format::Empty {
+            captures.push(capture);
+        }
+    }
+    if captures.len() > 1 {
+        return sequence(captures);
+    }
+    let Some(capture) = captures.pop() else {
+        return Err(unsupported("there is nothing in it".to_owned()));
+    };
+    match capture.format {
+        Format::Svctrace(_) => Ok(Box::new(Replay::new(vec![capture.reader]))),
+        Format::Pcap | Format::Pcapng => pcap::open(capture.reader),
+        Format::Scap => Err(unsupported("scap is not supported in this build".to_owned())),
+        Format::Empty => Err(unsupported("there is nothing in it".to_owned())),
+    }
+}
+
+fn sequence(captures: Vec<Capture>) -> Result<Records, CaptureError> {
+    let mut files: Vec<(Section, Bytes)> = Vec::new();
+    for capture in captures {
+        let Format::Svctrace(section) = capture.format else {
+            let what = "only files of one svctrace recording can be read together".to_owned();
+            return Err(unsupported(what));
+        };
+        files.push((section, capture.reader));
+    }
+    files.sort_by_key(|(section, _)| section.index);
+    let differs = |pair: &[(Section, Bytes)]| pair[0].0.recording != pair[1].0.recording;
+    if files.windows(2).any(differs) {
+        let what = "these files belong to several recordings; read one recording at a time";
+        return Err(unsupported(what.to_owned()));
+    }
+    Ok(Box::new(Replay::new(files.into_iter().map(|(_, reader)| reader).collect())))
+}
+
+fn unsupported(what: String) -> CaptureError {
+    CaptureError::new(0, CaptureErrorKind::Unsupported(what))
+}
+
+/// Files of one recording (or several recordings in one file), one after the other.
+struct Replay {
+    files: VecDeque<Bytes>,
+    current: Option<Reader<Bytes>>,
+    recording: u64,
+    last: (u64, Timestamp),
+    /// Told once the snapshot it was noticed at has gone by.
+    gap: Option<Gap>,
+    pending: Option<Record>,
+    repeats: u32,
+}
+
+/// Records between two files that nobody has.
+#[derive(Clone, Copy)]
+struct Gap {
+    first: u64,
+    last: u64,
+    from: Timestamp,
+    to: Timestamp,
+}
+
+impl Replay {
+    fn new(files: Vec<Bytes>) -> Self {
+        Self {
+            files: files.into(),
+            current: None,
+            recording: 0,
+            last: (0, Timestamp::default()),
+            gap: None,
+            pending: None,
+            repeats: 0,
+        }
+    }
+
+    fn take(&mut self, item: Item) -> Option<Record> {
+        match item {
+            Item::Section(section) => {
+                if self.recording != section.recording {
+                    self.last = (0, Timestamp::default());
+                }
+                self.recording = section.recording;
+                None
+            }
+            Item::Mark(mark) => {
+                if mark.what == What::Snapshot {
+                    self.notice_gap(mark);
+                }
+                None
+            }
+            Item::Record(stored) => {
+                // A snapshot's fact that was seen under its own number changes nothing.
+                if stored.snapshot && stored.record.number <= self.last.0 {
+                    return None;
+                }
+                if stored.record.number <= self.last.0 {
+                    self.repeats += 1;
+                    return None;
+                }
+                self.last = (stored.record.number, stored.record.at);
+                Some(stored.record)
+            }
+        }
+    }
+
+    fn notice_gap(&mut self, mark: Mark) {
+        let (last, from) = self.last;
+        if last != 0 && mark.last_number > last {
+            let (first, last) = (last + 1, mark.last_number);
+            self.gap = Some(Gap { first, last, from, to: mark.at });
+        }
+    }
+
+    /// What is told of a gap before the first record behind it, `number`.
+    fn gap_before(&mut self, number: u64) -> Option<Record> {
+        let gap = self.gap.filter(|gap| number > gap.last)?;
+        self.gap = None;
+        let loss = Loss {
+            stage: LossStage::User,
+            source: "capture".to_owned(),
+            count: gap.last - gap.first + 1,
+            first: gap.from,
+            last: gap.to,
+        };
+        let body = serde_json::to_vec(&loss).ok()?;
+        Some(Record {
+            number: gap.last,
+            at: gap.to,
+            kind: RecordKind::Loss,
+            cpu: None,
+            probe: None,
+            cut: false,
+            task: None,
+            cgroup: None,
+            cookie: None,
+            body: body.into(),
+        })
+    }
+
+    fn end_of_file(&mut self) {
+        if let Some(reader) = self.current.take() {
+            let skipped = reader.skipped();
+            if skipped.records + skipped.blocks > 0 {
+                tracing::warn!(
+                    "this version does not know {} records and {} blocks of the capture; skipped",
+                    skipped.records,
+                    skipped.blocks
+                );
+            }
+        }
+        if self.repeats > 0 {
+            tracing::debug!("{} records were there before; skipped", self.repeats);
+            self.repeats = 0;
+        }
+    }
+}
+
+impl Iterator for Replay {
+    type Item = Result<Record, CaptureError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(record) = self.pending.take() {
+            return Some(Ok(record));
+        }
+        loop {
+            let Some(reader) = &mut self.current else {
+                match Reader::new(self.files.pop_front()?) {
+                    Ok(reader) => self.current = Some(reader),
+                    Err(error) => return Some(Err(error)),
+                }
+                continue;
+            };
+            match reader.next() {
+                Some(Ok(item)) => {
+                    let Some(record) = self.take(item) else { continue };
+                    if let Some(loss) = self.gap_before(record.number) {
+                        self.pending = Some(record);
+                        return Some(Ok(loss));
+                    }
+                    return Some(Ok(record));
+                }
+                Some(Err(error)) => {
+                    self.end_of_file();
+                    if self.files.is_empty() {
+                        return Some(Err(error));
+                    }
+                    // What is missing shows as loss at the next file's start.
+                    tracing::warn!("{error}; going on with the next file");
+                }
+                None => self.end_of_file(),
+            }
+        }
+    }
+}
