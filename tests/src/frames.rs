@@ -164,8 +164,12 @@ pub fn identified(mut packet: Vec<u8>, ip_id: u16) -> Vec<u8> {
 pub fn tcp(from: &str, to: &str, seq: u32, flags: &str, ip_id: u16) -> Vec<u8> {
     let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
     let (SocketAddr::V4(a), SocketAddr::V4(b)) = (from, to) else { panic!("IPv4 only") };
-    let mut packet = etherparse::PacketBuilder::ipv4(a.ip().octets(), b.ip().octets(), 64)
-        .tcp(a.port(), b.port(), seq, 64_000);
+    let mut packet = etherparse::PacketBuilder::ipv4(a.ip().octets(), b.ip().octets(), 64).tcp(
+        a.port(),
+        b.port(),
+        seq,
+        64_000,
+    );
     for flag in flags.chars() {
         packet = match flag {
             'S' => packet.syn(),

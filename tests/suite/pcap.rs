@@ -45,7 +45,13 @@ struct Story {
     ip_id: u16,
 }
 
-fn message(id: u16, name: &str, qtype: &'static str, rcode: Option<u8>, answer: &[&str]) -> Vec<u8> {
+fn message(
+    id: u16,
+    name: &str,
+    qtype: &'static str,
+    rcode: Option<u8>,
+    answer: &[&str],
+) -> Vec<u8> {
     let answers: Vec<IpAddr> = answer.iter().map(|a| a.parse().unwrap()).collect();
     dns(&Dns { id, name: name.as_bytes().to_vec(), qtype, rcode, answers })
 }
@@ -208,7 +214,12 @@ fn is_the_story(output: &Output, confidence: &str) -> Value {
     assert_eq!(lookups[0]["identity"]["pid"], Value::Null);
     let mut codes = output.codes();
     codes.sort();
-    assert_eq!(codes, ["foreign-suffix", "search-expansion", "upstream-timeout"], "{}", output.text);
+    assert_eq!(
+        codes,
+        ["foreign-suffix", "search-expansion", "upstream-timeout"],
+        "{}",
+        output.text
+    );
     let root = finding(output, "upstream-timeout");
     assert_eq!(root["confidence"], confidence, "{root}");
     assert_eq!(root["identity"]["address"], CLIENT, "{root}");
@@ -377,7 +388,8 @@ struct Endless {
 
 impl std::io::Read for Endless {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let all = self.head.len() + (self.at.saturating_sub(self.head.len()) / self.again.len() + 1) * self.again.len();
+        let all = self.head.len()
+            + (self.at.saturating_sub(self.head.len()) / self.again.len() + 1) * self.again.len();
         let n = out.len().min(all - self.at).min(64);
         for (i, byte) in out.iter_mut().enumerate().take(n) {
             let at = self.at + i;

@@ -140,9 +140,7 @@ impl Wire {
         let Some(asked) = asked else { return };
         let key = (asked.clone(), dns.remote.ip());
         if let Some(all) = self.open.get_mut(&key) {
-            all.retain(|q| {
-                (q.client, q.server, q.id) != (dns.local, dns.remote, dns.message.id)
-            });
+            all.retain(|q| (q.client, q.server, q.id) != (dns.local, dns.remote, dns.message.id));
             if all.is_empty() {
                 self.open.remove(&key);
             }

@@ -281,8 +281,9 @@ impl Diagnoser {
         let touching = self.losses.iter().filter(|l| l.first <= to && l.last >= from);
         let lost: u64 = touching.map(|l| l.count).sum();
         if lost > 0 {
-            caveats
-                .push(format!("{lost} records were lost in this time; an answer could be among them"));
+            caveats.push(format!(
+                "{lost} records were lost in this time; an answer could be among them"
+            ));
         }
         caveats
     }

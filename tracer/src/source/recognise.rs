@@ -66,9 +66,7 @@ pub fn recognise(mut reader: Box<dyn Read + Send>) -> Result<Capture, CaptureErr
 fn format(first: &[u8]) -> Result<Format, CaptureError> {
     match first {
         [] => Ok(Format::Empty),
-        first if is_cut_section(first) => {
-            Err(CaptureError::new(0, CaptureErrorKind::TailMissing))
-        }
+        first if is_cut_section(first) => Err(CaptureError::new(0, CaptureErrorKind::TailMissing)),
         [0x0a, 0x0d, 0x0d, 0x0a, _, _, _, _, 0x1a, 0x2b, 0x3c, 0x4d, ..] => Ok(Format::Pcapng),
         [0x0a, 0x0d, 0x0d, 0x0a, _, _, _, _, 0x4d, 0x3c, 0x2b, 0x1a, ..] => {
             if let Some(section) = Section::at_start_of(first) {

@@ -26,6 +26,7 @@ pub const COMPILE_STACK: usize = 64 << 20;
 /// Longer or deeper expressions than anybody writes are refused.
 const LENGTH_MAX: usize = 2048;
 const DEPTH_MAX: usize = 32;
+const TREE_DEPTH_MAX: usize = 48;
 const COMPARISONS: [&str; 7] = [
     op::EQUALS,
     op::NOT_EQUALS,
@@ -74,6 +75,9 @@ impl Filter {
             }
             None => "not an expression".to_owned(),
         })?;
+        if depth(program.expression()) > TREE_DEPTH_MAX {
+            return Err("more steps inside one another than anybody can follow".to_owned());
+        }
         let mut fields = BTreeSet::new();
         let known = known_fields();
         if let Some((name, id)) = unknown(program.expression(), &known, &[], &mut fields) {
@@ -218,6 +222,14 @@ fn refuse_absurd(text: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn depth(node: &IdedExpr) -> usize {
+    let inner = match &node.expr {
+        Expr::Comprehension(all) => depth(&all.loop_step),
+        _ => 0,
+    };
+    1 + children(node).into_iter().map(depth).max().unwrap_or(0).max(inner)
 }
 
 /// Line and column, both from 1.

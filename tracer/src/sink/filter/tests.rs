@@ -10,7 +10,7 @@ fn event() -> Output {
         ..Identity::default()
     };
     Output::Event(EventLine {
-            payload: None,
+        payload: None,
         schema: 1,
         n: 12,
         ts: Ts(Timestamp(1_700_000_000_000_000_000)),
@@ -148,7 +148,6 @@ fn absurd_expressions_are_taken_or_refused() {
                 let open = absurd.repeat(times);
                 let closed = format!("{open}n{}", ")".repeat(open.matches('(').count()));
                 for text in [open, closed] {
-                    eprintln!("{absurd} {times}");
                     if let Ok(filter) = Filter::compile(&text) {
                         let _ = filter.takes(&event());
                     }
@@ -179,7 +178,8 @@ fn a_sink_sees_what_is_taken() {
     sink.output(&event()).unwrap();
     sink.output(&loss()).unwrap();
     assert_eq!(count.get(), 1);
-    let mut sink = Filtered::new(Box::new(Count(count.clone())), Filter::compile("kind > 5").unwrap());
+    let mut sink =
+        Filtered::new(Box::new(Count(count.clone())), Filter::compile("kind > 5").unwrap());
     for _ in 0..3 {
         sink.output(&event()).unwrap();
     }

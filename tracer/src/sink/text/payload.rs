@@ -30,12 +30,7 @@ pub(super) fn lines(of: &EventLine) -> Vec<String> {
     for answer in arg("answers").as_array().into_iter().flatten() {
         let text = |key: &str| visible(answer[key].as_str().unwrap_or("-"));
         let ttl = answer["ttl"].as_u64().unwrap_or_default();
-        lines.push(format!(
-            "      {} {ttl} {} {}",
-            text("name"),
-            text("type"),
-            text("data")
-        ));
+        lines.push(format!("      {} {ttl} {} {}", text("name"), text("type"), text("data")));
     }
     if let Some(why) = arg("undecoded")["reason"].as_str() {
         let offset = arg("undecoded")["offset"].as_u64().unwrap_or_default();

@@ -150,12 +150,7 @@ fn ip_id(ip: &LaxIpSlice<'_>) -> Option<u16> {
     ip.ipv4().map(|v4| v4.header().identification())
 }
 
-fn facts<'a>(
-    packet: &Packet<'a>,
-    ip: &LaxIpSlice<'a>,
-    sighting: Sighting,
-    dns: bool,
-) -> Facts<'a> {
+fn facts<'a>(packet: &Packet<'a>, ip: &LaxIpSlice<'a>, sighting: Sighting, dns: bool) -> Facts<'a> {
     let whole = match ip {
         LaxIpSlice::Ipv4(v4) => usize::from(v4.header().total_len()),
         LaxIpSlice::Ipv6(v6) => 40 + usize::from(v6.header().payload_length()),
