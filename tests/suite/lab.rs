@@ -321,21 +321,12 @@ fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-fn own_cgroups(folder: &Path, found: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            if entry.file_name().to_string_lossy().starts_with("svctrace") {
-                found.push(entry.path().display().to_string());
-            }
-            own_cgroups(&entry.path(), found);
-        }
-    }
-}
-
-fn leftover_cgroups() -> Vec<String> {
-    let mut found = Vec::new();
-    own_cgroups(&lab::cgroups::mount_point().unwrap(), &mut found);
-    found
+/// Whether a folder of this name is somewhere in the cgroup tree.
+fn cgroup_exists(folder: &Path, name: &str) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        let path = entry.path();
+        path.is_dir() && (entry.file_name() == name || cgroup_exists(&path, name))
+    })
 }
 
 /// Starts a trace, ends it so, and looks for what is left of it.
@@ -379,15 +370,18 @@ fn nothing_is_left_when_the_pipeline_is_killed() {
 fn a_command_of_its_own() {
     let Some(_guard) = lab_for("lab::a_command_of_its_own") else { return };
     let _lab = Lab::up(false).unwrap();
-    let args = ["-o", "json", "--no-api", "--", "sh", "-c", "curl -sS http://10.96.0.1:1/; exit 7"];
+    let args =
+        ["-o", "json", "--no-api", "--", "sh", "-c", "curl -sS -m 2 http://10.244.1.1:1/; exit 7"];
     let trace = Trace::start(&binary::path(), args, Echo::Quiet).unwrap();
+    let cgroup = format!("svctrace-{}", trace.pid());
     let traced = trace.wait(PATIENCE).unwrap();
     assert_eq!(traced.status.code(), Some(0), "{}", traced.stderr);
     assert!(traced.stderr.contains('7'), "{}", traced.stderr);
     let lines = lines(&traced.stdout);
     assert!(lines.iter().any(|line| line["type"] == "connection"), "{}", traced.stdout);
     assert_eq!(lines.last().unwrap()["type"], "summary");
-    until("its cgroup goes", || leftover_cgroups().is_empty());
+    let mount = lab::cgroups::mount_point().unwrap();
+    until("its cgroup goes", || !cgroup_exists(&mount, &cgroup));
 }
 
 /// Names that are nearly right get an answer that helps.
@@ -424,4 +418,28 @@ fn a_pod_that_comes_later() {
     assert_eq!(lookup["identity"]["pod"], "late");
     assert_eq!(lookup["outcome"], "answered");
     assert_eq!(lookup["attempts"][0]["start_ns"], 0);
+}
+
+/// `svctrace | head -n 1`: the reader leaves, svctrace ends at its next line and is not upset.
+#[test]
+fn a_reader_that_leaves() {
+    let Some(_guard) = lab_for("lab::a_reader_that_leaves") else { return };
+    let lab = Lab::up(false).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let script = "{ \"$@\" 2>\"$SAID\"; echo $? >\"$CODE\"; } | head -n 1";
+    let (said, code) = (folder.path().join("said"), folder.path().join("code"));
+    let mut command = lab::node_command("sh").unwrap();
+    command.args(["-c", script, "sh"]).arg(binary::path()).args(POD).args(lab_args(true));
+    command.args(["-o", "json"]).env("SAID", &said).env("CODE", &code).stdout(Stdio::null());
+    let mut shell = command.spawn().unwrap();
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    until("svctrace is attached", || read(&said).contains("attached"));
+    for _ in 0..3 {
+        run_client(&lab, &["curl", "-sS", URL]).unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    until("svctrace ends", || !read(&code).is_empty());
+    assert!(shell.wait().unwrap().success());
+    assert_eq!(read(&code).trim(), "0", "{}", read(&said));
+    assert!(!read(&said).contains("ipe"), "{}", read(&said));
 }

@@ -10,8 +10,6 @@ pub const FILENAME_MAX: usize = 256;
 pub const CGROUP_PATH_MAX: usize = 512;
 /// DNS ports a configuration can name besides each other (53 is only the default first).
 pub const DNS_PORTS_MAX: usize = 8;
-/// Distinct cgroup depths at which targets can be attached in one run.
-pub const LEVELS_MAX: usize = 8;
 /// Target cgroups whose tasks the tracepoints can recognise at one time.
 pub const TARGET_DIRS_MAX: u32 = 256;
 /// Size of a thread name as the kernel keeps it (`TASK_COMM_LEN`).

@@ -1,6 +1,6 @@
 //! Keys and values of the maps that user space and the probes share, with the maps' names.
 
-use crate::limits::{DNS_PORTS_MAX, LEVELS_MAX};
+use crate::limits::DNS_PORTS_MAX;
 
 /// Ring buffer with all records.
 pub const EVENTS: &str = "EVENTS";
@@ -36,8 +36,6 @@ pub const QUESTIONS: &str = "QUESTIONS";
 pub struct Config {
     /// Ports that mean DNS, host byte order; 0 ends the list.
     pub dns_ports: [u16; DNS_PORTS_MAX],
-    /// Unused: ancestors are found through `TARGET_DIRS`.
-    pub levels: [u32; LEVELS_MAX],
     /// Only this process counts as target (`--pid` in a shared cgroup); 0 = every process.
     pub only_tgid: u32,
     /// Most payload bytes of a DNS packet to copy, at most `SNAP_MAX`.

@@ -1,4 +1,4 @@
-//! svctrace, the program: reads the command line and hands over to the parts. Decides nothing.
+//! The program: reads the command line and hands over to the parts. Decides nothing.
 
 mod cli;
 mod files;
@@ -18,8 +18,7 @@ use crate::cli::{Cli, Trace, Verb};
 use crate::settings::Print;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    match run(Cli::parse()) {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -10,7 +10,7 @@ use aya_ebpf::{
         bpf_probe_read_kernel_str,
     },
     macros::tracepoint,
-    maps::RingBuf,
+    maps::{RingBuf, ring_buf::RingBufEntry},
     programs::TracePointContext,
 };
 use aya_log_ebpf::warn;
@@ -65,10 +65,23 @@ pub fn cgroup_rmdir(ctx: TracePointContext) -> u32 {
     cgroup(&ctx, kind::CGROUP_REMOVED, probe::CGROUP_RMDIR)
 }
 
+/// A copy that finds no room in the agent's ring is no fact lost: `EVENTS` has it.
+#[inline(always)]
+fn slot<T: 'static>(ring: &RingBuf, probe: u16) -> Option<RingBufEntry<T>> {
+    if core::ptr::eq(ring, &EVENTS) {
+        return reserve(ring, probe);
+    }
+    let slot = ring.reserve::<T>(0);
+    if slot.is_none() {
+        count(probe, Count::MapFull);
+    }
+    slot
+}
+
 /// False when the name cannot be read; a full ring is counted, not reported here.
 #[inline(always)]
 fn exec(ctx: &TracePointContext, ring: &RingBuf, offset: u16, who: &Subject) -> bool {
-    let Some(mut slot) = reserve::<Carrier<Exec, FILENAME_MAX>>(ring, probe::PROCESS_EXEC) else {
+    let Some(mut slot) = slot::<Carrier<Exec, FILENAME_MAX>>(ring, probe::PROCESS_EXEC) else {
         return true;
     };
     let record = slot.as_mut_ptr();
@@ -118,7 +131,7 @@ fn cgroup(ctx: &TracePointContext, kind: u16, probe: u16) -> u32 {
 
 #[inline(always)]
 fn cgroup_record(ctx: &TracePointContext, ring: &RingBuf, config: &Config, kind: u16, probe: u16) {
-    let Some(mut slot) = reserve::<Carrier<Cgroup, CGROUP_PATH_MAX>>(ring, probe) else { return };
+    let Some(mut slot) = slot::<Carrier<Cgroup, CGROUP_PATH_MAX>>(ring, probe) else { return };
     let record = slot.as_mut_ptr();
     let fixed = size_of::<Carrier<Cgroup, CGROUP_PATH_MAX>>() - CGROUP_PATH_MAX;
     // SAFETY: the slot is ours until submitted; helpers without preconditions.

@@ -12,7 +12,7 @@ use crate::report::Outcome;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
 use super::heard::{Answers, Orphan, Orphans};
 use super::library::Sockets;
-use super::lookup::{Attempt, Lookup, attempt_outcome, lookup_outcome};
+use super::lookup::{Attempt, Lookup, doubt_early_closes, finished, lookup_outcome};
 use super::names::Names;
 use super::search_list::Walk;
 use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
@@ -463,36 +463,6 @@ impl Clients {
         }
         Some(open.transaction)
     }
-}
-
-/// One early close may be a cancelled request; only giving up early again and again tells of an
-/// error that the calls did not show.
-fn doubt_early_closes(tried: &mut [Vec<Transaction>]) {
-    let early = |t: &Transaction| matches!(t.gave_up, Some((_, GaveUp::TooSoon)));
-    let again = tried.len() > 1 || tried.iter().flatten().any(|t| t.try_number > 1);
-    if again && tried.iter().flatten().all(early) {
-        return;
-    }
-    for t in tried.iter_mut().flatten() {
-        if let Some((_, why)) = &mut t.gave_up
-            && *why == GaveUp::TooSoon
-        {
-            *why = GaveUp::Closed;
-        }
-    }
-}
-
-fn finished(transactions: Vec<Transaction>, walk: &Walk) -> Option<Attempt> {
-    let first = transactions.first()?;
-    let last = |t: &Transaction| t.ended().unwrap_or(t.last_send());
-    Some(Attempt {
-        name: first.name.clone(),
-        suffix: walk.suffix(&first.asked.name),
-        outcome: attempt_outcome(transactions.iter()),
-        started: transactions.iter().map(Transaction::started).min()?,
-        ended: transactions.iter().map(last).max()?,
-        transactions,
-    })
 }
 
 /// errno says that nobody can be reached there.

@@ -9,8 +9,8 @@ use crate::identify::Identifier;
 use crate::record::Timestamp;
 use crate::report::{self, Outcome, Ts};
 
-use super::search_list::SearchList;
-use super::transaction::Transaction;
+use super::search_list::{SearchList, Walk};
+use super::transaction::{GaveUp, Transaction};
 
 /// One candidate name tried.
 #[derive(Clone, Debug)]
@@ -97,6 +97,37 @@ pub(crate) fn lookup_outcome(attempts: &[Attempt]) -> Outcome {
         return Outcome::Nodata;
     }
     worst
+}
+
+/// One early close may be a cancelled request; only giving up early again and again tells of an
+/// error that the calls did not show.
+pub(crate) fn doubt_early_closes(tried: &mut [Vec<Transaction>]) {
+    let early = |t: &Transaction| matches!(t.gave_up, Some((_, GaveUp::TooSoon)));
+    let again = tried.len() > 1 || tried.iter().flatten().any(|t| t.try_number > 1);
+    if again && tried.iter().flatten().all(early) {
+        return;
+    }
+    for t in tried.iter_mut().flatten() {
+        if let Some((_, why)) = &mut t.gave_up
+            && *why == GaveUp::TooSoon
+        {
+            *why = GaveUp::Closed;
+        }
+    }
+}
+
+/// An attempt from its transactions; `None` without any.
+pub(crate) fn finished(transactions: Vec<Transaction>, walk: &Walk) -> Option<Attempt> {
+    let first = transactions.first()?;
+    let last = |t: &Transaction| t.ended().unwrap_or(t.last_send());
+    Some(Attempt {
+        name: first.name.clone(),
+        suffix: walk.suffix(&first.asked.name),
+        outcome: attempt_outcome(transactions.iter()),
+        started: transactions.iter().map(Transaction::started).min()?,
+        ended: transactions.iter().map(last).max()?,
+        transactions,
+    })
 }
 
 impl Lookup {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::correlate::{Attempt, Lookup};
-use crate::identify::Identifier;
+use crate::identify::{Identifier, SuffixOrigin};
 use crate::report::{Code, Confidence, Outcome};
 
 use super::draft::{self, Draft, Text};
@@ -241,30 +241,7 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
     let outcomes: Vec<String> = facts.outcomes.iter().map(|o| (*o).to_owned()).collect();
     let to =
         if upstreams.is_empty() { "an upstream".to_owned() } else { words::list(&upstreams, 3) };
-    let (place, remedy) = match &origin {
-        Some(origin) if origin.place == "dnsConfig" => (
-            "It comes from the pod's dnsConfig.searches.".to_owned(),
-            format!("remove `{suffix}` from the pod's dnsConfig.searches"),
-        ),
-        Some(origin) => {
-            let place = match origin.line {
-                Some(line) => format!("{}:{line}", origin.place),
-                None => origin.place.clone(),
-            };
-            (
-                format!("It comes from {place} on the node, which kubelet copies into every pod."),
-                format!(
-                    "remove `{suffix}` from the search list in {place} on the node, or give kubelet a file without it (`resolvConf` in its configuration, or --resolv-conf); pods take it up when they are made anew"
-                ),
-            )
-        }
-        None => (
-            "Who put it into the pod's resolv.conf is not known.".to_owned(),
-            format!(
-                "find `{suffix}` in the node's resolv.conf (kubelet's `resolvConf`) or the pod's dnsConfig.searches, and remove it"
-            ),
-        ),
-    };
+    let (place, remedy) = origin_words(suffix, origin.as_ref());
     Text {
         title: format!(
             "search suffix {suffix} sends the cluster's names to {to}: {}",
@@ -294,5 +271,33 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
             "what the resolver did with these names was not seen; they are not the cluster's"
                 .to_owned(),
         ],
+    }
+}
+
+/// Where a suffix comes from, and how to get rid of it.
+fn origin_words(suffix: &str, origin: Option<&SuffixOrigin>) -> (String, String) {
+    match origin {
+        Some(origin) if origin.place == "dnsConfig" => (
+            "It comes from the pod's dnsConfig.searches.".to_owned(),
+            format!("remove `{suffix}` from the pod's dnsConfig.searches"),
+        ),
+        Some(origin) => {
+            let place = match origin.line {
+                Some(line) => format!("{}:{line}", origin.place),
+                None => origin.place.clone(),
+            };
+            (
+                format!("It comes from {place} on the node, which kubelet copies into every pod."),
+                format!(
+                    "remove `{suffix}` from the search list in {place} on the node, or give kubelet a file without it (`resolvConf` in its configuration, or --resolv-conf); pods take it up when they are made anew"
+                ),
+            )
+        }
+        None => (
+            "Who put it into the pod's resolv.conf is not known.".to_owned(),
+            format!(
+                "find `{suffix}` in the node's resolv.conf (kubelet's `resolvConf`) or the pod's dnsConfig.searches, and remove it"
+            ),
+        ),
     }
 }

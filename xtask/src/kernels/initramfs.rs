@@ -19,7 +19,7 @@ mount -t devtmpfs dev /dev
 mount -t cgroup2 cgroup /sys/fs/cgroup
 ip link set lo up
 echo "=== kernel $(uname -r)"
-probes
+svctrace probes
 echo "=== exit $?"
 poweroff -f
 "#;
@@ -32,7 +32,7 @@ pub(super) fn build(work: &Path, binary: &Path, refresh: bool) -> Result<PathBuf
         archive.add(dir, 0o040_755, &[])?;
     }
     archive.add("bin/busybox", 0o100_755, &busybox)?;
-    archive.add("bin/probes", 0o100_755, &fs::read(binary)?)?;
+    archive.add("bin/svctrace", 0o100_755, &fs::read(binary)?)?;
     archive.add("init", 0o100_755, INIT.as_bytes())?;
     let path = work.join("initramfs.cpio");
     fs::write(&path, archive.finish()?)?;

@@ -101,7 +101,7 @@ fn on_this_kernel(binary: &Path) -> Outcome {
     if !nix::unistd::Uid::effective().is_root() {
         return Outcome::absent("running", "needs root".to_owned());
     }
-    match Command::new(binary).output() {
+    match Command::new(binary).arg("probes").output() {
         Ok(output) => {
             let code = output.status.code().unwrap_or(-1);
             let text = format!(
@@ -126,7 +126,7 @@ fn build_static(root: &Path, work: &Path) -> Result<PathBuf> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let target_dir = work.join("build");
     let status = Command::new("cargo")
-        .args(["build", "--quiet", "--package", "tracer", "--example", "probes"])
+        .args(["build", "--quiet", "--package", "tracer", "--bin", "svctrace"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(&target_dir)
         .current_dir(root)
@@ -136,7 +136,7 @@ fn build_static(root: &Path, work: &Path) -> Result<PathBuf> {
     if !status.success() {
         bail!("the static build failed");
     }
-    Ok(target_dir.join(TARGET).join("debug/examples/probes"))
+    Ok(target_dir.join(TARGET).join("debug/svctrace"))
 }
 
 fn need(program: &str, package: &str) -> Result<()> {

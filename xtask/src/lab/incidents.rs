@@ -78,7 +78,7 @@ pub const INCIDENTS: [Incident; 6] = [
         faults: &[Fault::ResolverSilent],
         neighbour: false,
         clients: &[BACKEND],
-        findings: &["resolver-timeout"],
+        findings: &["resolver-timeout", "search-expansion"],
     },
     Incident {
         name: "nxdomain",

@@ -344,6 +344,9 @@ impl Agent<'_> {
 
     /// Stops the probes, lets the pipeline process conclude, and passes its exit code on.
     fn finish(&mut self) -> u8 {
+        if self.command.as_mut().is_some_and(|command| command.ended().is_none()) {
+            eprintln!("svctrace: the command goes on untraced");
+        }
         self.take_lifecycle();
         self.following.take_facts(&mut self.session);
         self.session.finish();

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use nix::libc;
+use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, pipe2};
 
 use super::cgroups::{self, Directory, Mount};
@@ -121,6 +122,8 @@ pub(super) fn prepare(
 }
 
 fn wait_in_cgroup(mut join: &File, own_end: RawFd, ready: RawFd, go: RawFd) -> io::Result<()> {
+    // The agent's threads have their signals blocked; the command must not inherit that.
+    SigSet::empty().thread_set_mask()?;
     join.write_all(b"0")?;
     let mut byte = [0_u8; 1];
     // SAFETY: plain system calls on descriptors this child inherited; `byte` outlives them. The

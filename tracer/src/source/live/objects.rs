@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Resource as _;
 
 use crate::context;
 
@@ -43,7 +42,8 @@ pub(super) fn pod(pod: &Pod) -> context::Pod {
 
 /// `Kind/name` of the controller; of a ReplicaSet's the Deployment it is named after.
 fn owner(pod: &Pod) -> Option<String> {
-    let reference = pod.controller_owner_ref(&())?;
+    let mut references = pod.metadata.owner_references.iter().flatten();
+    let reference = references.find(|reference| reference.controller == Some(true))?;
     let hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
     let deployment = hash.and_then(|hash| reference.name.strip_suffix(hash)?.strip_suffix('-'));
     match deployment.filter(|_| reference.kind == "ReplicaSet") {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::SigSet;
 
 use super::link::Sender;
 
@@ -39,6 +40,7 @@ impl PipelineProcess {
         // SAFETY: only system calls between fork and exec.
         unsafe {
             command.pre_exec(move || {
+                SigSet::empty().thread_set_mask()?;
                 // Ctrl-C reaches the whole process group, also before the pipeline can ignore it.
                 for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
                     libc::signal(signal, libc::SIG_IGN);

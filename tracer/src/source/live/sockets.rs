@@ -97,10 +97,10 @@ fn dump(
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io().into()),
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    if found.len() < SOCKETS_MAX {
-                        found.push(understand(&response, protocol));
-                    }
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response))
+                    if found.len() < SOCKETS_MAX =>
+                {
+                    found.push(understand(&response, protocol));
                 }
                 _ => {}
             }

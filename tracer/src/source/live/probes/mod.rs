@@ -1,6 +1,8 @@
 //! Loading the probes and attaching them, and the maps through which user space steers and reads
 //! them. Reading records is not done here. Nothing is pinned: when the process dies, all goes.
 
+mod attach;
+mod cgroup;
 mod error;
 mod object;
 pub mod table;
@@ -15,16 +17,12 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt as _,
     },
-    path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, CgroupArray, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, ProgramError,
-        SockOps, TracePoint,
-    },
+    programs::ProgramError,
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tracer_common::{
@@ -33,8 +31,12 @@ use tracer_common::{
     maps::{self, CONFIG_GENERATION_SHIFT, CONFIG_ON, Call, Config, Counters, PeerKey, Socket},
 };
 
-use self::table::{Hook, Level, PROBES, Place, Probe, SYSCALLS};
+use self::{
+    attach::{attach_program, load_program},
+    table::{Level, PROBES, Place, Probe, SYSCALLS},
+};
 pub use self::{
+    cgroup::cgroup_root,
     error::{Failure, ProbesError},
     object::object,
 };
@@ -512,37 +514,6 @@ pub fn events_from_fd(fd: OwnedFd) -> Result<RingBuf<MapData>, ProbesError> {
     RingBuf::try_from(Map::RingBuf(data)).map_err(|e| error::map(maps::EVENTS, &e))
 }
 
-/// Where cgroup v2 is mounted.
-///
-/// # Errors
-/// When it is not.
-pub fn cgroup_root() -> io::Result<PathBuf> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    cgroup_mount(&text).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, "no cgroup v2 is mounted; svctrace needs it")
-    })
-}
-
-/// The mount of the whole tree if there is one, else the first.
-fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
-    let mounts: Vec<(&str, &str)> = mountinfo
-        .lines()
-        .filter_map(|line| {
-            let (mount, kind) = line.split_once(" - ")?;
-            let mut fields = mount.split(' ').skip(3);
-            let (root, place) = (fields.next()?, fields.next()?);
-            kind.starts_with("cgroup2 ").then_some((root, place))
-        })
-        .collect();
-    let whole = mounts.iter().find(|(root, _)| *root == "/").or(mounts.first())?;
-    Some(Path::new(&unescape(whole.1)).to_owned())
-}
-
-/// mountinfo writes space, tab, newline and backslash in octal.
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-}
-
 /// The key under which the probes know an address.
 pub fn peer_key(address: IpAddr, port: u16) -> PeerKey {
     let v6: Ipv6Addr = match address {
@@ -564,63 +535,41 @@ fn no_map(name: &'static str) -> ProbesError {
     ProbesError::Map(name, "not in the object".to_owned())
 }
 
-fn program_of<'a, T>(ebpf: &'a mut Ebpf, probe: &Probe) -> Result<&'a mut T, ProgramError>
-where
-    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(probe.program).ok_or(ProgramError::NotLoaded)?.try_into()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn load_program(ebpf: &mut Ebpf, probe: &Probe) -> Result<(), ProgramError> {
-    match probe.hook {
-        Hook::SocketAddress => program_of::<CgroupSockAddr>(ebpf, probe)?.load(),
-        Hook::SocketRelease => program_of::<CgroupSock>(ebpf, probe)?.load(),
-        Hook::Ingress | Hook::Egress => program_of::<CgroupSkb>(ebpf, probe)?.load(),
-        Hook::SocketOps => program_of::<SockOps>(ebpf, probe)?.load(),
-        Hook::Tracepoint(..) => program_of::<TracePoint>(ebpf, probe)?.load(),
+    #[test]
+    fn loopback_keys_carry_the_port() {
+        assert_eq!(peer_key([127, 0, 0, 1].into(), 9).port, 9);
+        assert_eq!(peer_key(Ipv6Addr::LOCALHOST.into(), 9).port, 9);
+        let key = peer_key([10, 1, 2, 3].into(), 9);
+        assert_eq!(key.port, 0);
+        assert_eq!(key.addr, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 2, 3]);
     }
-}
 
-/// The link's owner; mode Single, because links of several programs share a cgroup anyway and the
-/// kernel refuses other flags for links.
-fn attach_program(
-    ebpf: &mut Ebpf,
-    probe: &Probe,
-    cgroup: Option<&File>,
-) -> Result<Box<dyn Any + Send>, ProgramError> {
-    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-    let cgroup =
-        || cgroup.ok_or_else(|| ProgramError::IOError(io::Error::other("no cgroup to attach to")));
-    Ok(match probe.hook {
-        Hook::SocketAddress => {
-            let program: &mut CgroupSockAddr = program_of(ebpf, probe)?;
-            let id = program.attach(cgroup()?, MODE)?;
-            Box::new(program.take_link(id)?)
+    #[test]
+    fn maps_can_be_seeded_and_read() {
+        if !nix::unistd::Uid::effective().is_root() || object().is_none() {
+            println!("skipped: loading probes needs root and an eBPF toolchain at build time");
+            return;
         }
-        Hook::SocketRelease => {
-            let program: &mut CgroupSock = program_of(ebpf, probe)?;
-            let id = program.attach(cgroup()?, MODE)?;
-            Box::new(program.take_link(id)?)
-        }
-        Hook::Ingress | Hook::Egress => {
-            let program: &mut CgroupSkb = program_of(ebpf, probe)?;
-            let direction = if probe.hook == Hook::Ingress {
-                CgroupSkbAttachType::Ingress
-            } else {
-                CgroupSkbAttachType::Egress
-            };
-            let id = program.attach(cgroup()?, direction, MODE)?;
-            Box::new(program.take_link(id)?)
-        }
-        Hook::SocketOps => {
-            let program: &mut SockOps = program_of(ebpf, probe)?;
-            let id = program.attach(cgroup()?, MODE)?;
-            Box::new(program.take_link(id)?)
-        }
-        Hook::Tracepoint(category, name) => {
-            let program: &mut TracePoint = program_of(ebpf, probe)?;
-            let id = program.attach(category, name)?;
-            Box::new(program.take_link(id)?)
-        }
-    })
+        let options = Options { ring_bytes: 1 << 16, syscalls: false, ..Options::default() };
+        let mut probes = Probes::load(&options).expect("loads");
+        let socket = Socket { tgid: 7, port: 53, ..Socket::default() };
+        probes.seed_socket(1, socket).expect("new");
+        probes.seed_socket(1, Socket::default()).expect("known already, kept");
+        let kept: HashMap<_, u64, Socket> =
+            probes.map(maps::SOCKETS).expect("there").try_into().expect("a hash");
+        assert_eq!(kept.get(&1, 0).expect("there").tgid, 7);
+        probes.seed_fd(7, 3, 1).expect("new");
+        probes.seed_address([10, 0, 0, 1].into(), 0).expect("new");
+        assert!(probes.counters().expect("readable").is_empty());
+        assert!(probes.open_calls().expect("readable").is_empty());
+        assert!(probes.take_lifecycle().expect("once").next().is_none());
+        assert!(probes.take_lifecycle().is_err());
+        let fd = probes.events_fd().expect("there").try_clone_to_owned().expect("cloned");
+        assert!(events_from_fd(fd).expect("mapped").next().is_none());
+        assert!(probes.missing().is_empty(), "{:?}", probes.missing());
+    }
 }

@@ -56,7 +56,7 @@ pub struct Format {
 }
 
 impl Format {
-    /// Understands lines like `field:__data_loc char[] path;	offset:24;	size:4;	signed:1;`;
+    /// Understands lines like `field:__data_loc char[] path; offset:24; size:4; signed:1;`;
     /// skips the others.
     pub fn parse(text: &str) -> Self {
         let fields = text.lines().filter_map(parse_field).collect();

@@ -206,5 +206,14 @@ mod tests {
         let quiet = Options { syscalls: false, log: true, ..Options::default() };
         let report = run(&quiet).expect("self-test runs without system calls");
         assert!(report.ok(), "{report}");
+
+        // Another process only: nothing that this one does is a target's.
+        let other = Options { only_tgid: 1, ..Options::default() };
+        let report = run(&other).expect("self-test runs for another process");
+        let held = |name: &str| report.checks.iter().any(|c| c.name == name && c.ok);
+        assert!(held("every-record-readable") && held("cgroup-made"), "{report}");
+        for name in ["connect-names-process", "dns-query-packet", "resolver-sees-target", "exec"] {
+            assert!(!held(name), "{name}: {report}");
+        }
     }
 }

@@ -1,0 +1,53 @@
+//! Where the cgroup v2 tree is.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Where cgroup v2 is mounted.
+///
+/// # Errors
+/// When it is not.
+pub fn cgroup_root() -> io::Result<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    cgroup_mount(&text).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, "no cgroup v2 is mounted; svctrace needs it")
+    })
+}
+
+/// The mount of the whole tree if there is one, else the first.
+fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
+    let mounts: Vec<(&str, &str)> = mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (mount, kind) = line.split_once(" - ")?;
+            let mut fields = mount.split(' ').skip(3);
+            let (root, place) = (fields.next()?, fields.next()?);
+            kind.starts_with("cgroup2 ").then_some((root, place))
+        })
+        .collect();
+    let whole = mounts.iter().find(|(root, _)| *root == "/").or(mounts.first())?;
+    Some(Path::new(&unescape(whole.1)).to_owned())
+}
+
+/// mountinfo writes space, tab, newline and backslash in octal.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_cgroup_mount() {
+        let hybrid = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/uni\\040fied rw,relatime shared:9 - cgroup2 cgroup2 rw";
+        assert_eq!(cgroup_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/uni fied")));
+        let nested = "1 0 0:1 /a/b /inner rw - cgroup2 c rw\n2 0 0:1 / /whole rw - cgroup2 c rw";
+        assert_eq!(cgroup_mount(nested), Some(PathBuf::from("/whole")));
+        assert_eq!(cgroup_mount("rubbish\n - cgroup2 x"), None);
+    }
+}
