@@ -9,6 +9,7 @@
 
 pub mod binary;
 pub mod capture;
+pub mod frames;
 pub mod golden;
 pub mod pcap;
 pub mod records;

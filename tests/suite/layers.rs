@@ -26,10 +26,11 @@ const LEVELS: [&[&str]; 13] = [
 const PROGRAM: [&str; 7] = ["main", "cli", "files", "handover", "inspect", "log", "settings"];
 
 /// Outside crates that only these places may name.
-const RESERVED: [(&str, &[&str]); 9] = [
+const RESERVED: [(&str, &[&str]); 10] = [
     ("hickory_proto", &["decode/dns.rs"]),
-    ("etherparse", &["decode/packet.rs"]),
-    ("pcap_file", &["capture", "source/pcap.rs"]),
+    ("etherparse", &["decode/packet.rs", "source/pcap"]),
+    ("pcap_file", &["capture", "source/pcap"]),
+    ("cel", &["sink/filter"]),
     ("tokio", &["source/live", "main.rs"]),
     ("aya", &["source/live"]),
     ("kube", &["source/live"]),

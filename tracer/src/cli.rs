@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracer::sink::filter::{self, Filter};
 
 /// Says why a service in Kubernetes is slow: traces DNS lookups and connections of a pod with eBPF and
 /// names the cause of what takes long.
@@ -207,16 +208,24 @@ pub(crate) struct Output {
     /// Print every event as well
     #[arg(long)]
     pub(crate) events: bool,
-    /// Time column of text: a absolute (UTC), r since the start, d own duration, D since the line before
+    /// Time column of text: h time of day (UTC), a seconds since 1970, r since the start, d own
+    /// duration, D since the line before
     #[arg(
         short,
         long,
         value_enum,
-        value_name = "a|r|d|D",
+        value_name = "h|a|r|d|D",
         default_value_t,
         hide_possible_values = true
     )]
     pub(crate) time: Time,
+    /// Print only the lines (and the summary) that this CEL expression over the fields of -o json
+    /// takes, such as 'type == "lookup" && duration_ns > 1000000000'
+    #[arg(long, value_name = "EXPR", value_parser = parse_filter)]
+    pub(crate) filter: Option<Filter>,
+    /// Show DNS messages decoded and in hex beneath their events (with --events)
+    #[arg(short = 'x', long, requires = "events")]
+    pub(crate) payload: bool,
     /// Colours; auto is on a terminal without NO_COLOR
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub(crate) color: When,
@@ -253,6 +262,8 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Time {
     #[default]
+    #[value(name = "h")]
+    Human,
     #[value(name = "a")]
     Absolute,
     #[value(name = "r")]
@@ -317,6 +328,13 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     let spoken: jiff::SignedDuration =
         text.parse().map_err(|_| "not a time; write it like 500ms, 30s or 5m".to_owned())?;
     Duration::try_from(spoken).map_err(|_| "a time cannot be negative".to_owned())
+}
+
+fn parse_filter(text: &str) -> Result<Filter, String> {
+    let (text, thread) = (text.to_owned(), std::thread::Builder::new());
+    let compiling = thread.stack_size(filter::COMPILE_STACK).spawn(move || Filter::compile(&text));
+    let compiled = compiling.map_err(|error| error.to_string())?.join();
+    compiled.unwrap_or_else(|_| Err("not an expression".to_owned()))
 }
 
 fn parse_size(text: &str) -> Result<u32, String> {

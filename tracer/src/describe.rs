@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 
 use nix::errno::Errno;
 use serde::Serialize;
@@ -46,6 +46,18 @@ pub fn event_line(event: &Event, who: &Identifier) -> EventLine {
         result: parts.result,
         errno: parts.result.and_then(errno_name),
         args: parts.args,
+        payload: None,
+    }
+}
+
+/// Adds the bytes of a DNS message, in hex, as far as they were captured.
+pub fn add_payload(event: &Event, line: &mut EventLine) {
+    if let Body::Dns(dns) = &event.body {
+        let mut hex = String::with_capacity(2 * dns.payload.len());
+        for byte in &dns.payload {
+            let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
+        }
+        line.payload = Some(hex);
     }
 }
 

@@ -37,6 +37,13 @@ pub struct Actor {
     pub local: Option<SocketAddr>,
 }
 
+impl Actor {
+    /// Nothing but an address is known: the packet was captured on its way, at no socket.
+    pub fn is_address(&self) -> bool {
+        self.task.is_none() && self.cgroup.is_none() && self.cookie.is_none()
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "variants are named after their bodies")]

@@ -22,6 +22,8 @@ const UNDECODED_NS: u64 = 1_000_000_000;
 pub struct Options {
     /// Output events.
     pub events: bool,
+    /// Events of DNS messages carry the payload.
+    pub payload: bool,
     /// Output transactions.
     pub transactions: bool,
     /// A search walk that cost at least this is a finding, in nanoseconds (default 100 ms).
@@ -30,7 +32,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { events: false, transactions: false, walk_threshold_ns: 100_000_000 }
+        Self { events: false, payload: false, transactions: false, walk_threshold_ns: 100_000_000 }
     }
 }
 
@@ -149,7 +151,10 @@ impl Pipeline {
     fn event(&mut self, event: &Event, first: bool) -> io::Result<()> {
         self.who.learn(event);
         if self.options.events && first {
-            let line = describe::event_line(event, &self.who);
+            let mut line = describe::event_line(event, &self.who);
+            if self.options.payload {
+                describe::add_payload(event, &mut line);
+            }
             self.output(Output::Event(line))?;
         }
         match &event.body {

@@ -2,7 +2,7 @@
 //! API: fields and enum values may be added, never renamed or re-typed. Unknown is `null`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -77,6 +77,9 @@ pub struct Identity {
     pub tid: Option<u32>,
     /// Thread name, escaped.
     pub comm: Option<String>,
+    /// Own address, where nothing else is known (captured packets); left out elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
 }
 
 /// Transport of a DNS transaction.
@@ -466,6 +469,9 @@ pub struct EventLine {
     pub errno: Option<String>,
     /// The rest, by kind.
     pub args: BTreeMap<String, serde_json::Value>,
+    /// With `--payload`: the bytes of a DNS message in hex, as far as they were captured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
 }
 
 /// The end.

@@ -10,6 +10,7 @@ use tracer::capture::Writer;
 use tracer::pipeline::{self, Pipeline, Verdict};
 use tracer::sink::Sink;
 use tracer::sink::capture::Capture;
+use tracer::sink::filter::{Filter, Filtered};
 use tracer::sink::json::Json;
 use tracer::sink::text::{Style, Text, Times};
 use tracer::source::live;
@@ -119,6 +120,8 @@ pub(crate) struct Print {
     format: Format,
     style: Style,
     events: bool,
+    payload: bool,
+    filter: Option<Filter>,
     walk_threshold: Duration,
     fail_on: Vec<FailOn>,
     verbose: u8,
@@ -139,6 +142,7 @@ impl Print {
         };
         let measured = || terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0);
         let times = match output.time {
+            Time::Human => Times::Human,
             Time::Absolute => Times::Absolute,
             Time::Relative => Times::Relative,
             Time::Own => Times::Own,
@@ -149,6 +153,8 @@ impl Print {
             format: output.output,
             style: Style { wide, color, width: output.width.or_else(measured), times },
             events: output.events,
+            payload: output.payload,
+            filter: output.filter.clone(),
             walk_threshold: output.walk_threshold,
             fail_on: output.fail_on.clone(),
             verbose: output.verbose,
@@ -170,6 +176,7 @@ impl Print {
             Format::Json => "json",
         };
         let time = match self.style.times {
+            Times::Human => "h",
             Times::Absolute => "a",
             Times::Relative => "r",
             Times::Own => "d",
@@ -184,6 +191,8 @@ impl Print {
         ];
         arguments.extend(self.style.width.map(|width| format!("--width={width}")));
         arguments.extend(self.events.then(|| "--events".to_owned()));
+        arguments.extend(self.payload.then(|| "--payload".to_owned()));
+        arguments.extend(self.filter.as_ref().map(|filter| format!("--filter={}", filter.text())));
         arguments.extend(self.fail_on.iter().map(|on| format!("--fail-on={}", on.name())));
         arguments.extend((0..self.verbose).map(|_| "--verbose".to_owned()));
         arguments.extend(self.quiet.then(|| "--quiet".to_owned()));
@@ -198,9 +207,14 @@ impl Print {
             Format::Json => Box::new(Json::new(out)),
             Format::Text | Format::Wide => Box::new(Text::new(out, self.style)),
         };
+        let print = match &self.filter {
+            Some(filter) => Box::new(Filtered::new(print, filter.clone())),
+            None => print,
+        };
         let record = capture.map(|writer| Box::new(Capture::new(writer)) as Box<dyn Sink>);
         let options = pipeline::Options {
             events: self.events,
+            payload: self.payload,
             transactions: self.events && self.format != Format::Text,
             walk_threshold_ns: u64::try_from(self.walk_threshold.as_nanos()).unwrap_or(u64::MAX),
         };
@@ -246,6 +260,7 @@ mod tests {
         for words in [
             "svctrace",
             "svctrace -o json --events --fail-on nxdomain --fail-on warning",
+            "svctrace --events -x --filter type=='event'&&n>5",
             "svctrace -vv -o wide -t D --color always --walk-threshold 1500us --width 133",
         ] {
             let asked = Print::new(&parse(words).trace.output);

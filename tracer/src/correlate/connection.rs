@@ -199,6 +199,10 @@ impl Connections {
             let remote = who.asked_for(&event.actor, packet.remote);
             self.begin(event, Some(packet.local), remote, who, names, done);
         }
+        if packet.direction == Direction::Out && packet.syn && packet.ack {
+            self.accepted(packet.remote, packet.local);
+            return;
+        }
         let ends = Some((packet.local, packet.remote));
         let Some(key) = Self::key(&event.actor, ends) else { return };
         let Some(open) = self.open.get_mut(&key) else { return };
@@ -234,7 +238,7 @@ impl Connections {
     ) {
         if state.peer_side {
             if state.change == TcpChange::PassiveEstablished {
-                self.accepted(state);
+                self.accepted(state.remote, state.local);
             }
             return;
         }
@@ -262,9 +266,10 @@ impl Connections {
         }
     }
 
-    fn accepted(&mut self, state: &TcpState) {
-        if self.peers.insert(state.remote, state.local).is_none() {
-            self.peer_order.push_back(state.remote);
+    /// The far end took `client`'s connection.
+    fn accepted(&mut self, client: SocketAddr, server: SocketAddr) {
+        if self.peers.insert(client, server).is_none() {
+            self.peer_order.push_back(client);
         }
         if self.peer_order.len() > PEERS_MAX
             && let Some(oldest) = self.peer_order.pop_front()
@@ -272,7 +277,7 @@ impl Connections {
             self.peers.remove(&oldest);
         }
         let ready = self.open.iter().find(|(_, open)| {
-            open.local == Some(state.remote)
+            open.local == Some(client)
                 && matches!(open.outcome, Some((ConnectionOutcome::Established, _)))
         });
         if let Some(key) = ready.map(|(key, _)| key.clone()) {

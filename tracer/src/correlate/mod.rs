@@ -18,6 +18,7 @@ mod names;
 mod search_list;
 mod transaction;
 mod upstream;
+mod wire;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -37,6 +38,7 @@ use crate::record::Timestamp;
 use clients::Clients;
 use connection::Connections;
 use upstream::Resolvers;
+use wire::Wire;
 
 /// What the correlator concluded.
 #[derive(Clone, Debug)]
@@ -54,6 +56,7 @@ pub struct Correlator {
     clients: Clients,
     resolvers: Resolvers,
     connections: Connections,
+    wire: Wire,
 }
 
 impl Correlator {
@@ -61,6 +64,7 @@ impl Correlator {
     pub fn observe(&mut self, event: &Event, who: &Identifier, done: &mut Vec<Conclusion>) {
         self.advance(event.at, done);
         if let Body::Dns(dns) = &event.body {
+            self.on_the_way(event, dns, who);
             self.dns(event, dns, who);
         } else {
             self.clients.observe(event);
@@ -76,6 +80,7 @@ impl Correlator {
 
     /// The input ended: what is open is undecided.
     pub fn finish(&mut self, _who: &Identifier, done: &mut Vec<Conclusion>) {
+        self.held(Timestamp(u64::MAX));
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.clients.finish(&self.resolvers, &mut lookups);
         self.connections.finish(&self.clients.names, &mut connections);
@@ -97,11 +102,7 @@ impl Correlator {
         if dns.message.opcode != 0 {
             return;
         }
-        let asked = dns
-            .message
-            .question
-            .as_ref()
-            .map(|q| Asked { name: q.name.to_ascii_lowercase(), qtype: q.qtype.clone() });
+        let asked = asked(dns);
         let sent = Sent { at: event.at, number: event.number };
         let actor = &event.actor;
         match (dns.direction, dns.message.response, asked) {
@@ -127,8 +128,56 @@ impl Correlator {
         }
     }
 
+    /// What a packet without a socket says about the other end.
+    fn on_the_way(&mut self, event: &Event, dns: &Dns, who: &Identifier) {
+        if dns.message.opcode != 0 || !event.actor.is_address() {
+            return;
+        }
+        let asked = asked(dns);
+        match (dns.direction, dns.message.response, &asked) {
+            (Direction::Out, false, Some(asked)) => {
+                for question in self.wire.received_by(dns.local.ip(), asked) {
+                    self.resolvers.proven(&event.actor, question, asked, who);
+                }
+                self.wire.asked(dns, asked, Sent { at: event.at, number: event.number });
+                self.held(event.at);
+            }
+            (Direction::In, false, Some(asked)) => self.wire.translated(dns, asked),
+            (Direction::Out, true, asked) => self.wire.replied(event, dns, asked.as_ref()),
+            (Direction::In, true, asked) => {
+                self.wire.answered(dns, asked.as_ref());
+                self.left_resolver(event, dns, who);
+            }
+            (_, false, None) => {}
+        }
+    }
+
+    /// The response that reached its client left the resolver, if that was seen asking.
+    fn left_resolver(&mut self, event: &Event, dns: &Dns, who: &Identifier) {
+        let asked = asked(dns);
+        if !self.resolvers.waits(dns.local, dns.message.id, asked.as_ref()) {
+            return;
+        }
+        let mut left = dns.clone();
+        (left.local, left.remote) = (dns.remote, dns.local);
+        let mut actor = event.actor.clone();
+        actor.local = Some(dns.remote);
+        let sent = Sent { at: event.at, number: event.number };
+        self.resolvers.replied(&actor, &left, asked, sent, who);
+    }
+
+    /// Responses that no translated copy will follow.
+    fn held(&mut self, now: Timestamp) {
+        while let Some(held) = self.wire.due(now) {
+            let asked = asked(&held.dns);
+            self.wire.answered(&held.dns, asked.as_ref());
+            self.clients.response(&held.event, &held.dns, asked);
+        }
+    }
+
     fn advance(&mut self, at: Timestamp, done: &mut Vec<Conclusion>) {
         self.now = self.now.max(at);
+        self.held(self.now);
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.clients.advance(self.now, &self.resolvers, &mut lookups);
         self.connections.advance(self.now, &self.clients.names, &mut connections);
@@ -136,4 +185,10 @@ impl Correlator {
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
         done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
     }
+}
+
+fn asked(dns: &Dns) -> Option<Asked> {
+    let question = dns.message.question.as_ref()?;
+    let name = question.name.to_ascii_lowercase();
+    Some(Asked { name, qtype: question.qtype.clone() })
 }

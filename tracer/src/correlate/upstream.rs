@@ -10,6 +10,7 @@ use crate::identify::{Entity, Identifier};
 use crate::record::Timestamp;
 
 use super::transaction::{Asked, EVENTS_MAX, Sent, SocketKey, Transaction};
+use super::wire::Question;
 
 /// Sightings and forwarded queries are kept this long after they began.
 const KEPT_NS: u64 = 120_000_000_000;
@@ -173,6 +174,44 @@ impl Resolvers {
                 asked,
                 id,
                 arrivals: vec![sent],
+                answered: None,
+            },
+        );
+    }
+
+    /// A resolver received this client's question and has not answered.
+    pub(crate) fn waits(&self, client: SocketAddr, id: u16, asked: Option<&Asked>) -> bool {
+        let Some(asked) = asked else { return false };
+        let ids = self.by_id.get(&(asked.clone(), id)).into_iter().flatten();
+        let mut known = ids.filter_map(|i| self.sightings.get(i));
+        known.any(|s| s.client == client && s.answered.is_none())
+    }
+
+    /// A resolver known by its address asks what it was asked: so it received the question.
+    pub(crate) fn proven(
+        &mut self,
+        actor: &Actor,
+        question: &Question,
+        asked: &Asked,
+        who: &Identifier,
+    ) {
+        let Some(first) = question.sends.first() else { return };
+        if self.waits(question.client, question.id, Some(asked)) {
+            return;
+        }
+        let site = site(who, actor, question.server);
+        let number = self.number(first.at);
+        self.by_id.entry((asked.clone(), question.id)).or_default().push(number);
+        self.waiting.entry((site.clone(), asked.clone())).or_default().push(number);
+        self.sightings.insert(
+            number,
+            Sighting {
+                resolver: actor.clone(),
+                site,
+                client: question.client,
+                asked: asked.clone(),
+                id: question.id,
+                arrivals: question.sends.clone(),
                 answered: None,
             },
         );

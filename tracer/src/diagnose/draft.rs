@@ -157,7 +157,14 @@ impl Draft {
             .filter(|c| !c.is_empty())
             .collect();
         let comms: Vec<String> = comms.into_iter().collect();
-        if comms.is_empty() { "a client".to_owned() } else { words::list(&comms, 3) }
+        if !comms.is_empty() {
+            return words::list(&comms, 3);
+        }
+        let addresses = self.victims.iter().filter(|v| v.actor.is_address());
+        let addresses: BTreeSet<String> =
+            addresses.filter_map(|v| Some(v.actor.local?.ip().to_string())).collect();
+        let addresses: Vec<String> = addresses.into_iter().collect();
+        if addresses.is_empty() { "a client".to_owned() } else { words::list(&addresses, 3) }
     }
 
     /// `curl waited 10.0 s`, `3 lookups of curl and wget waited 12.1 s`.
@@ -173,7 +180,7 @@ impl Draft {
     pub(crate) fn clients(&self, who: &Identifier) -> Value {
         let clients = self.victims.iter().map(|v| {
             let identity = who.identity(&v.actor);
-            serde_json::json!({
+            let mut client = serde_json::json!({
                 "namespace": identity.namespace,
                 "pod": identity.pod,
                 "comm": identity.comm,
@@ -182,7 +189,11 @@ impl Draft {
                 "name": v.name,
                 "waited_ns": v.waited.length_ns(),
                 "failed": v.failed,
-            })
+            });
+            if let Some(address) = identity.address {
+                client["address"] = address.to_string().into();
+            }
+            client
         });
         Value::Array(clients.collect())
     }
@@ -296,5 +307,6 @@ fn common(a: Identity, b: Identity) -> Identity {
         pid: same(a.pid, b.pid),
         tid: same(a.tid, b.tid),
         comm: same(a.comm, b.comm),
+        address: same(a.address, b.address),
     }
 }

@@ -270,13 +270,22 @@ impl Diagnoser {
         if draft.key.code == Code::EventsLost {
             return Vec::new();
         }
-        let Some((from, to)) = draft.window() else { return Vec::new() };
+        let mut caveats = Vec::new();
+        if draft.victims.iter().any(|v| v.actor.is_address()) {
+            caveats.push(
+                "told from captured packets alone: which process asked, its resolv.conf and its system calls are not known"
+                    .to_owned(),
+            );
+        }
+        let Some((from, to)) = draft.window() else { return caveats };
         let touching = self.losses.iter().filter(|l| l.first <= to && l.last >= from);
         let lost: u64 = touching.map(|l| l.count).sum();
-        if lost == 0 {
-            return Vec::new();
+        if lost > 0 {
+            caveats.push(format!(
+                "{lost} records were lost in this time; an answer could be among them"
+            ));
         }
-        vec![format!("{lost} records were lost in this time; an answer could be among them")]
+        caveats
     }
 }
 

@@ -59,7 +59,8 @@ pub(crate) fn silent(lookup: &Lookup, transaction: &Transaction) -> Option<Draft
     let mut draft =
         Draft::about(lookup, Code::ResolverTimeout, subject, draft::Facts::Silent(facts));
     draft.key.class = class.map(str::to_owned);
-    if received.is_none() {
+    // A packet on its way to the resolver is not yet in its socket.
+    if received.is_none_or(|r| r.resolver.is_address()) {
         draft.confidence = Confidence::Inferred;
     }
     draft.charge((transaction.started(), transaction.ended()?));
@@ -120,10 +121,11 @@ pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Te
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into(),
-        inferred_from: vec![
-            "the resolver's side of these queries was not seen: a lost packet looks the same"
-                .to_owned(),
-        ],
+        inferred_from: vec![match facts.resolver {
+            None => "the resolver's side of these queries was not seen: a lost packet looks the same",
+            Some(_) => "the queries were seen on their way to the resolver, not in its socket",
+        }
+        .to_owned()],
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn who(identity: &Identity) -> String {
         (None, None, Some(pid)) => format!("process {pid}"),
         (None, None, None) => match &identity.cgroup {
             Some(cgroup) => format!("cgroup {cgroup}"),
-            None => "a client".to_owned(),
+            None => identity.address.map_or_else(|| "a client".to_owned(), |a| a.to_string()),
         },
     }
 }

@@ -179,6 +179,7 @@ impl Identifier {
             pid: place.pid,
             tid: place.tid,
             comm: place.comm.map(str::to_owned),
+            address: actor.local.filter(|_| pod.is_none() && actor.is_address()).map(|l| l.ip()),
         }
     }
 

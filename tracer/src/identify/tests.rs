@@ -101,6 +101,7 @@ fn a_packet_finds_its_process_and_pod_by_cookie() {
     assert_eq!((early.pod, early.cgroup), (None, Some(path())));
     let got = story.says(Body::Pod(pod())).who.identity(&packet);
     let want = Identity {
+        address: None,
         namespace: Some("critical-app".into()),
         pod: Some("client".into()),
         container: Some("main".into()),

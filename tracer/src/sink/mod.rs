@@ -2,6 +2,7 @@
 //! what it wants; it never derives facts.
 
 pub mod capture;
+pub mod filter;
 mod flush;
 pub mod json;
 pub mod schema;

@@ -1,6 +1,7 @@
 //! Where records come from. Everything behind a source is a pure function of its records.
 
 pub mod live;
+pub mod pcap;
 mod recognise;
 mod replay;
 pub mod scap;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::Read;
 
-use super::{Capture, CaptureError, CaptureErrorKind, Format, Records, recognise, scap};
+use super::{Capture, CaptureError, CaptureErrorKind, Format, Records, pcap, recognise, scap};
 use crate::capture::{Item, Mark, Reader, Section, What};
 use crate::context::{Loss, LossStage};
 use crate::record::{Record, RecordKind, Timestamp};
@@ -34,9 +34,7 @@ pub fn open_all(readers: Vec<Bytes>) -> Result<Records, CaptureError> {
     };
     match capture.format {
         Format::Svctrace(_) => Ok(Box::new(Replay::new(vec![capture.reader]))),
-        Format::Pcap | Format::Pcapng => {
-            Err(unsupported("pcap of other tools is not supported in this build".to_owned()))
-        }
+        Format::Pcap | Format::Pcapng => pcap::open(capture.reader),
         Format::Scap => scap::open(capture.reader),
         Format::Empty => Err(unsupported("there is nothing in it".to_owned())),
     }

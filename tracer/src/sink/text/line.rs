@@ -198,7 +198,7 @@ impl Columns {
 /// A line laid out as sysdig does: number, time, processor, container, process, direction, call,
 /// arguments.
 pub(super) fn event(of: &EventLine, time: &mut Clock, style: &Style) -> String {
-    let own = ["duration_ns", "latency_ns"].iter().find_map(|key| of.args.get(*key)?.as_u64());
+    let own = ["blocked_ns", "duration_ns"].iter().find_map(|key| of.args.get(*key)?.as_u64());
     let time = time.say(of.ts.0, own);
     let cpu = of.cpu.map_or_else(|| "-".into(), |cpu| cpu.to_string());
     let comm = of.identity.comm.as_deref().map_or_else(|| "-".into(), visible);

@@ -3,6 +3,7 @@
 
 mod block;
 mod line;
+mod payload;
 mod summary;
 mod words;
 
@@ -23,6 +24,8 @@ use crate::report::{Code, Output};
 pub enum Times {
     /// UTC time of day.
     #[default]
+    Human,
+    /// Seconds since the Unix epoch.
     Absolute,
     /// Seconds since the first record.
     Relative,
@@ -126,7 +129,10 @@ impl<W: Write> Sink for Text<W> {
         }
         self.release_findings()?;
         let text = match output {
-            Output::Event(event) => line::event(event, &mut self.clock, &self.style),
+            Output::Event(event) => {
+                let line = line::event(event, &mut self.clock, &self.style);
+                [vec![line], payload::lines(event)].concat().join("\n")
+            }
             Output::Transaction(of) => self.columns.transaction(of, &mut self.clock, &self.style),
             Output::Lookup(of) => self.columns.lookup(of, &mut self.clock, &self.style),
             Output::Connection(of) => self.columns.connection(of, &mut self.clock, &self.style),
@@ -159,7 +165,8 @@ impl Clock {
     fn say(&mut self, at: Timestamp, own_ns: Option<u64>) -> String {
         let since = |earlier: Timestamp| i128::from(at.0) - i128::from(earlier.0);
         let text = match self.times {
-            Times::Absolute => words::clock(at),
+            Times::Human => words::clock(at),
+            Times::Absolute => words::seconds(at.0.into()),
             Times::Relative => words::seconds(since(*self.first.get_or_insert(at))),
             Times::Own => own_ns.map_or_else(|| "-".into(), |ns| words::seconds(ns.into())),
             Times::Delta => words::seconds(since(self.previous.unwrap_or(at))),

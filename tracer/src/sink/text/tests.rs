@@ -122,6 +122,7 @@ fn summary() -> Summary {
 
 fn event() -> EventLine {
     EventLine {
+        payload: None,
         schema: 1,
         n: 10032,
         ts: at(7),
@@ -254,11 +255,46 @@ fn times_are_sysdigs() {
         let text = shared.text();
         text.lines().nth(n).unwrap().to_owned()
     };
+    assert!(line(Times::Human, 1).contains(" 12:00:00.007000000 "));
+    assert!(line(Times::Absolute, 1).contains(" 1700049600.007000000 "));
     assert!(line(Times::Relative, 1).contains(" 0.007000000 "));
     assert!(line(Times::Delta, 1).contains(" 0.002000000 "));
     assert!(line(Times::Delta, 3).starts_with("-0.007000000 "));
     assert!(line(Times::Own, 1).starts_with("10032 - 0 "));
     assert!(line(Times::Own, 3).starts_with("10.012000000 "));
+}
+
+#[test]
+fn the_own_time_of_a_call_is_how_long_it_blocked() {
+    let mut event = event();
+    event.args.insert("blocked_ns".into(), 1_500_000.into());
+    let text = print(Style { times: Times::Own, ..Style::default() }, &[Output::Event(event)]);
+    assert!(text.starts_with("10032 0.001500000 0 "), "{text}");
+}
+
+#[test]
+fn a_payload_stands_beneath_its_event() {
+    let mut event = event();
+    event.kind = "dns".into();
+    event.args = serde_json::from_value(serde_json::json!({
+        "id": 7, "response": true, "rcode": "NOERROR", "question": "a\u{1b}b", "qtype": "A",
+        "answers": [{ "name": "ab", "type": "A", "ttl": 5, "data": "192.0.2.1" }],
+        "truncated": false, "edns": true, "size": 30, "undecoded": null,
+    }))
+    .unwrap();
+    event.payload = Some("0007818061621b00ff0102030405060708".into());
+    let text = print(Style::default(), &[Output::Event(event)]);
+    let lines: Vec<&str> = text.lines().skip(1).collect();
+    assert_eq!(
+        lines,
+        [
+            "    response id 7 NOERROR: A a\\x1bb, EDNS",
+            "      ab 5 A 192.0.2.1",
+            "    0000  00 07 81 80 61 62 1b 00  ff 01 02 03 04 05 06 07  |....ab..........|",
+            "    0010  08                                                |.|",
+            "    … 13 more bytes were not captured",
+        ]
+    );
 }
 
 #[test]
@@ -313,6 +349,7 @@ fn no_foreign_string_reaches_the_terminal_raw() {
             ..connection()
         }),
         Output::Event(EventLine {
+            payload: None,
             kind: evil.into(),
             args: BTreeMap::from([(evil.into(), evil.into())]),
             ..event()

@@ -50,7 +50,7 @@ pub(crate) fn place(who: &Identity) -> String {
         (None, Some(pod), ..) => pod.clone(),
         (_, None, Some(id), _) => id.chars().take(12).collect(),
         (_, None, None, Some(path)) => path.clone(),
-        (_, None, None, None) => "-".into(),
+        (_, None, None, None) => who.address.map_or_else(|| "-".into(), |a| a.to_string()),
     };
     visible(&place)
 }

@@ -1,0 +1,177 @@
+//! Packets caught on the way, with no socket behind them (a capture file of others): one sighting
+//! stands for both ends. Says when an address that is asked asks itself (so it received the
+//! question), and when an answer that a translation will still change is the client's. Keeps no
+//! transactions of its own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::event::{Dns, Event};
+use crate::record::Timestamp;
+
+use super::transaction::{Asked, EVENTS_MAX, Sent};
+
+/// Questions are remembered this long after they began.
+const KEPT_NS: u64 = 120_000_000_000;
+/// Questions, and translated servers.
+const CAP: usize = 16_384;
+const PAIRS_MAX: usize = 1_024;
+/// The translated copy of an answer follows within this time, where the capture shows any.
+const BACK_NS: u64 = 20_000_000;
+const HELD_MAX: usize = 128;
+/// Open questions looked at for one query.
+const LOOK_MAX: usize = 256;
+
+/// A question that nobody has answered yet.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) client: SocketAddr,
+    pub(crate) server: SocketAddr,
+    pub(crate) id: u16,
+    pub(crate) sends: Vec<Sent>,
+    /// Told to the resolver's side.
+    proven: bool,
+}
+
+/// An answer on its way back, before its translation.
+#[derive(Debug)]
+pub(crate) struct Held {
+    due: Timestamp,
+    pub(crate) event: Event,
+    /// As the client sees it.
+    pub(crate) dns: Dns,
+    alias: SocketAddr,
+}
+
+/// What is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Wire {
+    open: BTreeMap<(Asked, IpAddr), Vec<Question>>,
+    order: VecDeque<(Timestamp, (Asked, IpAddr))>,
+    /// A server's own address and the one clients ask; true once an answer was seen behind the
+    /// translation back, so that all can be expected to be.
+    pairs: BTreeMap<(SocketAddr, SocketAddr), bool>,
+    held: VecDeque<Held>,
+}
+
+impl Wire {
+    /// A query was seen leaving its client.
+    pub(crate) fn asked(&mut self, dns: &Dns, asked: &Asked, sent: Sent) {
+        self.expire(sent.at);
+        let key = (asked.clone(), dns.remote.ip());
+        let all = self.open.entry(key.clone()).or_default();
+        let same = |q: &&mut Question| {
+            (q.client, q.server, q.id) == (dns.local, dns.remote, dns.message.id)
+        };
+        if let Some(known) = all.iter_mut().find(same) {
+            if known.sends.len() < EVENTS_MAX {
+                known.sends.push(sent);
+            }
+            return;
+        }
+        self.went_on(dns.local.ip());
+        let all = self.open.entry(key.clone()).or_default();
+        if all.len() >= LOOK_MAX {
+            all.remove(0);
+        }
+        all.push(Question {
+            client: dns.local,
+            server: dns.remote,
+            id: dns.message.id,
+            sends: vec![sent],
+            proven: false,
+        });
+        self.order.push_back((sent.at, key));
+    }
+
+    /// The questions that `resolver` must have received, because now it asks the same itself.
+    pub(crate) fn received_by(&mut self, resolver: IpAddr, asked: &Asked) -> Vec<&Question> {
+        let Some(all) = self.open.get_mut(&(asked.clone(), resolver)) else { return Vec::new() };
+        let mut new: Vec<&Question> = Vec::new();
+        for question in all.iter_mut().filter(|q| q.client.ip() != resolver && !q.proven) {
+            question.proven = true;
+            new.push(question);
+        }
+        new
+    }
+
+    /// The query was seen again behind a translation, on its way to `dns.local`.
+    pub(crate) fn translated(&mut self, dns: &Dns, asked: &Asked) {
+        let Some(service) = self.service_of(dns, asked) else { return };
+        if self.pairs.len() < PAIRS_MAX || self.pairs.contains_key(&(dns.local, service)) {
+            self.pairs.entry((dns.local, service)).or_insert(false);
+        }
+    }
+
+    /// The address that the client of this exchange asked, if it is another than `dns.local`.
+    fn service_of(&self, dns: &Dns, asked: &Asked) -> Option<SocketAddr> {
+        let from = (asked.clone(), IpAddr::from([0, 0, 0, 0]));
+        let all = self.open.range(from..).take_while(|((a, _), _)| a == asked).take(LOOK_MAX);
+        let same = |q: &&Question| q.client == dns.remote && q.id == dns.message.id;
+        let question = all.flat_map(|(_, questions)| questions).find(same)?;
+        (question.server != dns.local).then_some(question.server)
+    }
+
+    /// A response left the server behind a translation. When this capture does not show what comes
+    /// behind the translation back, the response itself is the client's.
+    pub(crate) fn replied(&mut self, event: &Event, dns: &Dns, asked: Option<&Asked>) {
+        let service = asked.and_then(|asked| self.service_of(dns, asked));
+        let Some(service) = service else { return };
+        if self.pairs.get(&(dns.local, service)) == Some(&true) || self.held.len() >= HELD_MAX {
+            return;
+        }
+        let mut seen = dns.clone();
+        (seen.local, seen.remote) = (dns.remote, service);
+        let mut event = event.clone();
+        event.actor.local = Some(dns.remote);
+        let due = event.at.plus(BACK_NS);
+        self.held.push_back(Held { due, event, dns: seen, alias: dns.local });
+    }
+
+    /// A response reached its client.
+    pub(crate) fn answered(&mut self, dns: &Dns, asked: Option<&Asked>) {
+        let same = |held: &Held| {
+            (held.dns.local, held.dns.remote, held.dns.message.id)
+                == (dns.local, dns.remote, dns.message.id)
+        };
+        if let Some(held) = self.held.iter().position(same).and_then(|i| self.held.remove(i)) {
+            self.pairs.insert((held.alias, dns.remote), true);
+        }
+        let Some(asked) = asked else { return };
+        let key = (asked.clone(), dns.remote.ip());
+        if let Some(all) = self.open.get_mut(&key) {
+            all.retain(|q| (q.client, q.server, q.id) != (dns.local, dns.remote, dns.message.id));
+            if all.is_empty() {
+                self.open.remove(&key);
+            }
+        }
+    }
+
+    /// Responses whose translated copy did not come.
+    pub(crate) fn due(&mut self, now: Timestamp) -> Option<Held> {
+        let at = self.held.iter().position(|held| held.due <= now)?;
+        self.held.remove(at)
+    }
+
+    /// The client went on to something else: it has the answers it waited for.
+    fn went_on(&mut self, client: IpAddr) {
+        for held in self.held.iter_mut().filter(|held| held.dns.local.ip() == client) {
+            held.due = Timestamp(0);
+        }
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        while let Some((at, _)) = self.order.front() {
+            if now.since(*at) < KEPT_NS && self.order.len() <= CAP {
+                break;
+            }
+            let Some((at, key)) = self.order.pop_front() else { break };
+            if let Some(all) = self.open.get_mut(&key) {
+                all.retain(|q| q.sends.first().is_some_and(|first| first.at > at));
+                if all.is_empty() {
+                    self.open.remove(&key);
+                }
+            }
+        }
+    }
+}

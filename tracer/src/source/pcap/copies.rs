@@ -1,0 +1,190 @@
+//! One datagram, captured at several interfaces: counted once, and each translated copy (DNAT, SNAT)
+//! put where it belongs. Knows addresses and fingerprints, no DNS.
+//!
+//! A packet is told as the end that asks saw it: what it sent is `out`, what came for it is `in`. A
+//! copy on its way to another destination was translated: it shows the same datagram at the server
+//! behind that address, so it is `in` there, and what that server answers to it is `out` of it. A
+//! copy from another source is the same datagram on the far side of a gateway and adds nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use crate::event::Direction;
+use crate::record::Timestamp;
+
+/// The same IP id repeats only after many packets: queues may lie between two copies.
+const SAME_ID_NS: u64 = 1_000_000_000;
+/// Without an IP id a repetition that soon is a copy; no resolver library resends sooner.
+const NO_ID_NS: u64 = 20_000_000;
+/// How long an answer is expected.
+const PARTS_NS: u64 = 120_000_000_000;
+const SIGHTINGS_MAX: usize = 16_384;
+const PARTS_MAX: usize = 65_536;
+const FLOWS_MAX: usize = 8;
+/// Datagrams with one fingerprint.
+const SAME_MAX: usize = 64;
+
+/// [`Sighting::exchange`] of TCP.
+pub(super) const TCP: u32 = 1 << 16;
+
+/// Who sends to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Flow {
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+}
+
+/// What a packet does in an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    /// It asks: a query, a SYN.
+    Ask,
+    /// It answers: a response, a SYN with ACK.
+    Answer,
+    /// Either side may send it: FIN, RST.
+    Either,
+}
+
+/// A packet, as far as copies are concerned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sighting {
+    pub(super) at: Timestamp,
+    pub(super) flow: Flow,
+    pub(super) act: Act,
+    /// What is the same in all copies and in nothing else.
+    pub(super) fingerprint: u64,
+    /// IPv4 identification; `None` where there is none.
+    pub(super) ip_id: Option<u16>,
+    /// What ties an answer to its question: the DNS id, or [`TCP`].
+    pub(super) exchange: u32,
+}
+
+/// What the addresses of a flow are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// As the asking end sees them.
+    Asker,
+    /// As the server behind a translated address sees them.
+    Server,
+    /// Neither end's.
+    Between,
+}
+
+struct Seen {
+    at: Timestamp,
+    ip_id: Option<u16>,
+    flows: Vec<Flow>,
+}
+
+type Exchange = (Flow, u32);
+
+/// What was seen lately.
+#[derive(Default)]
+pub(super) struct Copies {
+    seen: BTreeMap<u64, Vec<Seen>>,
+    seen_order: VecDeque<(Timestamp, u64)>,
+    parts: BTreeMap<Exchange, Part>,
+    parts_order: VecDeque<(Timestamp, Exchange)>,
+}
+
+impl Copies {
+    /// The direction to tell a packet with; `None` for a copy that adds nothing.
+    pub(super) fn direction(&mut self, packet: &Sighting) -> Option<Direction> {
+        self.expire(packet.at);
+        let Flow { from, to } = packet.flow;
+        let earlier = self.note(packet)?;
+        let (asked, answered) =
+            ((packet.flow, packet.exchange), (Flow { from: to, to: from }, packet.exchange));
+        match packet.act {
+            Act::Ask => {
+                let part = match (self.parts.get(&asked), earlier.as_slice()) {
+                    (Some(known), _) => *known,
+                    (None, []) => Part::Asker,
+                    (None, flows) if flows.iter().any(|flow| flow.to == to) => Part::Between,
+                    (None, _) => Part::Server,
+                };
+                self.remember(asked, part, packet.at);
+                match part {
+                    Part::Asker => Some(Direction::Out),
+                    Part::Server => Some(Direction::In),
+                    Part::Between => None,
+                }
+            }
+            Act::Either if self.parts.contains_key(&asked) => match self.parts.get(&asked) {
+                Some(Part::Server) => Some(Direction::In),
+                Some(Part::Between) => None,
+                _ => Some(Direction::Out),
+            },
+            Act::Answer | Act::Either => match self.parts.get(&answered) {
+                Some(Part::Server) => Some(Direction::Out),
+                Some(Part::Between) => None,
+                Some(Part::Asker) => Some(Direction::In),
+                None if packet.act == Act::Answer => Some(Direction::In),
+                None => Some(Direction::Out),
+            },
+        }
+    }
+
+    /// Flows of earlier copies of the same datagram; `None` if it went through this very flow.
+    fn note(&mut self, packet: &Sighting) -> Option<Vec<Flow>> {
+        let all = self.seen.entry(packet.fingerprint).or_default();
+        let known = all.iter_mut().rev().find(|seen| seen.is(packet));
+        if let Some(seen) = known {
+            if seen.flows.contains(&packet.flow) || seen.flows.len() >= FLOWS_MAX {
+                return None;
+            }
+            let earlier = seen.flows.clone();
+            seen.flows.push(packet.flow);
+            return Some(earlier);
+        }
+        if all.len() >= SAME_MAX {
+            all.remove(0);
+        }
+        all.push(Seen { at: packet.at, ip_id: packet.ip_id, flows: vec![packet.flow] });
+        self.seen_order.push_back((packet.at, packet.fingerprint));
+        Some(Vec::new())
+    }
+
+    fn remember(&mut self, exchange: Exchange, part: Part, at: Timestamp) {
+        if self.parts.insert(exchange, part).is_none() {
+            self.parts_order.push_back((at, exchange));
+        }
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        while let Some((at, fingerprint)) = self.seen_order.front().copied() {
+            if now.since(at) < SAME_ID_NS && self.seen_order.len() <= SIGHTINGS_MAX {
+                break;
+            }
+            self.seen_order.pop_front();
+            if let Some(all) = self.seen.get_mut(&fingerprint) {
+                all.retain(|seen| seen.at != at);
+                if all.is_empty() {
+                    self.seen.remove(&fingerprint);
+                }
+            }
+        }
+        while let Some((at, exchange)) = self.parts_order.front().copied() {
+            if now.since(at) < PARTS_NS && self.parts_order.len() <= PARTS_MAX {
+                break;
+            }
+            self.parts_order.pop_front();
+            self.parts.remove(&exchange);
+        }
+    }
+}
+
+impl Seen {
+    /// The same datagram: the same IP id, or none and hardly any time between.
+    fn is(&self, packet: &Sighting) -> bool {
+        let apart = packet.at.0.abs_diff(self.at.0);
+        match (self.ip_id, packet.ip_id) {
+            (a, b) if a != b => false,
+            (Some(1..), _) => apart < SAME_ID_NS,
+            _ => {
+                let Flow { from, to } = packet.flow;
+                apart < NO_ID_NS && self.flows.iter().any(|f| f.from == from || f.to == to)
+            }
+        }
+    }
+}
