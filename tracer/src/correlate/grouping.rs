@@ -141,6 +141,11 @@ impl OpenLookup {
         gave_up.then_some(Place::Next)
     }
 
+    /// The thread it belongs to, as an index has it.
+    pub(crate) fn thread(&self) -> Option<(Owner, u32)> {
+        Some((self.owner.clone(), self.tid?))
+    }
+
     fn same_thread(&self, query: &NewQuery<'_>) -> bool {
         self.tid.is_some() && self.tid == query.tid
     }
