@@ -47,7 +47,7 @@ fn every_scenario_replays_to_the_same_records_and_output() {
 fn a_capture_of_a_capture_is_the_same_capture() {
     for (name, records) in scenarios::all() {
         let first = file(&records, PLAIN);
-        let (read, _) = replay(&[first.clone()]);
+        let (read, _) = replay(std::slice::from_ref(&first));
         assert_eq!(file(&read, PLAIN), first, "{name}");
     }
 }
@@ -112,7 +112,7 @@ proptest! {
     #[test]
     fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut ours = file(&small(), PLAIN)[..60].to_vec();
-        let _ = replay(&[bytes.clone()]);
+        let _ = replay(std::slice::from_ref(&bytes));
         ours.extend(bytes);
         let _ = replay(&[ours]);
     }
@@ -358,6 +358,33 @@ fn rotation_leaves_a_ring_that_replays() {
     let output = binary::run(&words);
     assert_eq!(binary::stderr(&output), "");
     assert_eq!(binary::stdout(&output), tests::run_default(&scenarios::story(true)).json);
+}
+
+#[test]
+fn a_full_disk_is_one_sentence() {
+    let scratch = Scratch::new();
+    let output = binary::run(&["-r", &scratch.story(), "-w", "/dev/full"]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = binary::stderr(&output);
+    assert!(told.contains("cannot write the capture") && told.lines().count() == 1, "{told}");
+}
+
+#[test]
+fn the_recorded_incident_tells_the_story() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/incident.pcapng.zst");
+    let output = binary::run(&["-r", path, "-o", "json"]);
+    assert_eq!((output.status.code(), binary::stderr(&output).as_str()), (Some(0), ""));
+    let lines = lines(&binary::stdout(&output));
+    let of = |kind: &str| lines.iter().filter(|line| line["type"] == kind).collect::<Vec<_>>();
+    let root = of("finding")[0];
+    assert_eq!(
+        (&root["code"], &root["confidence"]),
+        (&"upstream-timeout".into(), &"certain".into())
+    );
+    for code in ["search-expansion", "foreign-suffix"] {
+        assert!(of("finding").iter().any(|finding| finding["code"] == code), "{code}");
+    }
+    assert_eq!(of("lookup")[0]["identity"]["pod"], "client");
 }
 
 #[test]

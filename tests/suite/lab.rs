@@ -420,6 +420,33 @@ fn a_pod_that_comes_later() {
     assert_eq!(lookup["attempts"][0]["start_ns"], 0);
 }
 
+/// Killed in the middle: all that was flushed replays, and the end is known to be missing.
+#[test]
+fn a_killed_recording_replays() {
+    let Some(_guard) = lab_for("lab::a_killed_recording_replays") else { return };
+    let incident = incidents::find("search-timeout").unwrap();
+    let lab = incident.set_up().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let capture = scratch.path().join("killed.pcapng.zst");
+    let record = ["-q", "-w", capture.to_str().unwrap()];
+    let trace = attached(&POD.iter().chain(&record).copied().collect::<Vec<_>>());
+    let mut curl = lab.command(lab.pod("client").unwrap(), "curl").unwrap();
+    let mut curl = curl.args(["-sS", URL]).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    drop(trace);
+    curl.kill().unwrap();
+    curl.wait().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    lab.down().unwrap();
+    let replay = binary::run(&["-r", record[2], "-o", "json", "--events"]);
+    assert_eq!(replay.status.code(), Some(3));
+    let told = binary::stderr(&replay);
+    assert!(told.contains("tail is missing") && told.lines().count() == 1, "{told}");
+    let lines = lines(&binary::stdout(&replay));
+    let asked = |line: &&Value| line["type"] == "transaction" && line["rcode"] == "NXDOMAIN";
+    assert!(lines.iter().filter(asked).count() >= 6, "{lines:?}");
+}
+
 /// `svctrace | head -n 1`: the reader leaves, svctrace ends at its next line and is not upset.
 #[test]
 fn a_reader_that_leaves() {

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 use nix::unistd::Uid;
-use xtask::{cmd, repo};
 use xtask::lab::{cgroups, incidents};
+use xtask::{cmd, repo};
 
 use crate::{build_cmd, lab_cli, setup, sudo};
 

@@ -87,7 +87,9 @@ fn format(first: &[u8]) -> Result<Format, CaptureError> {
 
 /// The input ends inside its first block.
 fn is_cut_section(first: &[u8]) -> bool {
-    let whole = number(first, 4).map_or(SECTION_LEN, |len| (len as usize).clamp(SECTION_LEN, PEEK));
+    let little = first.get(8..12) == Some(&[0x4d, 0x3c, 0x2b, 0x1a]);
+    let len = number(first, 4).filter(|_| little).unwrap_or_default();
+    let whole = (len as usize).clamp(SECTION_LEN, PEEK);
     first.len() < whole && first.starts_with(&SECTION[..first.len().min(SECTION.len())])
 }
 
