@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tests::frames::{FORMATS, Format, Frame, file, framed, tcp, udp};
 use tests::wire::{Dns, dns};
-use tests::{Output, run};
+use tests::{Output, binary, run};
 use tracer::record::Record;
 use tracer::source::{CaptureError, pcap};
 
@@ -432,6 +432,62 @@ fn an_unknown_link_type_is_told() {
     let loss = &output.lines("loss")[0];
     assert_eq!((&loss["stage"], &loss["count"]), (&"decode".into(), &5.into()), "{loss}");
     assert!(loss["source"].as_str().unwrap().contains("105"), "{loss}");
+}
+
+fn replayed(words: &[&str]) -> (std::process::Output, String) {
+    let frames: Vec<Frame> =
+        Story::told(View::Bridge).iter().map(|(at, p)| (*at, framed(1, p))).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bridge.pcap");
+    std::fs::write(&path, file(BEST, 1, 65_535, &frames)).unwrap();
+    let words: Vec<&str> = ["-r", path.to_str().unwrap()].iter().chain(words).copied().collect();
+    let output = binary::run(&words);
+    let text = binary::stdout(&output);
+    (output, text)
+}
+
+#[test]
+fn the_binary_reads_filters_and_shows() {
+    let (output, text) = replayed(&["-o", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", binary::stderr(&output));
+    let all = tests::lines(&text);
+    assert!(all.iter().any(|line| line["code"] == "upstream-timeout"), "{text}");
+
+    let filter = "type == 'finding' && cost_ns > 1000000000 && code != 'search-expansion'";
+    let (output, text) = replayed(&["-o", "json", "--filter", filter, "--fail-on", "error"]);
+    assert_eq!(output.status.code(), Some(1), "the exit code knows no filter");
+    let some = tests::lines(&text);
+    assert_eq!(some.len(), 3, "two findings and the summary: {text}");
+    assert_eq!(some.last(), all.last(), "nor does the summary");
+    assert_eq!(binary::stderr(&output), "");
+
+    let (output, text) = replayed(&["--events", "-x", "--filter", "kind == 'dns'"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text.contains("\n    query id 100: A backend."), "{text}");
+    assert!(text.contains("|.d..........."), "{text}");
+
+    let (output, text) = replayed(&["-o", "json", "--events", "--payload"]);
+    assert_eq!(output.status.code(), Some(0));
+    let lines = tests::lines(&text);
+    let dns = lines.iter().find(|line| line["kind"] == "dns").unwrap();
+    assert!(dns["payload"].as_str().unwrap().starts_with("006401000001"), "{dns}");
+    assert!(
+        lines.iter().filter(|line| line["kind"] == "tcp").all(|line| line["payload"].is_null())
+    );
+}
+
+#[test]
+fn a_filter_that_fails_says_so() {
+    let (output, _) = replayed(&["-o", "json", "--filter", "type > 5"]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = binary::stderr(&output);
+    assert!(told.contains("--filter") && told.contains("lines"), "{told}");
+    let (output, text) = replayed(&["--filter", "type == 'x' && duraton_ns > 5"]);
+    assert_eq!((output.status.code(), text.as_str()), (Some(2), ""));
+    let told = binary::stderr(&output);
+    let mark = told.lines().position(|line| line.trim() == "^").unwrap();
+    let (above, mark) = (told.lines().nth(mark - 1).unwrap(), told.lines().nth(mark).unwrap());
+    assert_eq!(above.find("duraton_ns"), mark.find('^'), "{told}");
 }
 
 proptest! {
