@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Modules from the bottom up; one line is one level, and a module may name only what is below it
 /// and itself.
 const LEVELS: [&[&str]; 12] = [
-    &["text"],
+    &["text", "words"],
     &["record"],
     &["context"],
     &["event"],
