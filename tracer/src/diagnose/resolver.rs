@@ -210,7 +210,7 @@ fn unseen_error(facts: &Unreachable, who: &Identifier) -> String {
     let sends = words::count(facts.cut_short.len(), "sendmmsg", "sendmmsg calls");
     match (facts.cut_short.is_empty(), who.host().is_some_and(|host| host.syscalls)) {
         (false, _) => format!(
-            "{sends} took only one of two queries, as a socket does while an error is pending, and it was closed without waiting; glibc sees the error in poll(2), which is not recorded"
+            "{sends} took only one of two queries, as a socket does while an error is pending, and the socket was closed without waiting: glibc sees the error in poll(2), which is not recorded"
         ),
         (true, true) => "the client closed its sockets at once, again and again, without an answer; no recorded call failed (poll(2) is not recorded)".to_owned(),
         (true, false) => "the client closed its sockets at once, again and again, without an answer; results of its calls are not recorded".to_owned(),

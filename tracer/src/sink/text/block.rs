@@ -86,7 +86,7 @@ impl Block<'_> {
             self.labelled("because", &format!("of {}", others.join(" ")));
         }
         if !of.inferred_from.is_empty() {
-            self.labelled("inferred", &format!("from {}", of.inferred_from.join("; ")));
+            self.labelled("inferred", &of.inferred_from.join("; "));
         }
         for caveat in &of.caveats {
             self.labelled("caveat", caveat);
