@@ -9,5 +9,6 @@ mod lab;
 mod layers;
 mod lookups;
 mod pcap;
+mod scap;
 mod scenarios;
 mod schema;

@@ -209,3 +209,56 @@ pub struct Cgroup {
     /// Zero.
     pub pad: u32,
 }
+
+/// Body of `PAYLOAD`; `captured` bytes of the message follow. No captured packet stands behind it: a
+/// system call's buffer does.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Payload {
+    /// Own end; a wildcard where the socket is bound to one.
+    pub local: Address,
+    /// Far end.
+    pub remote: Address,
+    /// `IPPROTO_*`.
+    pub protocol: u8,
+    /// [`DIRECTION_IN`] or [`DIRECTION_OUT`], seen from the socket.
+    pub direction: u8,
+    /// Zero.
+    pub flags: u16,
+    /// Bytes of the whole message.
+    pub original: u32,
+    /// Bytes that follow.
+    pub captured: u32,
+}
+
+const _: () = assert!(size_of::<Payload>() == 52);
+
+/// Body of `CALL`; `name_len` bytes of the call's name and `args_len` bytes of its arguments follow,
+/// each argument as `key=value` and a NUL.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// File descriptor, with [`CALL_FD`].
+    pub fd: i64,
+    /// Return value, with [`CALL_RESULT`]; negative is -errno.
+    pub result: i64,
+    /// [`CALL_ENTER`] or [`CALL_EXIT`].
+    pub direction: u8,
+    /// Bits of [`CALL_FD`] and [`CALL_RESULT`].
+    pub flags: u8,
+    /// Bytes of the name.
+    pub name_len: u16,
+    /// Bytes of the arguments.
+    pub args_len: u32,
+}
+
+const _: () = assert!(size_of::<Call>() == 24);
+
+/// [`Call::direction`]: the call begins, or an event without two sides.
+pub const CALL_ENTER: u8 = 0;
+/// [`Call::direction`]: the call returns.
+pub const CALL_EXIT: u8 = 1;
+/// [`Call::flags`]: `fd` is known.
+pub const CALL_FD: u8 = 1;
+/// [`Call::flags`]: `result` is known.
+pub const CALL_RESULT: u8 = 2;

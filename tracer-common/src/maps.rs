@@ -58,8 +58,6 @@ pub struct Config {
 
 /// [`Config::flags`]: write records. Off until user space is ready.
 pub const CONFIG_ON: u32 = 1;
-/// [`Config::flags`]: the root cgroup itself is a target (`TARGETS` holds the root).
-pub const CONFIG_ROOT_TARGET: u32 = 2;
 /// [`Config::flags`]: from this bit on, a number that moves whenever `TARGET_DIRS` changed.
 pub const CONFIG_GENERATION_SHIFT: u32 = 16;
 

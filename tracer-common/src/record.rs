@@ -64,6 +64,11 @@ pub mod kind {
     pub const CGROUP_MADE: u16 = 0x0150;
     /// A cgroup was removed: [`crate::bodies::Cgroup`] and the path.
     pub const CGROUP_REMOVED: u16 = 0x0151;
+    /// What a program sent or received on a datagram socket: [`crate::bodies::Payload`] and the bytes.
+    pub const PAYLOAD: u16 = 0x0160;
+    /// One side of a system call (or another event) of a foreign capture: [`crate::bodies::Call`],
+    /// its name and its arguments.
+    pub const CALL: u16 = 0x0170;
 }
 
 /// Which hook saw a record; also the index into the per-CPU counters.
@@ -116,4 +121,6 @@ pub mod probe {
     pub const SYS_RECVMSG: u16 = 25;
     /// syscalls:sys_*_recvmmsg.
     pub const SYS_RECVMMSG: u16 = 26;
+    /// No hook: concluded from the far side's sighting or from the response.
+    pub const RECOVERED: u16 = 48;
 }

@@ -1,6 +1,7 @@
 //! An event and who is behind it as one line of the JSON contract. Draws no conclusions; layout for
 //! people is the text sink's.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
@@ -10,8 +11,8 @@ use serde_json::{Value, json};
 use tracer_common::record::probe;
 
 use crate::event::{
-    AddressCall, Body, Direction, Dns, Event, Protocol, SocketAddress, SocketClosed, Syscall, Tcp,
-    TcpChange, TcpState,
+    AddressCall, Body, CallSide, Direction, Dns, Event, Protocol, SocketAddress, SocketClosed,
+    Syscall, Tcp, TcpChange, TcpState,
 };
 use crate::identify::Identifier;
 use crate::report::{EventLine, Ts};
@@ -25,7 +26,7 @@ type Args = BTreeMap<String, Value>;
 /// What a kind of event adds to the line.
 #[derive(Default)]
 struct Parts {
-    kind: &'static str,
+    kind: Cow<'static, str>,
     direction: Option<&'static str>,
     result: Option<i64>,
     args: Args,
@@ -40,7 +41,7 @@ pub fn event_line(event: &Event, who: &Identifier) -> EventLine {
         ts: Ts(event.at),
         cpu: event.cpu,
         identity: who.identity(&event.actor),
-        kind: parts.kind.to_owned(),
+        kind: parts.kind.into_owned(),
         direction: parts.direction.map(str::to_owned),
         result: parts.result,
         errno: parts.result.and_then(errno_name),
@@ -90,20 +91,20 @@ fn hook_name(number: u16) -> Option<&'static str> {
 }
 
 fn parts(event: &Event) -> Parts {
-    let context = |kind, body: Value| Parts { kind, args: object(body), ..Parts::default() };
-    let plain = |kind, args| Parts { kind, args, ..Parts::default() };
+    let plain = |kind: &'static str, args| Parts { kind: kind.into(), args, ..Parts::default() };
+    let context = |kind, body: Value| plain(kind, object(body));
     match &event.body {
         Body::Syscall(call) => syscall(event, call),
         Body::SocketAddress(hook) => socket_address(event, hook),
         Body::SocketClosed(closed) => plain("close", socket_closed(closed)),
         Body::Dns(message) => Parts {
-            kind: "dns",
+            kind: "dns".into(),
             direction: Some(direction(message.direction)),
             args: dns(message),
             ..Parts::default()
         },
         Body::Tcp(packet) => Parts {
-            kind: "tcp",
+            kind: "tcp".into(),
             direction: Some(direction(packet.direction)),
             args: tcp(packet),
             ..Parts::default()
@@ -113,6 +114,7 @@ fn parts(event: &Event) -> Parts {
         Body::Exit => plain("exit", Args::new()),
         Body::CgroupMade(cgroup) => context("cgroup-mkdir", value(cgroup)),
         Body::CgroupRemoved(cgroup) => context("cgroup-rmdir", value(cgroup)),
+        Body::Call(side) => call_side(side),
         Body::Host(body) => context("context-host", value(body)),
         Body::Heartbeat => plain("context-heartbeat", Args::new()),
         Body::Loss(body) => context("context-loss", value(body)),
@@ -130,7 +132,7 @@ fn parts(event: &Event) -> Parts {
 
 fn syscall(event: &Event, call: &Syscall) -> Parts {
     Parts {
-        kind: call.call.name(),
+        kind: call.call.name().into(),
         // A call that had not returned is told by its entry alone.
         direction: Some(if call.result.is_some() { "exit" } else { "enter" }),
         result: call.result,
@@ -151,7 +153,7 @@ fn socket_address(event: &Event, hook: &SocketAddress) -> Parts {
         AddressCall::Recvmsg => ("recvmsg", "exit"),
     };
     Parts {
-        kind,
+        kind: kind.into(),
         direction: Some(direction),
         result: None,
         args: args([
@@ -160,6 +162,28 @@ fn socket_address(event: &Event, hook: &SocketAddress) -> Parts {
             ("protocol", protocol(hook.protocol)),
             ("hook", json!(event.probe.and_then(hook_name))),
         ]),
+    }
+}
+
+fn call_side(side: &CallSide) -> Parts {
+    let mut args: Args = side
+        .args
+        .split(|byte| *byte == 0)
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+            let (key, value) = pair.split_at(at);
+            (text::escape(key), json!(text::escape(value.get(1..).unwrap_or_default())))
+        })
+        .collect();
+    if let Some(fd) = side.fd {
+        args.insert("fd".to_owned(), json!(fd));
+    }
+    Parts {
+        kind: text::escape(&side.name).into(),
+        direction: Some(if side.exit { "exit" } else { "enter" }),
+        result: side.result,
+        args,
     }
 }
 

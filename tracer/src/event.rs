@@ -58,6 +58,7 @@ pub enum Body {
     Exit,
     CgroupMade(context::Cgroup),
     CgroupRemoved(context::Cgroup),
+    Call(CallSide),
     Host(context::Host),
     Heartbeat,
     Loss(context::Loss),
@@ -115,6 +116,21 @@ pub struct Syscall {
     pub size: Option<u64>,
     /// Address argument.
     pub peer: Option<SocketAddr>,
+}
+
+/// One side of a system call, or another event, as a foreign capture tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallSide {
+    /// The call returned; else it began, or has one side only.
+    pub exit: bool,
+    /// Descriptor.
+    pub fd: Option<i64>,
+    /// Return value (negative: -errno).
+    pub result: Option<i64>,
+    /// Name as in the manual, bytes as in the record.
+    pub name: Bytes,
+    /// `key=value` each with a NUL behind it, bytes as in the record.
+    pub args: Bytes,
 }
 
 /// Which call a cgroup hook saw.

@@ -62,6 +62,8 @@ pub struct Pipeline {
     diagnoser: Diagnoser,
     counts: Counts,
     undecoded: Undecoded,
+    /// Number of the record before.
+    number: u64,
     // Reused between records.
     events: Vec<Event>,
     conclusions: Vec<Conclusion>,
@@ -79,6 +81,7 @@ impl Pipeline {
             correlator: Correlator::default(),
             counts: Counts::default(),
             undecoded: Undecoded::default(),
+            number: 0,
             events: Vec::new(),
             conclusions: Vec::new(),
         }
@@ -89,14 +92,17 @@ impl Pipeline {
         for sink in &mut self.sinks {
             sink.record(record)?;
         }
-        self.count(record);
+        // A record with the number of the one before says more about the same event.
+        let first = record.number != self.number;
+        self.number = record.number;
+        self.count(record, first);
         let mut events = std::mem::take(&mut self.events);
         match self.decoder.decode(record, &mut events) {
-            Ok(()) => self.counts.events += 1,
+            Ok(()) => self.counts.events += u64::from(first),
             Err(_) => self.undecoded.add(record),
         }
         for event in &events {
-            self.event(event)?;
+            self.event(event, first)?;
         }
         events.clear();
         self.events = events;
@@ -132,9 +138,9 @@ impl Pipeline {
         Ok(Verdict { findings: self.diagnoser.verdicts(), incomplete })
     }
 
-    fn count(&mut self, record: &Record) {
+    fn count(&mut self, record: &Record, first: bool) {
         let counts = &mut self.counts;
-        if record.at < counts.last {
+        if first && record.at < counts.last {
             counts.late += 1;
         }
         counts.first = Some(counts.first.map_or(record.at, |first| first.min(record.at)));
@@ -142,9 +148,9 @@ impl Pipeline {
         counts.cut += u64::from(record.cut);
     }
 
-    fn event(&mut self, event: &Event) -> io::Result<()> {
+    fn event(&mut self, event: &Event, first: bool) -> io::Result<()> {
         self.who.learn(event);
-        if self.options.events {
+        if self.options.events && first {
             let mut line = describe::event_line(event, &self.who);
             if self.options.payload {
                 describe::add_payload(event, &mut line);

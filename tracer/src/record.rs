@@ -51,6 +51,8 @@ pub enum RecordKind {
     Exit = wire::EXIT,
     CgroupMade = wire::CGROUP_MADE,
     CgroupRemoved = wire::CGROUP_REMOVED,
+    Payload = wire::PAYLOAD,
+    Call = wire::CALL,
     // Context records: bodies are the JSON of the type of the same name in `context`.
     Host = 0x8000,
     Heartbeat = 0x8001,
@@ -68,7 +70,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Syscall,
         Self::SocketAddress,
         Self::SocketClosed,
@@ -78,6 +80,8 @@ impl RecordKind {
         Self::Exit,
         Self::CgroupMade,
         Self::CgroupRemoved,
+        Self::Payload,
+        Self::Call,
         Self::Host,
         Self::Heartbeat,
         Self::Loss,
@@ -106,7 +110,8 @@ impl RecordKind {
 /// One fact at one instant. `None` is always "the source cannot know".
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// Given by the source, strictly increasing; never renumbered.
+    /// Given by the source, never decreasing, never renumbered. The first record with a number is
+    /// the event; further ones with the same number say what that event means.
     pub number: u64,
     /// Instant of the fact.
     pub at: Timestamp,

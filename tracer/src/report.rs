@@ -155,6 +155,10 @@ pub struct Transaction {
     pub latency_ns: Option<u64>,
     /// Times the same datagram was sent again.
     pub retransmits: u32,
+    /// The capture does not hold the query itself: it was told from the resolver's side or from the
+    /// response. Absent when false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovered: bool,
     /// TC bit.
     pub truncated: bool,
     /// What came of it.
@@ -187,6 +191,10 @@ pub struct AttemptTransaction {
     pub latency_ns: Option<u64>,
     /// Times the same datagram was sent again.
     pub retransmits: u32,
+    /// The capture does not hold the query itself: it was told from the resolver's side or from the
+    /// response. Absent when false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovered: bool,
     /// Data of the answers.
     pub answers: Vec<String>,
     /// Numbers of the events.

@@ -211,8 +211,16 @@ fn question_hash(skb: *mut __sk_buff, offset: u32) -> u64 {
     // Bytes of the type still to come; 3 while inside the name.
     let mut left = 3_u32;
     for chunk in 0..CHUNKS {
-        // Name end, type and class never leave less than a chunk to read.
-        let Some(word) = load::<u32>(skb, offset + chunk * 4) else { return 0 };
+        let at = offset + chunk * 4;
+        let Some(word) = load::<u32>(skb, at) else {
+            // A packet may end three bytes after the type's first: with the type's second, and the
+            // class.
+            if left != 1 {
+                return 0;
+            }
+            let Some(last) = load::<u8>(skb, at) else { return 0 };
+            return (hash ^ u64::from(last)).wrapping_mul(PRIME);
+        };
         for byte in 0..4 {
             let b = word >> (8 * byte) & 0xff;
             let upper = (64_u32.wrapping_sub(b) & b.wrapping_sub(91)) >> 31;

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use tracer_common::record::probe;
+
 use crate::event::{Actor, Body, Dns, Event, Syscall};
 use crate::identify::Identifier;
-use crate::record::{Task, Timestamp};
+use crate::record::Timestamp;
 use crate::report::Outcome;
 
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
@@ -40,7 +42,11 @@ pub(crate) struct Clients {
     table: Table,
     by_socket: BTreeMap<(SocketKey, u16), Vec<u64>>,
     lookups: BTreeMap<u64, OpenLookup>,
-    by_owner: BTreeMap<Owner, Vec<u64>>,
+    by_owner: BTreeMap<Owner, BTreeSet<u64>>,
+    /// By owner and first label: all candidates of a walk begin with the name as typed.
+    by_label: BTreeMap<(Owner, String), BTreeSet<u64>>,
+    /// By thread: those that only wait for something further to come.
+    lingering: BTreeMap<(Owner, u32), BTreeSet<u64>>,
     timers: BTreeSet<(Timestamp, Timer)>,
     orphans: Orphans,
     answers: Answers,
@@ -53,15 +59,7 @@ pub(crate) struct Clients {
 
 /// The actor with the task its socket is known by, so that it outlives the socket.
 pub(crate) fn with_task(actor: &Actor, who: &Identifier) -> Actor {
-    let mut actor = actor.clone();
-    if actor.task.is_none() {
-        let identity = who.identity(&actor);
-        if let Some(pid) = identity.pid {
-            let tid = identity.tid.unwrap_or(pid);
-            actor.task = Some(Task { pid, tid, comm: identity.comm.unwrap_or_default() });
-        }
-    }
-    actor
+    Actor { task: actor.task.clone().or_else(|| who.task(actor)), ..actor.clone() }
 }
 
 /// Whose lookups and connections `actor`'s are.
@@ -70,6 +68,19 @@ pub(crate) fn owner(actor: &Actor, who: &Identifier, local: Option<SocketAddr>) 
         return Some(Owner::Process(task.pid));
     }
     who.entity(actor).map(Owner::Entity).or(local.map(|l| Owner::Address(l.ip())))
+}
+
+fn label(name: &str) -> String {
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
+fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, id: u64) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
 }
 
 impl Clients {
@@ -89,6 +100,7 @@ impl Clients {
         let actor = with_task(&event.actor, who);
         let Some(owner) = owner(&actor, who, Some(dns.local)) else { return };
         let mut transaction = Transaction::new(actor, dns, asked, who, sent);
+        transaction.recovered = event.probe == Some(probe::RECOVERED);
         if let Some(reply) = self.orphans.adopt(&key, &transaction) {
             transaction.answered(reply);
         }
@@ -122,9 +134,12 @@ impl Clients {
             edns: new.edns,
             at,
         };
-        let ids = self.by_owner.get(owner)?.clone();
-        let best = ids
-            .iter()
+        let key = (owner.clone(), label(&new.asked.name));
+        let best = self
+            .by_label
+            .get(&key)
+            .into_iter()
+            .flatten()
             .filter_map(|id| {
                 let lookup = self.lookups.get(id)?;
                 let place = lookup.place(&query, &self.table)?;
@@ -137,13 +152,13 @@ impl Clients {
             })
             .max_by_key(|(rank, _)| *rank)
             .map(|((_, _, id), place)| (id, place));
-        if best.is_none() && tid.is_some() {
+        if best.is_none()
+            && let Some(tid) = tid
+        {
             // The thread turned to another name: what it finished before has no next candidate.
-            for id in ids {
-                if let Some(lookup) = self.lookups.get_mut(&id)
-                    && lookup.tid == tid
-                    && lookup.deadline.is_some()
-                {
+            let thread = (owner.clone(), tid);
+            for id in self.lingering.get(&thread).cloned().unwrap_or_default() {
+                if let Some(lookup) = self.lookups.get_mut(&id) {
                     lookup.over = true;
                     self.settle(id);
                 }
@@ -181,7 +196,9 @@ impl Clients {
         let config = who.resolver_config(&first.actor);
         self.next += 1;
         let id = self.next;
-        self.by_owner.entry(owner.clone()).or_default().push(id);
+        self.by_owner.entry(owner.clone()).or_default().insert(id);
+        let label = label(&first.asked.name);
+        self.by_label.entry((owner.clone(), label)).or_default().insert(id);
         self.lookups.insert(
             id,
             OpenLookup {
@@ -224,7 +241,12 @@ impl Clients {
         let key = (transaction.socket.clone(), transaction.id);
         self.by_socket.entry(key).or_default().push(id);
         let reply = transaction.reply.clone();
-        let open = OpenTransaction { transaction, lookup: lookup_id, deadline: Timestamp(0) };
+        let open = OpenTransaction {
+            transaction,
+            lookup: lookup_id,
+            deadline: Timestamp(0),
+            closed: false,
+        };
         self.table.insert(id, open);
         if let Some(reply) = reply {
             self.learn(id, &reply);
@@ -319,10 +341,19 @@ impl Clients {
 
     fn socket_closed(&mut self, cookie: u64, at: Timestamp) {
         let told = self.sockets.receives(Some(cookie));
-        self.give_up(&self.on_socket(cookie), at, |t| {
+        let cut_short = self.sockets.cut_short(cookie);
+        let ids = self.on_socket(cookie);
+        self.give_up(&ids, at, |t| {
             let soon = at.since(t.last_send()) < TOO_SOON_NS;
-            if soon && !told { GaveUp::TooSoon } else { GaveUp::Closed }
+            if soon && !told { GaveUp::TooSoon(cut_short) } else { GaveUp::Closed }
         });
+        for id in ids {
+            if let Some(open) = self.table.get_mut(&id) {
+                open.closed = true;
+                let lookup = open.lookup;
+                self.settle(lookup);
+            }
+        }
     }
 
     fn call_failed(&mut self, event: &Event, call: &Syscall) {
@@ -359,12 +390,24 @@ impl Clients {
     /// Decides anew when a lookup closes.
     fn settle(&mut self, id: u64) {
         let Some(lookup) = self.lookups.get_mut(&id) else { return };
-        if let Some(at) = lookup.deadline.take() {
+        let closes = lookup.closes_at(&self.table);
+        let before = std::mem::replace(&mut lookup.deadline, closes);
+        if before == closes {
+            return;
+        }
+        if let Some(at) = before {
             self.timers.remove(&(at, Timer::Lookup(id)));
         }
-        lookup.deadline = lookup.closes_at(&self.table);
-        if let Some(at) = lookup.deadline {
+        if let Some(at) = closes {
             self.timers.insert((at, Timer::Lookup(id)));
+        }
+        let Some(thread) = lookup.thread() else { return };
+        match (before, closes) {
+            (None, Some(_)) => {
+                self.lingering.entry(thread).or_default().insert(id);
+            }
+            (Some(_), None) => forget(&mut self.lingering, &thread, id),
+            _ => {}
         }
     }
 
@@ -407,11 +450,12 @@ impl Clients {
 
     fn close(&mut self, id: u64, resolvers: &Resolvers, cut: bool, done: &mut Vec<Lookup>) {
         let Some(lookup) = self.lookups.remove(&id) else { return };
-        if let Some(ids) = self.by_owner.get_mut(&lookup.owner) {
-            ids.retain(|i| *i != id);
-            if ids.is_empty() {
-                self.by_owner.remove(&lookup.owner);
-            }
+        forget(&mut self.by_owner, &lookup.owner, id);
+        if let Some(first) = lookup.attempts.first() {
+            forget(&mut self.by_label, &(lookup.owner.clone(), label(&first.name)), id);
+        }
+        if let Some(thread) = lookup.thread() {
+            forget(&mut self.lingering, &thread, id);
         }
         let mut tried: Vec<Vec<Transaction>> = Vec::new();
         for open in &lookup.attempts {

@@ -19,6 +19,8 @@ use super::transaction::{Asked, SocketKey, Transaction};
 pub(crate) const PATIENCE_NS: u64 = 900_000_000;
 /// After that long without a query for the other type there will be none (A only).
 const PAIR_NS: u64 = 100_000_000;
+/// The calls around the last answer are told a little later than the answer itself.
+const CALLS_NS: u64 = 1_000_000;
 /// After a name that does not exist, the next candidate comes within this time, or never.
 const NEXT_NS: u64 = 1_000_000_000;
 /// After an error response musl asks again at half its time-out, 2.5 s.
@@ -63,6 +65,8 @@ pub(crate) struct OpenTransaction {
     pub(crate) transaction: Transaction,
     pub(crate) lookup: u64,
     pub(crate) deadline: Timestamp,
+    /// Its socket is gone.
+    pub(crate) closed: bool,
 }
 
 /// The transactions of all open lookups.
@@ -100,6 +104,11 @@ impl OpenAttempt {
         attempt_outcome(self.all(table))
     }
 
+    /// All its sockets are gone.
+    fn closed(&self, table: &Table) -> bool {
+        self.transactions.iter().filter_map(|id| table.get(id)).all(|o| o.closed)
+    }
+
     /// Both address types were asked, or a type that has no partner.
     fn complete(&self, table: &Table) -> bool {
         let asked = |qtype| self.all(table).any(|t| t.asked.qtype == qtype);
@@ -130,6 +139,11 @@ impl OpenLookup {
             }
         };
         gave_up.then_some(Place::Next)
+    }
+
+    /// The thread it belongs to, as an index has it.
+    pub(crate) fn thread(&self) -> Option<(Owner, u32)> {
+        Some((self.owner.clone(), self.tid?))
     }
 
     fn same_thread(&self, query: &NewQuery<'_>) -> bool {
@@ -192,26 +206,18 @@ impl OpenLookup {
         }
         let ended = all().filter_map(Transaction::ended).max().unwrap_or_default();
         let last = self.attempts.last()?;
-        let complete = last.complete(table);
+        let pair = match (last.complete(table), last.closed(table)) {
+            (true, true) => 0,
+            (true, false) => CALLS_NS,
+            (false, _) => PAIR_NS,
+        };
         let errors = last.all(table).any(|t| t.reply.as_ref().is_some_and(|r| r.is_error()));
         let wait = match last.outcome(table) {
             _ if errors => RESEND_NS,
-            Outcome::Answered => {
-                if complete {
-                    0
-                } else {
-                    PAIR_NS
-                }
-            }
+            Outcome::Answered => pair,
             _ if self.walk.can_go_on() => NEXT_NS,
             Outcome::Timeout | Outcome::Unreachable => PAIR_NS,
-            _ => {
-                if complete {
-                    0
-                } else {
-                    PAIR_NS
-                }
-            }
+            _ => pair,
         };
         Some(ended.plus(wait))
     }

@@ -16,9 +16,43 @@ const CAP: usize = 16_384;
 struct Habits {
     connected: bool,
     addressed: bool,
-    sendmmsg: bool,
+    /// Two messages in one sendmmsg.
+    paired: bool,
+    /// Event of a sendmmsg that took fewer messages than it was given.
+    cut_short: Option<u64>,
     /// Results of receiving calls are told for it.
     receives: bool,
+}
+
+/// The event says how its socket is used.
+fn tells(body: &Body) -> bool {
+    match body {
+        Body::SocketAddress(a) => a.protocol == Protocol::Udp && a.call != AddressCall::Recvmsg,
+        Body::Syscall(s) => {
+            use Call::{Recvfrom, Recvmmsg, Recvmsg, Sendmmsg};
+            matches!(s.call, Recvfrom | Recvmsg | Recvmmsg | Sendmmsg)
+        }
+        _ => false,
+    }
+}
+
+impl Habits {
+    fn note(&mut self, event: &Event) {
+        match &event.body {
+            Body::SocketAddress(a) if a.call == AddressCall::Connect => self.connected = true,
+            Body::SocketAddress(_) => self.addressed = true,
+            Body::Syscall(s) if s.call == Call::Sendmmsg => {
+                let given = s.size.unwrap_or(0);
+                self.paired |= given >= 2;
+                let cut = s.result.is_some_and(|n| u64::try_from(n).is_ok_and(|n| n < given));
+                if cut && given == 2 {
+                    self.cut_short.get_or_insert(event.number);
+                }
+            }
+            Body::Syscall(_) => self.receives = true,
+            _ => {}
+        }
+    }
 }
 
 /// Habits by socket cookie; the oldest are forgotten first.
@@ -31,24 +65,14 @@ pub(crate) struct Sockets {
 impl Sockets {
     pub(crate) fn observe(&mut self, event: &Event) {
         let Some(cookie) = event.actor.cookie else { return };
-        let note: fn(&mut Habits) = match &event.body {
-            Body::SocketAddress(a) if a.protocol == Protocol::Udp => match a.call {
-                AddressCall::Connect => |h| h.connected = true,
-                AddressCall::Sendmsg => |h| h.addressed = true,
-                AddressCall::Recvmsg => return,
-            },
-            Body::Syscall(s) => match s.call {
-                Call::Sendmmsg => |h| h.sendmmsg = true,
-                Call::Recvfrom | Call::Recvmsg | Call::Recvmmsg => |h| h.receives = true,
-                _ => return,
-            },
-            _ => return,
-        };
+        if !tells(&event.body) {
+            return;
+        }
         let habits = self.habits.entry(cookie).or_insert_with(|| {
             self.order.push_back(cookie);
             Habits::default()
         });
-        note(habits);
+        habits.note(event);
         if self.order.len() > CAP
             && let Some(oldest) = self.order.pop_front()
         {
@@ -61,6 +85,11 @@ impl Sockets {
         self.of(cookie).receives
     }
 
+    /// The event of a sendmmsg that this socket cut short.
+    pub(crate) fn cut_short(&self, cookie: u64) -> Option<u64> {
+        self.of(Some(cookie)).cut_short
+    }
+
     fn of(&self, cookie: Option<u64>) -> Habits {
         cookie.and_then(|c| self.habits.get(&c)).copied().unwrap_or_default()
     }
@@ -69,12 +98,12 @@ impl Sockets {
     pub(crate) fn library(&self, attempts: &[Attempt]) -> Option<&'static str> {
         let all = || attempts.iter().flat_map(|a| &a.transactions);
         let habits = |t: &Transaction| self.of(t.actor.cookie);
-        if all().any(|t| habits(t).sendmmsg) {
-            return Some("glibc"); // no other one asks with one sendmmsg
-        }
         let pairs: Vec<(&Transaction, &Transaction)> =
             attempts.iter().filter_map(|a| pair(&a.transactions)).collect();
         let (first, second) = *pairs.first()?;
+        if pairs.iter().any(|(a, _)| habits(a).paired) {
+            return Some("glibc"); // no other one asks for both types with one sendmmsg
+        }
         let one_socket = pairs.iter().all(|(a, b)| same_port(a, b));
         let two_sockets = pairs.iter().all(|(a, b)| !same_port(a, b));
         let port_kept = attempts.len() > 1

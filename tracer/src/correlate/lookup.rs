@@ -99,17 +99,17 @@ pub(crate) fn lookup_outcome(attempts: &[Attempt]) -> Outcome {
     worst
 }
 
-/// One early close may be a cancelled request; only giving up early again and again tells of an
-/// error that the calls did not show.
+/// One early close may be a cancelled request; only a send cut short, or giving up early again and
+/// again, tells of an error that the calls did not show.
 pub(crate) fn doubt_early_closes(tried: &mut [Vec<Transaction>]) {
-    let early = |t: &Transaction| matches!(t.gave_up, Some((_, GaveUp::TooSoon)));
+    let early = |t: &Transaction| matches!(t.gave_up, Some((_, GaveUp::TooSoon(_))));
     let again = tried.len() > 1 || tried.iter().flatten().any(|t| t.try_number > 1);
     if again && tried.iter().flatten().all(early) {
         return;
     }
     for t in tried.iter_mut().flatten() {
         if let Some((_, why)) = &mut t.gave_up
-            && *why == GaveUp::TooSoon
+            && *why == GaveUp::TooSoon(None)
         {
             *why = GaveUp::Closed;
         }

@@ -1,8 +1,8 @@
 //! Events to transactions, lookups and connections, with bounded state that expires by record time.
 //! Formats nothing and judges nothing.
 //!
-//! When a lookup closes: at once when an attempt answered for both address types, or the last
-//! candidate failed; 100 ms after it when only one type was asked; 1 s after a name that does not
+//! When a lookup closes: when an attempt answered for both address types or the last candidate
+//! failed, and its sockets are closed (or 1 ms later); 100 ms after it when only one type was asked; 1 s after a name that does not
 //! exist when the search list has more; 3 s after an error response (musl asks again at 2.5 s); at
 //! the exit of its process; and when its thread turns to another name. An unanswered query has timed
 //! out when its client asked again or went on, closed the socket or ended, or `timeout` × `attempts`

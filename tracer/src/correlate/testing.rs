@@ -169,6 +169,15 @@ impl Socket {
         Step { at, actor: self.actor(true), body }
     }
 
+    /// sendmmsg took `sent` of the two queries.
+    pub(crate) fn sends_both(&self, at: u64, sent: i64) -> Step {
+        let mut step = self.fails(at, Call::Sendmmsg, -sent);
+        if let Body::Syscall(call) = &mut step.body {
+            call.size = Some(2);
+        }
+        step
+    }
+
     /// A and AAAA of one name with both answers `wait` ns later; ids `id` and `id + 1`.
     pub(crate) fn pair(
         &self,

@@ -40,6 +40,18 @@ fn shape(lookup: &Lookup) -> Vec<String> {
 }
 
 #[test]
+fn the_library_shows_in_a_call_told_after_the_answer() {
+    let socket = socket(&curl(), 1);
+    let name = "web.critical-app.svc.cluster.local";
+    let mut steps = socket.pair(MS, MS, name, 1, [Says::Addr("10.0.0.1"), Says::NoData]);
+    let close = steps.pop().unwrap();
+    steps.push(socket.sends_both(close.at - 5_000, 2));
+    steps.push(close);
+    let bench = played(Bench::node(false), steps, 10 * MS);
+    assert_eq!(bench.lookups[0].library, Some("glibc"));
+}
+
+#[test]
 fn the_story_is_one_lookup() {
     let bench = played(Bench::node(true), story(&curl(), true, 10), 12 * S);
     let [lookup]: &[Lookup; 1] = bench.lookups.as_slice().try_into().unwrap();

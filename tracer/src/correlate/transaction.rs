@@ -109,8 +109,9 @@ pub enum GaveUp {
     Expired,
     /// A system call on the socket failed with this errno.
     Errno(i32),
-    /// It closed the socket far too soon for a time-out, and results of calls are not known.
-    TooSoon,
+    /// It closed the socket far too soon for a time-out, and no call was seen to fail. With the event
+    /// of a sendmmsg that the socket cut short, as it does while an error is pending.
+    TooSoon(Option<u64>),
 }
 
 /// One DNS query and what came of it.
@@ -142,6 +143,8 @@ pub struct Transaction {
     pub sends: Vec<Sent>,
     /// Times it went out again.
     pub retransmits: u32,
+    /// Nothing saw it leave: it was told from the far side or from the response.
+    pub recovered: bool,
     /// The response that counts.
     pub reply: Option<Reply>,
     /// Error responses after which the same datagram went out again.
@@ -171,6 +174,7 @@ impl Transaction {
             try_number: 1,
             sends: vec![sent],
             retransmits: 0,
+            recovered: false,
             reply: None,
             earlier_errors: Vec::new(),
             gave_up: None,
@@ -241,7 +245,7 @@ impl Transaction {
     pub fn outcome(&self) -> TransactionOutcome {
         match (&self.reply, self.gave_up) {
             (Some(_), _) => TransactionOutcome::Answered,
-            (None, Some((_, GaveUp::Errno(_) | GaveUp::TooSoon))) => {
+            (None, Some((_, GaveUp::Errno(_) | GaveUp::TooSoon(_)))) => {
                 TransactionOutcome::Unreachable
             }
             (None, Some(_)) => TransactionOutcome::Timeout,
@@ -305,6 +309,7 @@ impl Transaction {
             outcome: self.outcome(),
             latency_ns: self.latency(),
             retransmits: self.retransmits,
+            recovered: self.recovered,
             answers: self.answers(),
             events: self.events.clone(),
         }
@@ -328,6 +333,7 @@ impl Transaction {
             answers: self.answers(),
             latency_ns: self.latency(),
             retransmits: self.retransmits,
+            recovered: self.recovered,
             truncated: self.reply.as_ref().is_some_and(|r| r.truncated),
             outcome: self.outcome(),
             events: self.events.clone(),

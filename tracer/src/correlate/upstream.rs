@@ -257,8 +257,12 @@ impl Resolvers {
         if who.role(actor) == Some(Role::Resolver) {
             return true;
         }
-        !self.waiting.is_empty()
-            && self.waiting.contains_key(&(site(who, actor, dns.local), asked.clone()))
+        if self.waiting.is_empty() && self.by_question.is_empty() {
+            return false;
+        }
+        // Also a question it forwarded before: it goes on for a client that it has answered already.
+        let key = (site(who, actor, dns.local), asked.clone());
+        self.waiting.contains_key(&key) || self.by_question.contains_key(&key)
     }
 
     /// A resolver asked an upstream.

@@ -1,16 +1,21 @@
 //! Bodies of kernel records, `tracer_common::bodies` field by field. Packets are in `packet`,
 //! context records are plain JSON and need no code of their own.
 
-use tracer_common::bodies::{SYSCALL_OPEN, call, role, tcp_event};
+use tracer_common::bodies::{
+    CALL_ENTER, CALL_EXIT, CALL_FD, CALL_RESULT, DIRECTION_IN, DIRECTION_OUT, SYSCALL_OPEN, call,
+    role, tcp_event,
+};
 use tracer_common::record::probe;
 
 use super::DecodeError;
 use super::cursor::Cursor;
+use super::dns;
 use crate::context;
 use crate::event::{
-    AddressCall, Body, Call, Protocol, SocketAddress, SocketClosed, Syscall, TcpChange, TcpState,
+    AddressCall, Body, Call, CallSide, Direction, Dns, Protocol, SocketAddress, SocketClosed,
+    Syscall, TcpChange, TcpState,
 };
-use crate::record::Timestamp;
+use crate::record::{Record, Timestamp};
 use crate::text;
 
 const IPPROTO_TCP: u8 = 6;
@@ -134,6 +139,55 @@ pub(super) fn cgroup(cursor: &mut Cursor<'_>) -> Result<context::Cgroup, DecodeE
     cursor.u32("pad")?;
     let path = cursor.bytes(len, "path")?;
     Ok(context::Cgroup { id, path: String::from_utf8_lossy(until_nul(path)).into_owned() })
+}
+
+/// A message out of a system call's buffer: only DNS is recorded so.
+pub(super) fn payload(cursor: &mut Cursor<'_>, record: &Record) -> Result<Body, DecodeError> {
+    let local = cursor.some_address("local")?;
+    let remote = cursor.some_address("remote")?;
+    let protocol = protocol(cursor.u8("protocol")?);
+    let direction = match cursor.u8("direction")? {
+        DIRECTION_IN => Direction::In,
+        DIRECTION_OUT => Direction::Out,
+        other => return Err(cursor.field_error("direction", other.to_string())),
+    };
+    cursor.u16("flags")?;
+    let original_len = cursor.u32("original")?;
+    let captured = cursor.length("captured")?;
+    let bytes = cursor.bytes(captured, "payload")?;
+    let cut = record.cut || u32::try_from(captured).is_ok_and(|captured| captured < original_len);
+    Ok(Body::Dns(Dns {
+        direction,
+        protocol,
+        local,
+        remote,
+        intended_port: None,
+        message: dns::message(bytes, cut),
+        payload: record.body.slice_ref(bytes),
+        original_len,
+    }))
+}
+
+pub(super) fn call_side(cursor: &mut Cursor<'_>, record: &Record) -> Result<CallSide, DecodeError> {
+    let fd = cursor.i64("fd")?;
+    let result = cursor.i64("result")?;
+    let exit = match cursor.u8("direction")? {
+        CALL_ENTER => false,
+        CALL_EXIT => true,
+        other => return Err(cursor.field_error("direction", other.to_string())),
+    };
+    let flags = cursor.u8("flags")?;
+    let name_len = cursor.u16("name_len")?;
+    let args_len = cursor.length("args_len")?;
+    let name = cursor.bytes(name_len.into(), "name")?;
+    let args = cursor.bytes(args_len, "arguments")?;
+    Ok(CallSide {
+        exit,
+        fd: (flags & CALL_FD != 0).then_some(fd),
+        result: (flags & CALL_RESULT != 0).then_some(result),
+        name: record.body.slice_ref(name),
+        args: record.body.slice_ref(args),
+    })
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {

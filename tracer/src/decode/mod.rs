@@ -67,6 +67,8 @@ impl Decoder {
                 Some(body) => body,
                 None => return Ok(()),
             },
+            RecordKind::Payload => body::payload(cursor, record)?,
+            RecordKind::Call => Body::Call(body::call_side(cursor, record)?),
             RecordKind::Host => Body::Host(json(record)?),
             RecordKind::Heartbeat => Body::Heartbeat,
             RecordKind::Loss => Body::Loss(json(record)?),

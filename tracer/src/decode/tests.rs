@@ -120,6 +120,27 @@ fn socket_closed_body() -> Vec<u8> {
     out
 }
 
+fn payload_body(bytes: &[u8]) -> Vec<u8> {
+    let mut out = address(AF_INET, 40000, &[10, 0, 0, 2]);
+    out.extend(address(AF_INET, 53, &[10, 0, 0, 1]));
+    out.extend([17, 1, 0, 0]);
+    out.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
+    out.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
+    out.extend_from_slice(bytes);
+    out
+}
+
+fn call_body(name: &[u8], args: &[u8]) -> Vec<u8> {
+    let mut out = 5_i64.to_le_bytes().to_vec();
+    out.extend((-11_i64).to_le_bytes());
+    out.extend([1, 3]);
+    out.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
+    out.extend(u32::try_from(args.len()).unwrap().to_le_bytes());
+    out.extend_from_slice(name);
+    out.extend_from_slice(args);
+    out
+}
+
 /// One good body of each kind that has one.
 fn good() -> Vec<(RecordKind, Vec<u8>)> {
     let socket = context::Socket {
@@ -142,6 +163,8 @@ fn good() -> Vec<(RecordKind, Vec<u8>)> {
         (RecordKind::Exec, exec_body(b"/bin/curl")),
         (RecordKind::CgroupMade, cgroup_body(b"/a/b")),
         (RecordKind::CgroupRemoved, cgroup_body(b"/a/b")),
+        (RecordKind::Payload, payload_body(QUERY)),
+        (RecordKind::Call, call_body(b"read", b"size=80\0")),
         (RecordKind::Host, br#"{"boot_id":"x"}"#.to_vec()),
         (RecordKind::Loss, br#"{"stage":"kernel"}"#.to_vec()),
         (RecordKind::Scope, br#"{"cgroup":1}"#.to_vec()),

@@ -30,6 +30,13 @@ impl Intervals {
         }
     }
 
+    /// Like [`extend`](Self::extend), without what lies before `from`.
+    pub(crate) fn extend_from(&mut self, from: Timestamp, other: &Self) {
+        for (start, end) in &other.0 {
+            self.add(((*start).max(from), *end));
+        }
+    }
+
     /// Total length in nanoseconds.
     pub(crate) fn length_ns(&self) -> u64 {
         self.0.iter().map(|(from, to)| to.since(*from)).sum()

@@ -135,11 +135,14 @@ pub(crate) struct Unreachable {
     server: SocketAddr,
     errnos: BTreeSet<i32>,
     queries: usize,
+    /// Sends that a socket with a pending error cut short.
+    cut_short: BTreeSet<u64>,
 }
 
 impl Unreachable {
     pub(crate) fn merge(&mut self, other: Self) {
         self.errnos.extend(other.errnos);
+        self.cut_short.extend(other.cut_short);
         self.queries += other.queries;
     }
 }
@@ -147,15 +150,16 @@ impl Unreachable {
 /// The finding about a query whose socket was told that nobody is there.
 pub(crate) fn unreachable(lookup: &Lookup, transaction: &Transaction) -> Option<Draft> {
     let (at, why) = transaction.gave_up?;
-    let errno = match why {
-        GaveUp::Errno(errno) => Some(errno),
-        GaveUp::TooSoon => None,
+    let (errno, cut_short) = match why {
+        GaveUp::Errno(errno) => (Some(errno), None),
+        GaveUp::TooSoon(cut_short) => (None, cut_short),
         _ => return None,
     };
     let facts = Unreachable {
         server: transaction.server,
         errnos: errno.into_iter().collect(),
         queries: transaction.sends.len(),
+        cut_short: cut_short.into_iter().collect(),
     };
     let subject = transaction.server.to_string();
     let facts = draft::Facts::Unreachable(facts);
@@ -164,7 +168,7 @@ pub(crate) fn unreachable(lookup: &Lookup, transaction: &Transaction) -> Option<
         draft.confidence = Confidence::Inferred;
     }
     draft.charge((transaction.started(), at));
-    draft.show(transaction.events.iter().copied());
+    draft.show(transaction.events.iter().copied().chain(cut_short));
     Some(draft)
 }
 
@@ -173,14 +177,18 @@ pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identif
     let errnos: Vec<String> =
         facts.errnos.iter().filter_map(|e| errno_name(-i64::from(*e))).collect();
     let queries = words::count(facts.queries, "query", "queries");
-    let told = if errnos.is_empty() {
-        "gave up far too fast for a time-out".to_owned()
+    let (told, cause) = if errnos.is_empty() {
+        (
+            "gave up at once".to_owned(),
+            "and the sockets were closed at once, far too soon for a time-out".to_owned(),
+        )
     } else {
-        format!("was told {}", words::list(&errnos, 3))
+        let errnos = words::list(&errnos, 3);
+        (format!("got {errnos}"), format!("and came back as {errnos}"))
     };
     Text {
         title: format!("resolver {server} cannot be reached: {} {told}", draft.comms()),
-        cause: format!("{queries} went to {server}; the client {told}. Nothing accepts queries there."),
+        cause: format!("{queries} went to {server} {cause}: nothing accepts queries there."),
         remedy: vec![
             "check that the cluster DNS Service has ready endpoints: `kubectl -n kube-system get endpointslices -l kubernetes.io/service-name=kube-dns`".to_owned(),
             format!("check that the nameserver of the pod's resolv.conf ({}) is the cluster DNS address", facts.server.ip()),
@@ -193,9 +201,18 @@ pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identif
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into(),
-        inferred_from: vec![
-            "the client closed its sockets at once, again and again, without an answer; results of its calls are not recorded"
-                .to_owned(),
-        ],
+        inferred_from: vec![unseen_error(facts, who)],
+    }
+}
+
+/// Why the error itself is not in the records.
+fn unseen_error(facts: &Unreachable, who: &Identifier) -> String {
+    let sends = words::count(facts.cut_short.len(), "sendmmsg", "sendmmsg calls");
+    match (facts.cut_short.is_empty(), who.host().is_some_and(|host| host.syscalls)) {
+        (false, _) => format!(
+            "{sends} took only one of two queries, as a socket does while an error is pending, and it was closed without waiting; glibc sees the error in poll(2), which is not recorded"
+        ),
+        (true, true) => "the client closed its sockets at once, again and again, without an answer; no recorded call failed (poll(2) is not recorded)".to_owned(),
+        (true, false) => "the client closed its sockets at once, again and again, without an answer; results of its calls are not recorded".to_owned(),
     }
 }

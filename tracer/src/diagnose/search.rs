@@ -53,19 +53,19 @@ pub(crate) fn expansion(lookup: &Lookup, domain: Option<&str>, threshold_ns: u64
     let suffixed = || lookup.attempts.iter().filter(|a| a.suffix.is_some());
     let others: Vec<&Attempt> = match lookup.winner {
         Some(winner) => lookup.attempts.get(..winner)?.iter().collect(),
-        None => lookup.attempts.iter().collect(),
+        // That the name itself fails, too, is not the walk's doing.
+        None => suffixed().collect(),
     };
-    if others.is_empty() || suffixed().next().is_none() || lookup.outcome == Outcome::Undecided {
+    if suffixed().next().is_none() || lookup.outcome == Outcome::Undecided {
         return None;
     }
-    let end = match lookup.winner.and_then(|w| lookup.attempts.get(w)) {
-        Some(winner) => winner.started,
-        None => lookup.ended,
-    };
+    let winner = lookup.winner.and_then(|w| lookup.attempts.get(w));
+    let (first, last) = (others.first()?, others.last()?);
+    let walk = (first.started, winner.map_or(last.ended, |winner| winner.started));
     let cut = others.iter().filter(|a| a.suffix.is_some()).map(|a| a.outcome).find(|o| is_cut(*o));
     let failed = lookup.winner.is_none() && cut.is_some() && lookup.attempts.len() > 1;
     let walked = lookup.winner.is_some() || lookup.attempts.len() > 1;
-    let slow = walked && end.since(lookup.started) > threshold_ns;
+    let slow = walked && walk.1.since(walk.0) > threshold_ns;
     if !slow && !failed {
         return None;
     }
@@ -85,7 +85,7 @@ pub(crate) fn expansion(lookup: &Lookup, domain: Option<&str>, threshold_ns: u64
         walks: 1,
         candidates: candidates.collect(),
         tried: others.iter().filter(|a| a.suffix.is_some()).count(),
-        winner: lookup.winner.and_then(|w| lookup.attempts.get(w)).map(|a| a.name.clone()),
+        winner: winner.map(|a| a.name.clone()),
         slowest,
         cut_by: cut,
         library: lookup.library,
@@ -93,7 +93,7 @@ pub(crate) fn expansion(lookup: &Lookup, domain: Option<&str>, threshold_ns: u64
     let subject = lookup.name.clone();
     let facts = draft::Facts::Expansion(facts);
     let mut draft = Draft::about(lookup, Code::SearchExpansion, subject, facts);
-    draft.charge((lookup.started, end));
+    draft.charge(walk);
     draft.show(others.iter().flat_map(|a| &a.transactions).flat_map(|t| &t.events).copied());
     Some(draft)
 }
@@ -117,7 +117,9 @@ pub(crate) fn expansion_text(draft: &Draft, facts: &Expansion) -> Text {
         ),
         _ => "The resolver library tried the name with search suffixes.".to_owned(),
     };
-    if let Some((suffix, ns)) = &facts.slowest {
+    if let Some((suffix, ns)) = &facts.slowest
+        && *ns > draft.cost.length_ns() / 2
+    {
         cause.push_str(&format!(" Suffix {suffix} alone took {}.", words::time(*ns)));
     }
     if let (Some(outcome), None) = (facts.cut_by, &facts.winner) {
@@ -239,16 +241,18 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
     let upstreams: Vec<String> = facts.upstreams.iter().map(|u| words::address(*u, who)).collect();
     let names: Vec<String> = facts.names.iter().cloned().collect();
     let outcomes: Vec<String> = facts.outcomes.iter().map(|o| (*o).to_owned()).collect();
-    let to =
-        if upstreams.is_empty() { "an upstream".to_owned() } else { words::list(&upstreams, 3) };
+    let (to, asked) = match words::list(&upstreams, 3) {
+        none if none.is_empty() => ("an upstream".to_owned(), "has to ask an upstream".to_owned()),
+        seen => (seen.clone(), format!("asked {seen}")),
+    };
     let (place, remedy) = origin_words(suffix, origin.as_ref());
     Text {
         title: format!(
-            "search suffix {suffix} sends the cluster's names to {to}: {}",
+            "search suffix {suffix} sends the cluster's names to {to}, which cost {}",
             words::time(draft.cost.length_ns())
         ),
         cause: format!(
-            "{} is not in {}, so the cluster DNS has to ask {to} about it; the result was {}. {place}",
+            "{} is not in {}, so the cluster DNS {asked} about it; the client got {}. {place}",
             words::list(&names, 3),
             facts.domain,
             words::list(&outcomes, 3),

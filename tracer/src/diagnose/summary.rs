@@ -11,10 +11,10 @@ use super::interval::Intervals;
 
 /// Causes in the order in which they are charged.
 const CAUSES: [&str; 4] = ["upstream-timeout", "resolver-timeout", "search-expansion", "other"];
-/// Above this many intervals the oldest are summed up.
-const SPANS_MAX: usize = 4_096;
-/// They are old when nothing this recent can touch them; a longer lookup loses its first part here.
-const SETTLED_NS: u64 = 300_000_000_000;
+/// Above this many intervals the oldest are summed up: those before 5 min ago, if that is not
+/// enough those before 15 s, at last all. A lookup that is older loses its first part in the sums.
+const SPANS_MAX: usize = 16_384;
+const SETTLED_NS: [u64; 3] = [300_000_000_000, 15_000_000_000, 0];
 
 /// What the other stages counted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +52,8 @@ pub(crate) struct Totals {
     walked: Intervals,
     charged: [u64; 4],
     walked_ns: u64,
+    /// What lies before is summed up.
+    settled: Timestamp,
 }
 
 impl Totals {
@@ -65,26 +67,29 @@ impl Totals {
         now: Timestamp,
     ) {
         *self.lookups.entry(outcome_name(lookup.outcome)).or_default() += 1;
+        let from = self.settled;
         let [upstreams, resolvers, walks, all] = &mut self.waits;
-        upstreams.extend(upstream);
-        resolvers.extend(resolver);
-        walks.extend(walk);
-        all.add((lookup.started, lookup.ended));
+        upstreams.extend_from(from, upstream);
+        resolvers.extend_from(from, resolver);
+        walks.extend_from(from, walk);
+        all.add((lookup.started.max(from), lookup.ended));
         if let Some((winner, attempt)) =
             lookup.winner.and_then(|w| Some((w, lookup.attempts.get(w)?)))
             && winner > 0
         {
-            let span = (lookup.started, attempt.started);
+            let span = (lookup.started.max(from), attempt.started);
             walks.add(span);
             self.walked.add(span);
             self.walks.walks += 1;
             self.walks.complete_as_typed += u64::from(complete);
             self.walks.queries += lookup.wasted_queries().unwrap_or(0);
         }
-        if self.waits.iter().map(Intervals::len).sum::<usize>() > SPANS_MAX {
-            self.settle(Timestamp(now.0.saturating_sub(SETTLED_NS)));
-            if self.waits.iter().map(Intervals::len).sum::<usize>() > 2 * SPANS_MAX {
-                self.settle(now);
+        if self.spans() > SPANS_MAX {
+            for age in SETTLED_NS {
+                self.settle(Timestamp(now.0.saturating_sub(age)));
+                if self.spans() <= SPANS_MAX / 2 {
+                    break;
+                }
             }
         }
     }
@@ -110,8 +115,13 @@ impl Totals {
         }
     }
 
+    fn spans(&self) -> usize {
+        self.waits.iter().map(Intervals::len).sum()
+    }
+
     /// Sums up what lies before an instant.
     fn settle(&mut self, before: Timestamp) {
+        self.settled = self.settled.max(before);
         let taken = self.waits.each_mut().map(|w| w.take_before(before));
         for (sum, ns) in self.charged.iter_mut().zip(partition(&taken)) {
             *sum += ns;

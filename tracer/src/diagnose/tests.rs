@@ -166,6 +166,32 @@ fn refused_by_the_resolvers_address() {
     assert_eq!(bench.lookups[0].outcome, Outcome::Unreachable);
 }
 
+#[test]
+fn an_error_that_only_poll_tells_shows_in_the_cut_send() {
+    let ask = |n: u64, sent| {
+        let (socket, name) = first(n);
+        let base = n * 5 * MS;
+        vec![
+            socket.open(base),
+            socket.ask(base + MS, &name, "A", 1),
+            socket.sends_both(base + MS + 50_000, sent),
+            socket.ask(base + MS + 60_000, &name, "AAAA", 2),
+            socket.close(base + MS + 70_000),
+        ]
+    };
+    let bench = played(Bench::node(true), ask(0, 1), 3 * S);
+    assert_eq!(bench.codes(), ["resolver-unreachable"]);
+    let finding = &bench.findings[0];
+    assert_eq!(finding.confidence, Confidence::Inferred);
+    assert!(finding.inferred_from[0].starts_with("1 sendmmsg took only one"), "{finding:?}");
+    assert_eq!(finding.evidence.len(), 3);
+    // Somebody who merely changes his mind was told no error.
+    assert!(played(Bench::node(true), ask(0, 2), 3 * S).codes().is_empty());
+    let again: Vec<Step> = (0..2).flat_map(|n| ask(n, 2)).collect();
+    let bench = played(Bench::node(true), again, 3 * S);
+    assert!(bench.findings[0].inferred_from[0].ends_with("(poll(2) is not recorded)"));
+}
+
 /// glibc against a resolver that says nothing at all.
 fn silence(resolver: bool) -> Vec<Step> {
     let mut steps = Vec::new();

@@ -202,24 +202,9 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
     let shown = words::address(upstream, who);
     let identity = facts.resolver.as_ref().map(|r| who.identity(r)).unwrap_or_default();
     let resolver = words::who(&identity);
-    let mut by_name: BTreeMap<&str, BTreeMap<&str, Vec<String>>> = BTreeMap::new();
-    for t in facts.tries.values() {
-        let by_type = by_name.entry(&t.name).or_default();
-        by_type.entry(&t.qtype).or_default().push(words::time(t.silence_ns));
-    }
-    let asked: Vec<String> = by_name
-        .iter()
-        .map(|(name, by_type)| {
-            let types = by_type.iter().map(|(qtype, times)| {
-                let tries = words::count(times.len(), "try", "tries");
-                format!("{qtype}: {tries}, silent for {}", words::list(times, 4))
-            });
-            format!("{name} ({})", types.collect::<Vec<_>>().join("; "))
-        })
-        .collect();
     let end = match facts.errors {
-        0 => "No answer came.",
-        _ => "The resolver then told the client SERVFAIL.",
+        0 => "",
+        _ => " The resolver then told the client SERVFAIL.",
     };
     let tries: Vec<_> = facts
         .tries
@@ -232,8 +217,8 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
     Text {
         title: format!("upstream {shown} did not answer: {}", draft.waited()),
         cause: format!(
-            "The resolver ({resolver}) received the question and forwarded it to {shown}: {}. {end}",
-            words::list(&asked, 4),
+            "The resolver ({resolver}) received the question and forwarded it to {shown}, which stayed silent: {}.{end}",
+            asked(facts),
         ),
         remedy: vec![
             format!("repair or replace {upstream} in the resolver's forward configuration (CoreDNS: the `forward` line, or the resolv.conf it names)"),
@@ -254,6 +239,32 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
     }
 }
 
+/// What was asked of the upstream, how often, and how long it stayed silent each time.
+fn asked(facts: &Facts) -> String {
+    let mut by_name: BTreeMap<&str, BTreeMap<&str, Vec<u64>>> = BTreeMap::new();
+    for t in facts.tries.values() {
+        by_name.entry(&t.name).or_default().entry(&t.qtype).or_default().push(t.silence_ns);
+    }
+    let asked: Vec<String> = by_name
+        .iter()
+        .map(|(name, by_type)| {
+            // Types that fared the same are told together.
+            let mut alike: BTreeMap<(usize, String), Vec<String>> = BTreeMap::new();
+            for (qtype, silent) in by_type {
+                let fared = (silent.len(), words::times(silent));
+                alike.entry(fared).or_default().push((*qtype).to_owned());
+            }
+            let alike = alike.iter().map(|((tries, silent), types)| {
+                let tries = words::count(*tries, "try", "tries");
+                let each = if types.len() > 1 { " each" } else { "" };
+                format!("{}, {tries}{each}, silent for {silent}", words::list(types, 4))
+            });
+            format!("{name}, {}", alike.collect::<Vec<_>>().join("; "))
+        })
+        .collect();
+    words::list(&asked, 4)
+}
+
 fn inferred_text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
     let zone = &facts.zone;
     let server = words::address(facts.server, who);
@@ -263,7 +274,7 @@ fn inferred_text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
     Text {
         title: format!("names in {zone} get no answer: {}", draft.waited()),
         cause: format!(
-            "{queries} for names in {zone} stayed unanswered, while the same server ({server}) answered {names} around that time: the silence is most likely that of the upstream it forwards {zone} to.",
+            "{queries} for names in {zone} stayed unanswered, while the same server, {server}, answered {names} around that time: the silence is most likely that of the upstream it forwards {zone} to.",
         ),
         remedy: vec![
             format!(
@@ -284,7 +295,7 @@ fn inferred_text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
         .into(),
         inferred_from: vec![
             "the resolver's side of these queries was not seen".to_owned(),
-            format!("{server} answered {names} meanwhile: {}", words::list(&others, 4)),
+            format!("the server answered meanwhile for {}", words::list(&others, 2)),
         ],
     }
 }

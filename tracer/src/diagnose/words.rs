@@ -1,25 +1,26 @@
-//! Figures and lists in plain words, for titles and causes.
+//! Lists, addresses and identities in plain words, for titles and causes.
 
 use std::net::SocketAddr;
 
 use crate::event::Protocol;
 use crate::identify::Identifier;
 use crate::report::Identity;
-
-/// A duration with three significant figures or so: `10.0 s`, `12.3 ms`, `450 µs`.
-pub(crate) fn time(ns: u64) -> String {
-    let (whole, unit) = match ns {
-        1_000_000_000.. => (1_000_000_000, "s"),
-        1_000_000.. => (1_000_000, "ms"),
-        _ => return format!("{} µs", ns / 1_000),
-    };
-    let tenths = (ns + whole / 20) / (whole / 10);
-    format!("{}.{} {unit}", tenths / 10, tenths % 10)
-}
+pub(crate) use crate::words::duration as time;
 
 /// `1 query`, `4 queries`.
 pub(crate) fn count(n: usize, one: &str, many: &str) -> String {
-    if n == 1 { format!("1 {one}") } else { format!("{n} {many}") }
+    crate::words::count(n as u64, one, many)
+}
+
+/// Several durations: one that stands for all where they hardly differ.
+pub(crate) fn times(all: &[u64]) -> String {
+    let (Some(least), Some(most)) = (all.iter().min(), all.iter().max()) else {
+        return String::new();
+    };
+    if all.len() > 1 && most - least <= most / 20 {
+        return format!("{} each time", time(*most));
+    }
+    list(&all.iter().map(|ns| time(*ns)).collect::<Vec<_>>(), 4)
 }
 
 /// `a`, `a and b`, `a, b and 3 more`.
@@ -68,14 +69,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures() {
-        assert_eq!(time(10_005_900_000), "10.0 s");
-        assert_eq!(time(999_960_000), "1000.0 ms");
-        assert_eq!(time(12_340_000), "12.3 ms");
-        assert_eq!(time(450_900), "450 µs");
+    fn lists() {
         let items = ["a", "b", "c"].map(str::to_owned);
         assert_eq!(list(&items, 3), "a, b and c");
         assert_eq!(list(&items, 2), "a, b and 1 more");
         assert_eq!(list(&items[..1], 2), "a");
+        assert_eq!(times(&[5_004_000_000, 5_006_000_000]), "5.01 s each time");
+        assert_eq!(times(&[2_500_000_000, 5_000_000_000]), "2.50 s and 5.00 s");
+        assert_eq!(times(&[5_000_000_000]), "5.00 s");
     }
 }

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::context;
 use crate::event::{Actor, Body, Event, Protocol};
-use crate::record::Timestamp;
+use crate::record::{Task, Timestamp};
 use crate::report::{Backend, Identity};
 use crate::text;
 use cluster::Cluster;
@@ -181,6 +181,14 @@ impl Identifier {
             comm: place.comm.map(str::to_owned),
             address: actor.local.filter(|_| pod.is_none() && actor.is_address()).map(|l| l.ip()),
         }
+    }
+
+    /// The thread that `actor`'s socket is known by.
+    pub fn task(&self, actor: &Actor) -> Option<Task> {
+        let place = self.node.place(actor);
+        let pid = place.pid?;
+        let comm = place.comm.unwrap_or_default().to_owned();
+        Some(Task { pid, tid: place.tid.unwrap_or(pid), comm })
     }
 
     /// From the cgroup path, else from the container's id; where no path is known, from the

@@ -3,7 +3,6 @@
 use super::*;
 use crate::context::{Endpoint, Origin, Port, Role};
 use crate::event::{AddressCall, SocketAddress, SocketClosed};
-use crate::record::Task;
 
 const UID: &str = "4d2e7b1a-9c3f-4e5d-8a6b-1c2d3e4f5a6b";
 const MINUTE: u64 = 60_000_000_000;

@@ -4,6 +4,7 @@ pub mod live;
 pub mod pcap;
 mod recognise;
 mod replay;
+pub mod scap;
 
 pub use crate::capture_error::{CaptureError, CaptureErrorKind};
 pub use recognise::{Capture, Format, recognise};

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::Read;
 
-use super::{Capture, CaptureError, CaptureErrorKind, Format, Records, pcap, recognise};
+use super::{Capture, CaptureError, CaptureErrorKind, Format, Records, pcap, recognise, scap};
 use crate::capture::{Item, Mark, Reader, Section, What};
 use crate::context::{Loss, LossStage};
 use crate::record::{Record, RecordKind, Timestamp};
@@ -35,7 +35,7 @@ pub fn open_all(readers: Vec<Bytes>) -> Result<Records, CaptureError> {
     match capture.format {
         Format::Svctrace(_) => Ok(Box::new(Replay::new(vec![capture.reader]))),
         Format::Pcap | Format::Pcapng => pcap::open(capture.reader),
-        Format::Scap => Err(unsupported("scap is not supported in this build".to_owned())),
+        Format::Scap => scap::open(capture.reader),
         Format::Empty => Err(unsupported("there is nothing in it".to_owned())),
     }
 }
@@ -116,7 +116,8 @@ impl Replay {
                 if stored.snapshot && stored.record.number <= self.last.0 {
                     return None;
                 }
-                if stored.record.number <= self.last.0 {
+                // Records that share a number say more about one event.
+                if stored.record.number < self.last.0 {
                     self.repeats += 1;
                     return None;
                 }

@@ -106,7 +106,9 @@ impl Block<'_> {
             Severity::Info => BOLD,
         };
         let code = self.style.paint(of.code.name(), paint);
-        let cost = (of.cost_ns > 0).then(|| format!(", cost {}", duration(of.cost_ns)));
+        let cost = duration(of.cost_ns);
+        // The title says it already, as a rule.
+        let cost = (of.cost_ns > 0 && !of.title.contains(&cost)).then(|| format!(", cost {cost}"));
         let caused = if self.indent > 0 { "which caused " } else { "" };
         let sure = match of.confidence {
             Confidence::Certain => "certain",

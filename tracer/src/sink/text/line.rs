@@ -131,6 +131,9 @@ impl Columns {
         if of.retransmits > 0 {
             notes.push(count(of.retransmits.into(), "retransmission", "retransmissions"));
         }
+        if of.recovered {
+            notes.push("recovered".into());
+        }
         if of.transport == Transport::Tcp {
             notes.push("tcp".into());
         }

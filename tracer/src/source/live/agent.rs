@@ -3,23 +3,25 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use aya::maps::{MapData, RingBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 
 use super::clock::Clock;
-use super::command::{self, Invoker, Running, Waiting};
+use super::command::{self, Running, Waiting};
 use super::convert::{self, Lifecycle};
 use super::following::Following;
+use super::invoker::Invoker;
 use super::kubernetes::{Access, Cluster};
 use super::link::Sender;
 use super::node_files::NodeFiles;
 use super::pipeline_process::PipelineProcess;
-use super::probes::{self, Probes};
+use super::probes::{self, Probes, ProbesError};
 use super::session::Session;
 use super::targets::{self, Found, Known};
 use super::{Options, Target, preconditions, processes};
@@ -34,6 +36,12 @@ const AWAIT: Duration = Duration::from_millis(25);
 const LOOK: Duration = Duration::from_secs(1);
 /// The API's time to answer, counted from the start.
 const API_TIME: Duration = Duration::from_millis(1500);
+/// Records of the small ring taken before signals and the pipeline are looked at again.
+const NEWS: usize = 256;
+/// After this time somebody should be told why nothing ends.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// `SI_KERNEL`: a signal that the terminal sent to all of its foreground group.
+const FROM_KERNEL: i32 = 0x80;
 /// Incomplete: ended by force.
 const FORCED: u8 = 3;
 
@@ -47,11 +55,14 @@ pub fn agent(
     let started = now();
     preconditions::check()?;
     if probes::object().is_none() {
-        return Err(probes::ProbesError::NotBuilt.into());
+        return Err(ProbesError::NotBuilt.into());
     }
     let mount = super::cgroups::Mount::find()?;
+    command::remove_leftovers(&mount);
     let signals = block_signals()?;
-    let invoker = invoker();
+    // Loading takes the longest and depends on nothing else.
+    let loading = Loading::start(&options)?;
+    let invoker = Invoker::find(environment);
     let cluster = connect(&options, invoker.as_ref())?;
     if let Some(cluster) = &cluster {
         cluster.follow_services();
@@ -63,9 +74,10 @@ pub fn agent(
     let waiting = goals.command.map(|words| command::prepare(&mount, words, invoker.as_ref()));
     let waiting = waiting.transpose()?;
 
-    let mut probes = load(&options, &goals.found)?;
+    let mut probes = loading.finish()?;
+    let only = goals.found.iter().find_map(|at| at.only_pid);
+    probes.set_config(|config| config.only_tgid = only.unwrap_or(0))?;
     let lifecycle = probes.take_lifecycle()?;
-    probes.attach_global()?;
     let clock = Clock::new();
     let (process, socket) = PipelineProcess::start(pipeline_args, inherited)?;
     let link = Sender::open(socket, probes.events_fd()?, clock.offset_ns)
@@ -312,7 +324,7 @@ impl Agent<'_> {
             return Some(self.after_pipeline());
         }
         while let Ok(Some(signal)) = self.signals.read_signal() {
-            if self.interrupted(signal.ssi_signo as i32) {
+            if self.interrupted(&signal) {
                 return Some(self.finish());
             }
         }
@@ -326,30 +338,30 @@ impl Agent<'_> {
         (ended.is_some() || processes_gone || time_is_up).then(|| self.finish())
     }
 
-    /// Whether a signal ends the trace. A command gets the first one for itself: Ctrl-C from the
-    /// terminal, other signals from us.
-    fn interrupted(&mut self, number: i32) -> bool {
-        if number == Signal::SIGCHLD as i32 {
+    /// Whether a signal ends the trace. A command gets the first one for itself: from the terminal
+    /// it has it already, else from us.
+    fn interrupted(&mut self, info: &siginfo) -> bool {
+        let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else { return false };
+        if signal == Signal::SIGCHLD {
             return false;
         }
         self.interrupts += 1;
         let Some(command) = self.command.as_ref().filter(|_| self.interrupts == 1) else {
             return true;
         };
-        if number != Signal::SIGINT as i32 {
-            command.signal(Signal::SIGTERM);
+        if info.ssi_code != FROM_KERNEL {
+            command.signal(signal);
         }
         false
     }
 
     /// Stops the probes, lets the pipeline process conclude, and passes its exit code on.
     fn finish(&mut self) -> u8 {
-        if self.command.as_mut().is_some_and(|command| command.ended().is_none()) {
-            eprintln!("svctrace: the command goes on untraced");
-        }
+        self.say_untraced();
         self.take_lifecycle();
         self.following.take_facts(&mut self.session);
         self.session.finish();
+        let mut silent = Some(now() + PATIENCE);
         loop {
             if let Some(code) = self.process.ended() {
                 return code;
@@ -361,12 +373,23 @@ impl Agent<'_> {
                     return FORCED;
                 }
             }
+            if silent.is_some_and(|until| now() > until) {
+                silent = None;
+                eprintln!("svctrace: the output is not read; Ctrl-C ends at once");
+            }
             let _ = self.wait(BEAT.min(AWAIT));
+        }
+    }
+
+    fn say_untraced(&mut self) {
+        if self.command.as_mut().is_some_and(|command| command.ended().is_none()) {
+            eprintln!("svctrace: the command goes on untraced");
         }
     }
 
     /// The pipeline process ended first: because nobody reads its output, or it was killed.
     fn after_pipeline(&mut self) -> u8 {
+        self.say_untraced();
         let patience = now() + LOOK;
         loop {
             if let Some(code) = self.process.ended() {
@@ -381,7 +404,8 @@ impl Agent<'_> {
     }
 
     fn take_lifecycle(&mut self) {
-        while let Some(item) = self.lifecycle.next() {
+        for _ in 0..NEWS {
+            let Some(item) = self.lifecycle.next() else { return };
             let Some(news) = convert::lifecycle(&item) else { continue };
             drop(item);
             match news {
@@ -396,16 +420,32 @@ impl Agent<'_> {
     }
 }
 
-fn load(options: &Options, found: &[Found]) -> anyhow::Result<Probes> {
-    let probes = Probes::load(&probes::Options {
-        ring_bytes: options.ring_bytes,
-        syscalls: options.syscalls,
-        log: options.probe_log,
-        dns_ports: options.dns_ports.clone(),
-        snap_len: options.snap_len,
-        only_tgid: found.iter().find_map(|at| at.only_pid).unwrap_or(0),
-    })?;
-    Ok(probes)
+/// Probes being loaded, and attached where no target is needed, on a thread of their own.
+struct Loading(JoinHandle<Result<Probes, ProbesError>>);
+
+impl Loading {
+    fn start(options: &Options) -> anyhow::Result<Self> {
+        let options = probes::Options {
+            ring_bytes: options.ring_bytes,
+            syscalls: options.syscalls,
+            log: options.probe_log,
+            dns_ports: options.dns_ports.clone(),
+            snap_len: options.snap_len,
+            only_tgid: 0,
+        };
+        let work = move || {
+            let mut probes = Probes::load(&options)?;
+            probes.attach_global()?;
+            Ok(probes)
+        };
+        let thread = std::thread::Builder::new().name("probes".into()).spawn(work);
+        Ok(Self(thread.context("cannot start a thread")?))
+    }
+
+    fn finish(self) -> anyhow::Result<Probes> {
+        let Self(thread) = self;
+        Ok(thread.join().map_err(|_| anyhow!("the probes could not be loaded"))??)
+    }
 }
 
 fn block_signals() -> anyhow::Result<SignalFd> {
@@ -426,7 +466,8 @@ fn connect(options: &Options, invoker: Option<&Invoker>) -> anyhow::Result<Optio
         kubeconfig: options.kubeconfig.clone(),
         context: options.context.clone(),
         from_environment: environment("KUBECONFIG").is_some(),
-        home: command::home(invoker, environment("HOME").map(Into::into)),
+        invoker: invoker.cloned(),
+        home: environment("HOME").map(Into::into),
     };
     match Cluster::connect(&access) {
         Err(error) if options.kubeconfig.is_none() && options.context.is_none() => {
@@ -436,11 +477,6 @@ fn connect(options: &Options, invoker: Option<&Invoker>) -> anyhow::Result<Optio
         }
         other => other,
     }
-}
-
-fn invoker() -> Option<Invoker> {
-    let number = |name| environment(name)?.to_str()?.parse().ok();
-    Invoker::new(number("SUDO_UID")?, number("SUDO_GID"))
 }
 
 fn hostname() -> String {

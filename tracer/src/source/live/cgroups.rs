@@ -28,6 +28,13 @@ pub(super) struct Directory {
     pub(super) dir: PathBuf,
 }
 
+impl Directory {
+    /// Whether it is still this cgroup that stands there.
+    pub(super) fn exists(&self) -> bool {
+        directory_id(&self.dir) == Some(self.id)
+    }
+}
+
 impl Mount {
     /// Finds it in this process's mounts; the one that shows the whole tree is preferred.
     pub(super) fn find() -> anyhow::Result<Self> {

@@ -1,12 +1,12 @@
 //! `-- COMMAND`: a cgroup of its own, a child that waits in it until the probes are attached, then
 //! the program as the invoking user. Leftover cgroups of earlier runs are removed.
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,32 +14,13 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use nix::libc;
 use nix::sys::signal::SigSet;
-use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, pipe2};
+use nix::unistd::{Pid, pipe2};
 
 use super::cgroups::{self, Directory, Mount};
+use super::invoker::Invoker;
 use super::processes;
 
 const PREFIX: &str = "svctrace-";
-
-/// Who ran us through sudo.
-#[derive(Clone, Debug)]
-pub(super) struct Invoker {
-    /// The user.
-    pub(super) user: User,
-    gid: Gid,
-    groups: Vec<Gid>,
-}
-
-impl Invoker {
-    /// From `SUDO_UID` and `SUDO_GID`.
-    pub(super) fn new(uid: u32, gid: Option<u32>) -> Option<Self> {
-        let user = User::from_uid(Uid::from_raw(uid)).ok()??;
-        let gid = gid.map_or(user.gid, Gid::from_raw);
-        let name = CString::new(user.name.clone()).ok()?;
-        let groups = getgrouplist(&name, gid).unwrap_or_else(|_| vec![gid]);
-        Some(Self { user, gid, groups })
-    }
-}
 
 /// A command waiting for its start.
 pub(super) struct Waiting {
@@ -82,7 +63,6 @@ pub(super) fn prepare(
     command: &[OsString],
     invoker: Option<&Invoker>,
 ) -> anyhow::Result<Waiting> {
-    remove_leftovers(mount);
     let (program, arguments) = command.split_first().context("no command to run")?;
     let dir = mount.root().join(format!("{PREFIX}{}", Pid::this()));
     fs::create_dir_all(&dir).with_context(|| format!("cannot make cgroup {}", dir.display()))?;
@@ -95,8 +75,7 @@ pub(super) fn prepare(
     let mut child = Command::new(program);
     child.args(arguments);
     if let Some(invoker) = invoker {
-        child.env("HOME", &invoker.user.dir).env("USER", &invoker.user.name);
-        child.env("LOGNAME", &invoker.user.name).env("SHELL", &invoker.user.shell);
+        child.envs(invoker.environment().iter().map(|(name, value)| (name, value)));
     }
     let invoker = invoker.cloned();
     let own_end = go_out.as_raw_fd();
@@ -105,7 +84,7 @@ pub(super) fn prepare(
     unsafe {
         child.pre_exec(move || {
             wait_in_cgroup(&join, own_end, ready_out.as_raw_fd(), go_in.as_raw_fd())?;
-            invoker.as_ref().map_or(Ok(()), become_user)
+            invoker.as_ref().map_or(Ok(()), Invoker::become_user)
         });
     }
     let name = program.to_string_lossy().into_owned();
@@ -139,14 +118,6 @@ fn wait_in_cgroup(mut join: &File, own_end: RawFd, ready: RawFd, go: RawFd) -> i
         }
     };
     if count == 1 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ECANCELED)) }
-}
-
-fn become_user(invoker: &Invoker) -> io::Result<()> {
-    nix::unistd::setgroups(&invoker.groups)?;
-    nix::unistd::setresgid(invoker.gid, invoker.gid, invoker.gid)?;
-    let uid = invoker.user.uid;
-    nix::unistd::setresuid(uid, uid, uid)?;
-    Ok(())
 }
 
 impl Waiting {
@@ -183,22 +154,37 @@ fn in_words(status: ExitStatus) -> String {
     }
 }
 
-/// Removes empty cgroups of earlier runs whose agent is dead.
-fn remove_leftovers(mount: &Mount) {
+/// Removes empty cgroups of earlier runs whose agent (or self-test) is dead.
+pub(super) fn remove_leftovers(mount: &Mount) {
     for entry in fs::read_dir(mount.root()).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        let pid = name.to_str().and_then(|name| maker(name)?.parse().ok());
         if pid.is_some_and(|pid| !processes::exists(pid)) && is_empty(&entry.path()) {
             let _ = fs::remove_dir(entry.path());
         }
     }
 }
 
+/// Process id in the name of a cgroup that svctrace makes.
+fn maker(name: &str) -> Option<&str> {
+    let name = name.strip_prefix(PREFIX)?;
+    let name = name.strip_prefix("selftest-").unwrap_or(name);
+    Some(name.strip_suffix("-resolver").unwrap_or(name))
+}
+
 fn is_empty(dir: &Path) -> bool {
     cgroups::processes(dir).is_empty()
 }
 
-/// Home of the user who ran us, for their kubeconfig.
-pub(super) fn home(invoker: Option<&Invoker>, own: Option<PathBuf>) -> Option<PathBuf> {
-    invoker.map(|invoker| invoker.user.dir.clone()).or(own)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_by_name() {
+        for name in ["svctrace-77", "svctrace-selftest-77", "svctrace-selftest-77-resolver"] {
+            assert_eq!(maker(name), Some("77"));
+        }
+        assert_eq!(maker("system.slice"), None);
+    }
 }

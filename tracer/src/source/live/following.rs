@@ -2,6 +2,7 @@
 //! re-created pods, the resolver. Passes all on to the session.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
@@ -33,9 +34,9 @@ pub(super) struct Following {
     pending: HashMap<String, (String, String)>,
     // Of these, the ones whose cgroup was not looked for yet.
     fresh: HashSet<String>,
-    // Resolvers may have come: Services changed; and how many servers were known then.
+    // Resolvers may have come: Services changed; and which servers were known then.
     services_changed: bool,
-    servers: Option<usize>,
+    servers: Option<HashSet<IpAddr>>,
     pods: HashMap<String, Pod>,
     troubles: HashSet<String>,
 }
@@ -218,7 +219,8 @@ impl Following {
         if !self.awaited.is_empty() && !self.pending.contains_key(&uid) {
             self.look_for_awaited();
         }
-        if self.pending.contains_key(&uid) {
+        let again = self.attached.contains(&uid) && !session.traces(directory);
+        if again || self.pending.contains_key(&uid) {
             self.attach_pod(session, &uid, std::slice::from_ref(directory));
         }
     }
@@ -280,7 +282,7 @@ impl Following {
     /// is known that was not at the last call.
     pub(super) fn attach_resolvers(&mut self, session: &mut Session) {
         let servers = session.servers.clone();
-        let asked_others = self.servers.replace(servers.len()) != Some(servers.len());
+        let asked_others = self.servers.as_ref() != Some(&servers);
         if !std::mem::take(&mut self.services_changed) && !asked_others {
             return;
         }
@@ -292,6 +294,7 @@ impl Following {
             process: session.process.filter(|_| asked_others && !session.has_resolver()),
         }
         .find();
+        self.servers = Some(servers);
         for directory in found.iter().filter(|at| at.dir != self.mount.root()) {
             if let Err(error) = session.attach(directory, Role::Resolver, None) {
                 tracing::warn!("cannot attach to the resolver: {error:#}");

@@ -1,7 +1,8 @@
 //! The Kubernetes API: asks for pods by name, and follows Pods of this node, Services and
 //! EndpointSlices in the background. Whatever it answers, or does not, costs names, never events.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
+use super::invoker::Invoker;
 use super::objects;
 use crate::context;
 
@@ -84,7 +86,10 @@ pub(super) struct Access {
     pub(super) context: Option<String>,
     /// `KUBECONFIG` is set.
     pub(super) from_environment: bool,
-    /// Home of the invoking user.
+    /// The user who ran us through sudo: their kubeconfig comes first, and programs that a
+    /// kubeconfig names run as them.
+    pub(super) invoker: Option<Invoker>,
+    /// Our own home.
     pub(super) home: Option<PathBuf>,
 }
 
@@ -292,13 +297,13 @@ async fn keep_following<K>(
 /// Identities told so far: a deletion that happened while the watch was away shows only as
 /// absence from the next list.
 struct Known<K> {
-    told: std::collections::HashMap<String, K>,
+    told: HashMap<String, K>,
     listed: HashSet<String>,
 }
 
 impl<K> Default for Known<K> {
     fn default() -> Self {
-        Self { told: std::collections::HashMap::new(), listed: HashSet::new() }
+        Self { told: HashMap::new(), listed: HashSet::new() }
     }
 }
 
@@ -380,15 +385,7 @@ async fn find_node(client: &Client, hostname: &str, uids: &HashSet<String>) -> O
 
 async fn config(access: &Access) -> anyhow::Result<Option<Config>> {
     let options = KubeConfigOptions { context: access.context.clone(), ..Default::default() };
-    let user =
-        access.home.as_ref().map(|home| home.join(".kube/config")).filter(|path| path.is_file());
-    let kubeconfig = match (&access.kubeconfig, access.from_environment, user) {
-        (Some(path), ..) => Some(read(path)?),
-        (None, true, _) => Kubeconfig::from_env().context("cannot use KUBECONFIG")?,
-        (None, false, Some(path)) => Some(read(&path)?),
-        (None, false, None) => None,
-    };
-    match kubeconfig {
+    match kubeconfig(access)? {
         Some(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .map(Some)
@@ -398,6 +395,83 @@ async fn config(access: &Access) -> anyhow::Result<Option<Config>> {
     }
 }
 
+/// The first kubeconfig there is. Only root's own may name programs that run as root.
+fn kubeconfig(access: &Access) -> anyhow::Result<Option<Kubeconfig>> {
+    let in_home = |home: &Path| Some(home.join(".kube/config")).filter(|path| path.is_file());
+    let invoker = access.invoker.as_ref();
+    let theirs = invoker.and_then(|invoker| in_home(invoker.home()?));
+    let own = access.home.as_deref().and_then(in_home);
+    let found = match (&access.kubeconfig, access.from_environment, theirs, own) {
+        (Some(path), ..) => Some(read(path)?),
+        (None, true, ..) => Kubeconfig::from_env().context("cannot use KUBECONFIG")?,
+        (None, false, Some(path), _) => Some(read(&path)?),
+        (None, false, None, Some(path)) => return read(&path).map(Some),
+        (None, false, None, None) => None,
+    };
+    Ok(found.map(|kubeconfig| match invoker {
+        Some(invoker) => running_as(kubeconfig, invoker),
+        None => kubeconfig,
+    }))
+}
+
+/// The same credentials, but the programs that fetch some of them run as `invoker`.
+fn running_as(mut kubeconfig: Kubeconfig, invoker: &Invoker) -> Kubeconfig {
+    let Some(prefix) = invoker.prefix() else { return kubeconfig };
+    let Some((program, arguments)) = prefix.split_first() else { return kubeconfig };
+    for info in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        if let Some(exec) = &mut info.exec
+            && let Some(command) = exec.command.replace(program.clone())
+        {
+            let rest = exec.args.take().unwrap_or_default();
+            exec.args = Some(arguments.iter().cloned().chain([command]).chain(rest).collect());
+            let variable = |(name, value): &(&str, OsString)| {
+                HashMap::from([
+                    ("name".to_owned(), (*name).to_owned()),
+                    ("value".to_owned(), value.to_string_lossy().into_owned()),
+                ])
+            };
+            let theirs = invoker.environment().iter().map(variable);
+            exec.env = Some(theirs.chain(exec.env.take().unwrap_or_default()).collect());
+        }
+        if let Some(provider) = &mut info.auth_provider
+            && let Some(command) = provider.config.remove("cmd-path")
+        {
+            let rest = provider.config.remove("cmd-args").unwrap_or_default();
+            let words = format!("{} {command} {rest}", arguments.join(" "));
+            provider.config.insert("cmd-args".into(), words);
+            provider.config.insert("cmd-path".into(), program.clone());
+        }
+    }
+    kubeconfig
+}
+
 fn read(path: &Path) -> anyhow::Result<Kubeconfig> {
     Kubeconfig::read_from(path).with_context(|| format!("cannot use kubeconfig {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_of_a_kubeconfig_run_as_the_invoker() {
+        let text = "users: [
+            {name: a, user: {exec: {command: aws, args: [eks], env: [{name: HOME, value: /x}]}}},
+            {name: b, user: {auth-provider: {name: gcp, config: {cmd-path: gcloud, cmd-args: c}}}},
+            {name: c, user: {token: t}}]";
+        let invoker = Invoker::find(|name| (name == "SUDO_UID").then(|| "4000000000".into()));
+        let changed = running_as(Kubeconfig::from_yaml(text).unwrap(), &invoker.unwrap());
+        let infos: Vec<_> = changed.auth_infos.iter().flat_map(|a| &a.auth_info).collect();
+        let exec = infos[0].exec.as_ref().unwrap();
+        assert_eq!(exec.command.as_deref(), Some("setpriv"));
+        let args = exec.args.as_ref().unwrap();
+        assert_eq!(args[0], "--reuid=4000000000");
+        assert_eq!(args[args.len() - 3..], ["--", "aws", "eks"]);
+        // The kubeconfig's own variables come last and win.
+        assert_eq!(exec.env.as_ref().unwrap().last().unwrap()["value"], "/x");
+        let config = &infos[1].auth_provider.as_ref().unwrap().config;
+        assert_eq!(config["cmd-path"], "setpriv");
+        assert!(config["cmd-args"].ends_with("-- gcloud c"));
+        assert!(infos[2].exec.is_none() && infos[2].auth_provider.is_none());
+    }
 }

@@ -11,11 +11,14 @@ use crate::record::{Record, Timestamp};
 pub(super) const WINDOW_NS: u64 = 50_000_000;
 /// Most records held back; beyond it the oldest go at once.
 const HELD_MAX: usize = 1 << 16;
+/// Most bytes of their bodies; likewise.
+const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// The reorder window. Times are `CLOCK_BOOTTIME` nanoseconds until release.
 #[derive(Debug, Default)]
 pub(super) struct Merge {
     held: BinaryHeap<Held>,
+    held_bytes: usize,
     arrivals: u64,
     watermark_ns: u64,
     released_ns: u64,
@@ -87,10 +90,12 @@ impl Merge {
     /// The next record in order, if it may go.
     pub(super) fn next(&mut self) -> Option<Record> {
         let first = self.held.peek()?;
-        if first.boot_ns > self.watermark_ns && self.held.len() <= HELD_MAX {
+        let room = self.held.len() <= HELD_MAX && self.held_bytes <= HELD_BYTES_MAX;
+        if first.boot_ns > self.watermark_ns && room {
             return None;
         }
         let Held { boot_ns, mut record, .. } = self.held.pop()?;
+        self.held_bytes -= record.body.len();
         self.released_ns = boot_ns;
         self.number += 1;
         record.number = self.number;
@@ -115,6 +120,7 @@ impl Merge {
 
     fn hold(&mut self, record: Record) {
         self.arrivals += 1;
+        self.held_bytes += record.body.len();
         self.held.push(Held { boot_ns: record.at.0, arrival: self.arrivals, record });
     }
 }

@@ -64,6 +64,7 @@ mod clock;
 mod command;
 mod convert;
 mod following;
+mod invoker;
 mod kubernetes;
 mod link;
 mod merge;

@@ -1,22 +1,27 @@
 //! The resolv.conf that the target's processes read, through their root directories, and the
 //! node's own. Forwards text, never parses it; reads regular files only and never blocks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
-use super::processes;
+use super::{processes, resolver};
 use crate::context::{NodeFile, ResolvConf};
 
 /// Most bytes of a file that are kept.
 const TEXT_MAX: u64 = 64 << 10;
 /// Most mount namespaces that are watched.
 const NAMESPACES_MAX: usize = 4096;
+/// Processes remembered of each: any of them leads to the file.
+const WAYS_MAX: usize = 8;
+/// Servers taken from one file; resolver libraries use three.
+const SERVERS_MAX: usize = 8;
 /// Where resolvers look.
 const PATH: &str = "/etc/resolv.conf";
 /// The node's files that kubelet may copy search suffixes from.
@@ -32,41 +37,53 @@ pub(super) struct ResolvConfs {
     node: HashMap<&'static str, Stamp>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Seen {
-    pid: u32,
-    cgroup: Option<u64>,
+    // Processes and their cgroups.
+    ways: Vec<(u32, Option<u64>)>,
+    of_target: bool,
     stamp: Option<Stamp>,
     told: Option<Result<String, String>>,
 }
 
 impl ResolvConfs {
     /// Reads the file of `pid`'s mount namespace unless it was told before and has not changed.
-    pub(super) fn look(&mut self, pid: u32, cgroup: Option<u64>) -> Option<ResolvConf> {
+    pub(super) fn look(
+        &mut self,
+        pid: u32,
+        cgroup: Option<u64>,
+        of_target: bool,
+    ) -> Option<ResolvConf> {
         let namespace = processes::namespace(pid, "mnt")?;
         if !self.seen.contains_key(&namespace) && self.seen.len() >= NAMESPACES_MAX {
-            return None;
+            self.seen.retain(|namespace, seen| seen.way(*namespace).is_some());
+            if self.seen.len() >= NAMESPACES_MAX {
+                return None;
+            }
         }
-        let seen =
-            self.seen.entry(namespace).or_insert(Seen { pid, cgroup, stamp: None, told: None });
-        if seen.pid != pid && !processes::exists(seen.pid) {
-            (seen.pid, seen.cgroup) = (pid, cgroup);
+        let seen = self.seen.entry(namespace).or_default();
+        seen.of_target |= of_target;
+        if seen.ways.len() >= WAYS_MAX {
+            seen.ways.retain(|(pid, _)| processes::exists(*pid));
+        }
+        if seen.ways.len() < WAYS_MAX && !seen.ways.iter().any(|way| way.0 == pid) {
+            seen.ways.push((pid, cgroup));
         }
         seen.check(namespace)
     }
 
-    /// What was told last of this mount namespace.
-    pub(super) fn text(&self, namespace: u64) -> Option<&str> {
-        self.seen.get(&namespace)?.told.as_ref()?.as_deref().ok()
+    /// Servers in the files of the targets, as they were told last; the first few of each, as
+    /// resolvers read them.
+    pub(super) fn servers(&self) -> HashSet<IpAddr> {
+        let targets = self.seen.values().filter(|seen| seen.of_target);
+        let texts = targets.filter_map(|seen| seen.told.as_ref()?.as_deref().ok());
+        texts.flat_map(|text| resolver::servers(text).take(SERVERS_MAX)).collect()
     }
 
     /// Looks again at every namespace; returns what changed.
     pub(super) fn look_again(&mut self) -> Vec<ResolvConf> {
-        self.seen
-            .iter_mut()
-            .filter(|(namespace, seen)| processes::namespace(seen.pid, "mnt") == Some(**namespace))
-            .filter_map(|(namespace, seen)| seen.check(*namespace))
-            .collect()
+        let all = self.seen.iter_mut();
+        all.filter_map(|(namespace, seen)| seen.check(*namespace)).collect()
     }
 
     /// The node's own files that are new or changed.
@@ -87,16 +104,25 @@ impl ResolvConfs {
 }
 
 impl Seen {
+    /// A process that is in this namespace now.
+    fn way(&self, namespace: u64) -> Option<(u32, Option<u64>)> {
+        let is_in = |pid| processes::namespace(pid, "mnt") == Some(namespace);
+        self.ways.iter().copied().find(|(pid, _)| is_in(*pid))
+    }
+
     fn check(&mut self, namespace: u64) -> Option<ResolvConf> {
-        let opened = root(self.pid).and_then(|root| open(&root, PATH));
+        let (pid, cgroup) = self.way(namespace)?;
+        let opened = root(pid).and_then(|root| open(&root, PATH));
+        // The process may have ended while we looked, and its number be another's.
+        if processes::namespace(pid, "mnt") != Some(namespace) {
+            return None;
+        }
         let found = match opened {
             Ok((_, stamp)) if self.stamp == Some(stamp) => return None,
             Ok((file, stamp)) => {
                 self.stamp = Some(stamp);
                 text(file).map_err(|error| error.to_string())
             }
-            // The process ended while we looked.
-            Err(_) if !processes::exists(self.pid) => return None,
             Err(error) => {
                 self.stamp = None;
                 Err(error.to_string())
@@ -111,9 +137,9 @@ impl Seen {
             Err(error) => (None, Some(error)),
         };
         Some(ResolvConf {
-            cgroup: self.cgroup,
+            cgroup,
             mnt_ns: Some(namespace),
-            pid: Some(self.pid),
+            pid: Some(pid),
             path: PATH.to_owned(),
             text,
             error,
@@ -182,9 +208,21 @@ mod tests {
     #[test]
     fn told_once_until_it_changes() {
         let mut all = ResolvConfs::default();
-        let first = all.look(std::process::id(), Some(1));
+        let first = all.look(std::process::id(), Some(1), true);
         assert!(first.is_some_and(|conf| conf.text.is_some() || conf.error.is_some()));
-        assert!(all.look(std::process::id(), Some(1)).is_none());
+        assert!(all.look(std::process::id(), Some(1), true).is_none());
         assert!(all.look_again().is_empty());
+    }
+
+    #[test]
+    fn any_process_of_a_namespace_leads_to_the_file() {
+        let own = std::process::id();
+        let namespace = processes::namespace(own, "mnt").unwrap();
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        let ways = vec![(gone.id(), Some(1)), (own, Some(2))];
+        let mut seen = Seen { ways, ..Seen::default() };
+        let told = seen.check(namespace).unwrap();
+        assert_eq!((told.pid, told.cgroup), (Some(own), Some(2)));
     }
 }

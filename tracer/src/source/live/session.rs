@@ -17,7 +17,7 @@ use super::convert;
 use super::link::{Message, Sender};
 use super::probes::{Attachment, Probes, table};
 use super::resolv_conf::ResolvConfs;
-use super::{processes, resolver, sockets};
+use super::{processes, sockets};
 use crate::context::{self, Loss, LossStage, Role, Scope};
 use crate::record::{RecordKind, Timestamp};
 
@@ -42,8 +42,16 @@ pub(super) struct Session {
     resolver_inside: bool,
     resolv_confs: ResolvConfs,
     told: HashSet<u32>,
+    seeded: Option<Seeded>,
     counters: HashMap<u16, Counters>,
     counted_ns: u64,
+}
+
+/// What was told before the probes record: these processes may open more sockets until then.
+#[derive(Default)]
+struct Seeded {
+    processes: HashMap<u32, context::Process>,
+    cookies: HashSet<u64>,
 }
 
 struct Attached {
@@ -75,6 +83,7 @@ impl Session {
             resolver_inside: false,
             resolv_confs: ResolvConfs::default(),
             told: HashSet::new(),
+            seeded: Some(Seeded::default()),
             counters: HashMap::new(),
             counted_ns: clock::boot_ns(),
         }
@@ -96,6 +105,8 @@ impl Session {
                     || at.directory.dir.starts_with(&directory.dir)
             }
         };
+        // In the place of one that is gone, as when kubelet makes a pod's anew.
+        self.end_scopes(|at| at.directory.dir == directory.dir && at.directory.id != directory.id);
         if let Some(at) = self.scopes.iter().find(|at| near(at)) {
             let around = directory.dir.starts_with(&at.directory.dir);
             self.resolver_inside |= role == Role::Resolver && around;
@@ -123,13 +134,14 @@ impl Session {
         self.resolver_inside || self.scopes.iter().any(|at| at.scope.role == Role::Resolver)
     }
 
-    /// Looks once more for processes that came between reading the lists and recording.
+    /// Looks once more for processes and sockets that came between reading the lists and recording.
     pub(super) fn tell_newcomers(&mut self) {
         let scopes: Vec<_> =
             self.scopes.iter().map(|at| (at.directory.clone(), at.scope.clone())).collect();
         for (directory, scope) in scopes {
             self.tell_processes(&directory, scope.role, scope.only_pid);
         }
+        self.seeded = None;
     }
 
     /// Sends a context record.
@@ -196,16 +208,30 @@ impl Session {
         }
         for conf in self.resolv_confs.look_again() {
             self.tell(RecordKind::ResolvConf, &conf);
+            self.servers = self.resolv_confs.servers();
         }
         self.told.retain(|pid| processes::exists(*pid));
-        let (gone, kept) =
-            std::mem::take(&mut self.scopes).into_iter().partition(|at| !at.directory.dir.is_dir());
+        self.end_scopes(|at| !at.directory.exists());
+    }
+
+    /// Detaches from scopes and says so.
+    fn end_scopes(&mut self, over: impl Fn(&Attached) -> bool) {
+        let (gone, kept) = std::mem::take(&mut self.scopes).into_iter().partition(over);
         self.scopes = kept;
         for at in gone {
             let Attached { attachment, scope, .. } = at;
             self.note(|probes| probes.detach(attachment));
             self.tell(RecordKind::Scope, &Scope { ended: true, ..scope });
         }
+    }
+
+    /// Whether this cgroup or one around it is a target.
+    pub(super) fn traces(&self, directory: &Directory) -> bool {
+        self.scopes.iter().any(|at| {
+            let around = directory.dir.starts_with(&at.directory.dir);
+            let other = at.directory.dir == directory.dir && at.directory.id != directory.id;
+            at.scope.role == Role::Target && around && !other
+        })
     }
 
     /// Stops the probes and sends what is left: open calls, last losses, the end.
@@ -237,14 +263,22 @@ impl Session {
     }
 
     fn tell_processes(&mut self, directory: &Directory, role: Role, only_pid: Option<u32>) {
-        let mut pids = match only_pid {
+        let pids = match only_pid {
             Some(pid) => vec![pid],
             None => cgroups::processes(&directory.dir),
         };
-        pids.retain(|pid| !self.told.contains(pid));
         let mut by_namespace: HashMap<u64, Vec<(u32, context::Process)>> = HashMap::new();
         for pid in pids {
-            let Some(process) = self.tell_process(pid, role == Role::Target) else { continue };
+            let earlier = self.seeded.as_ref().and_then(|seeded| seeded.processes.get(&pid));
+            let process = match earlier.cloned() {
+                Some(process) => Some(process),
+                None if self.told.contains(&pid) => None,
+                None => self.tell_process(pid, role == Role::Target),
+            };
+            let Some(process) = process else { continue };
+            if let Some(seeded) = &mut self.seeded {
+                seeded.processes.insert(pid, process.clone());
+            }
             let namespace = process.net_ns.unwrap_or_default();
             by_namespace.entry(namespace).or_default().push((pid, process));
         }
@@ -260,12 +294,9 @@ impl Session {
         if of_target {
             self.process = Some(pid);
         }
-        if let Some(conf) = self.resolv_confs.look(pid, process.cgroup) {
+        if let Some(conf) = self.resolv_confs.look(pid, process.cgroup, of_target) {
             self.tell(RecordKind::ResolvConf, &conf);
-        }
-        let text = process.mnt_ns.and_then(|namespace| self.resolv_confs.text(namespace));
-        if of_target && let Some(text) = text {
-            self.servers.extend(resolver::servers(text));
+            self.servers = self.resolv_confs.servers();
         }
         Some(process)
     }
@@ -280,6 +311,9 @@ impl Session {
         for socket in found {
             let Some(holders) = holders.get(&socket.inode) else { continue };
             let Some(&(pid, fd)) = holders.first() else { continue };
+            if self.seeded.as_mut().is_some_and(|seeded| !seeded.cookies.insert(socket.cookie)) {
+                continue;
+            }
             let port = socket.remote.map_or(0, |remote| remote.port());
             let dns = if self.dns_ports.contains(&port) { SOCKET_DNS } else { 0 };
             let seed = Socket { tgid: pid, tid: 0, fd, port, flags: SOCKET_SEEDED | dns };

@@ -1,31 +1,71 @@
-//! Loading and attaching one program, by the kind of its hook.
+//! Loading programs and attaching one, by the kind of its hook.
 
-use std::{any::Any, fs::File, io};
+use std::{any::Any, collections::HashMap, fs::File, io, panic::resume_unwind, thread};
 
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, ProgramError,
-        SockOps, TracePoint,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program,
+        ProgramError, SockOps, TracePoint,
     },
 };
 
 use super::table::{Hook, Probe};
 
+/// Most threads that load.
+const WORKERS_MAX: usize = 4;
+
 fn program_of<'a, T>(ebpf: &'a mut Ebpf, probe: &Probe) -> Result<&'a mut T, ProgramError>
 where
-    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     ebpf.program_mut(probe.program).ok_or(ProgramError::NotLoaded)?.try_into()
 }
 
-pub(super) fn load_program(ebpf: &mut Ebpf, probe: &Probe) -> Result<(), ProgramError> {
+/// Loads the programs, several at a time: most of it is the kernel's verifier at work.
+pub(super) fn load_programs(
+    ebpf: &mut Ebpf,
+    probes: &[Probe],
+) -> Vec<(Probe, Result<(), ProgramError>)> {
+    let mut programs: HashMap<String, &mut Program> =
+        ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+    let workers = thread::available_parallelism().map_or(1, |count| count.get().min(WORKERS_MAX));
+    let mut shares: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    for (n, probe) in probes.iter().enumerate() {
+        // Neighbours in the table cost alike.
+        shares[n % workers].push((n, probe, programs.remove(probe.program)));
+    }
+    let load_share = |share: Vec<(usize, &Probe, Option<&mut Program>)>| {
+        let results = share.into_iter().map(|(n, probe, program)| {
+            let result = program.map_or(Err(ProgramError::NotLoaded), |at| load(at, probe));
+            (n, *probe, result)
+        });
+        results.collect::<Vec<_>>()
+    };
+    let mut all = thread::scope(|scope| {
+        let threads: Vec<_> =
+            shares.into_iter().map(|share| scope.spawn(move || load_share(share))).collect();
+        let results =
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|at| resume_unwind(at)));
+        results.flatten().collect::<Vec<_>>()
+    });
+    all.sort_unstable_by_key(|(n, ..)| *n);
+    all.into_iter().map(|(_, probe, result)| (probe, result)).collect()
+}
+
+fn load(program: &mut Program, probe: &Probe) -> Result<(), ProgramError> {
+    fn of<'a, T>(program: &'a mut Program) -> Result<&'a mut T, ProgramError>
+    where
+        &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
+    {
+        program.try_into()
+    }
     match probe.hook {
-        Hook::SocketAddress => program_of::<CgroupSockAddr>(ebpf, probe)?.load(),
-        Hook::SocketRelease => program_of::<CgroupSock>(ebpf, probe)?.load(),
-        Hook::Ingress | Hook::Egress => program_of::<CgroupSkb>(ebpf, probe)?.load(),
-        Hook::SocketOps => program_of::<SockOps>(ebpf, probe)?.load(),
-        Hook::Tracepoint(..) => program_of::<TracePoint>(ebpf, probe)?.load(),
+        Hook::SocketAddress => of::<CgroupSockAddr>(program)?.load(),
+        Hook::SocketRelease => of::<CgroupSock>(program)?.load(),
+        Hook::Ingress | Hook::Egress => of::<CgroupSkb>(program)?.load(),
+        Hook::SocketOps => of::<SockOps>(program)?.load(),
+        Hook::Tracepoint(..) => of::<TracePoint>(program)?.load(),
     }
 }
 

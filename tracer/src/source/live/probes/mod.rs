@@ -32,7 +32,7 @@ use tracer_common::{
 };
 
 use self::{
-    attach::{attach_program, load_program},
+    attach::{attach_program, load_programs},
     table::{Level, PROBES, Place, Probe, SYSCALLS},
 };
 pub use self::{
@@ -138,10 +138,11 @@ impl Probes {
         };
         let detail: &[Probe] = if options.syscalls { &SYSCALLS } else { &[] };
         let mut failures = Vec::new();
-        for probe in PROBES.iter().chain(detail) {
-            match load_program(&mut probes.ebpf, probe) {
-                Ok(()) => probes.loaded.push(*probe),
-                Err(e) => probes.fail(probe, "load", &e, &mut failures),
+        let wanted: Vec<Probe> = PROBES.iter().chain(detail).copied().collect();
+        for (probe, result) in load_programs(&mut probes.ebpf, &wanted) {
+            match result {
+                Ok(()) => probes.loaded.push(probe),
+                Err(e) => probes.fail(&probe, "load", &e, &mut failures),
             }
         }
         probes.resolve_offsets()?;

@@ -130,6 +130,7 @@ impl Seen {
                     .any(|(h, a)| h.probe == probe::RECVMSG4 && a.remote.port == f.server_port),
             ),
             must("resolver-sees-target", self.resolver(f)),
+            must("resolver-asks-any-length", f.lengths.iter().all(|query| self.asked(f, query))),
             must("neighbour-stays-out", self.neighbour_absent()),
             must("tcp-connect", self.tcp_connect(f)),
             must(
@@ -210,6 +211,16 @@ impl Seen {
             && has(DIRECTION_OUT, 2, f.upstream_port)
             && has(DIRECTION_IN, 0, f.upstream_port)
             && has(DIRECTION_OUT, 2, f.client_port)
+    }
+
+    /// The resolver's own question to the upstream.
+    fn asked(&self, f: &Facts, query: &[u8]) -> bool {
+        self.packets.iter().any(|(_, p, data)| {
+            p.role == role::RESOLVER
+                && p.direction == DIRECTION_OUT
+                && port_at(data, p.transport_offset, 2) == f.upstream_port
+                && data.ends_with(query)
+        })
     }
 
     fn neighbour_absent(&self) -> bool {

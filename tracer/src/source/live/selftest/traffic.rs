@@ -38,6 +38,8 @@ pub(super) struct Facts {
     pub(super) v6: Option<u16>,
     pub(super) ran_program: bool,
     pub(super) inner_cgroup: u64,
+    /// Questions of every length modulo a word, as sent to the upstream.
+    pub(super) lengths: Vec<Vec<u8>>,
 }
 
 pub(super) struct Traffic {
@@ -98,6 +100,7 @@ impl Traffic {
         let (client_port, client_fd) = (client.local_addr()?.port(), client.as_raw_fd());
         drop(client);
 
+        let lengths = self.lengths(server, upstream)?;
         self.neighbour(server, upstream)?;
         let unconnected_port = self.unconnected(server)?;
         let v6 = self.v6()?;
@@ -120,7 +123,23 @@ impl Traffic {
             v6,
             ran_program,
             inner_cgroup,
+            lengths,
         })
+    }
+
+    /// Messages that end with the question: the probes read it in words.
+    fn lengths(&self, server: SocketAddr, upstream: SocketAddr) -> io::Result<Vec<Vec<u8>>> {
+        let client = loopback()?;
+        let mut asked = Vec::new();
+        for label in ["a", "aa", "aaa", "aaaa"] {
+            let query = message(&format!("{label}.length.selftest.example"), false);
+            client.send_to(&query, server)?;
+            receive(&self.servers.listener, &query)?;
+            self.servers.forwarder.send_to(&query, upstream)?;
+            receive(&self.upstream, &query)?;
+            asked.push(query);
+        }
+        Ok(asked)
     }
 
     /// Somebody else asks the same resolver; it forwards that too. None of it is ours.

@@ -1,0 +1,527 @@
+//! Synthetic files of every block version: what they say, what damage costs, what never leaves.
+
+use std::io::{Cursor, Write as _};
+use std::net::SocketAddr;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::*;
+
+use super::*;
+use crate::decode::Decoder;
+use crate::event::{Body, Direction, Dns};
+
+const PROCESS_LISTS: [(u32, u8); 11] = [
+    (0x202, 1),
+    (0x8000_ABCD, 1),
+    (0x207, 2),
+    (0x209, 3),
+    (0x8014_ABCD, 3),
+    (0x210, 4),
+    (0x211, 5),
+    (0x212, 6),
+    (0x213, 7),
+    (0x214, 8),
+    (0x215, 9),
+];
+const EVENTS: [u32; 7] = [0x204, 0x8010_ABCD, 0x208, 0x216, 0x217, 0x221, 0x222];
+const ID: &str = "b3a718d8b3397b08d58aa2b406db332c28b01e99f46ff23007243f53c266fe2f";
+const T0: u64 = 1_481_211_698_000_000_000;
+
+#[derive(Clone, Default)]
+struct File(Vec<u8>);
+
+fn text(text: &[u8]) -> Vec<u8> {
+    [&u16::try_from(text.len()).unwrap().to_le_bytes(), text].concat()
+}
+
+impl File {
+    fn new() -> Self {
+        let mut file = Self::default();
+        let mut body = 0x1A2B_3C4D_u32.to_le_bytes().to_vec();
+        body.extend([1, 0, 2, 0]);
+        body.extend([0xff; 8]);
+        file.block(0x0A0D_0D0A, &body);
+        let mut machine = 2_u32.to_le_bytes().to_vec();
+        machine.extend([0; 16]);
+        machine.extend(b"host-1");
+        machine.resize(180, 0);
+        file.block(0x201, &machine);
+        file
+    }
+
+    fn block(&mut self, kind: u32, body: &[u8]) -> usize {
+        let len = u32::try_from(body.len().next_multiple_of(4) + 12).unwrap();
+        let at = self.0.len();
+        self.0.extend([kind.to_le_bytes(), len.to_le_bytes()].concat());
+        self.0.extend(body);
+        self.0.resize(at + len as usize - 4, 0);
+        self.0.extend(len.to_le_bytes());
+        at
+    }
+
+    /// Threads (tid, pid, name), all in one container.
+    fn processes(&mut self, (kind, version): (u32, u8), threads: &[(i64, i64, &str)]) {
+        let mut list = Vec::new();
+        for (tid, pid, comm) in threads {
+            let mut entry = Vec::new();
+            for number in [*tid, *pid, 1].iter().chain(
+                [&7; 2][..match version {
+                    0..=5 => 0,
+                    6 | 7 => 1,
+                    _ => 2,
+                }]
+                    .iter()
+                    .copied(),
+            ) {
+                entry.extend(number.to_le_bytes());
+            }
+            entry.extend(text(comm.as_bytes()));
+            entry.extend(text(b"/usr/bin/exe"));
+            if version >= 7 {
+                entry.extend(text(b"/usr/bin/exe"));
+            }
+            entry.extend(text(b"--password\0hunter2\0"));
+            entry.extend(text(b"/"));
+            entry.extend(1024_i64.to_le_bytes());
+            entry.extend([0; 12]);
+            if version >= 2 {
+                entry.extend([0; 28]);
+            }
+            if version >= 3 {
+                entry.extend(text(b"SECRET=1\0"));
+            }
+            if version >= 4 {
+                entry.extend([tid.to_le_bytes(), pid.to_le_bytes()].concat());
+                entry.extend(text(format!("cpu=/docker/{ID}\0memory=/\0").as_bytes()));
+            }
+            if version >= 5 {
+                entry.extend(text(b"/"));
+            }
+            if version >= 9 {
+                entry.extend([9; 11]); // a tail of the future
+                list.extend(u32::try_from(entry.len() + 4).unwrap().to_le_bytes());
+            }
+            list.extend(entry);
+        }
+        self.block(kind, &list);
+    }
+
+    fn event(&mut self, kind: u32, at: u64, tid: i64, event: u16, parameters: &[&[u8]]) -> usize {
+        self.flagged(kind, 0, at, tid, event, parameters)
+    }
+
+    fn flagged(
+        &mut self,
+        kind: u32,
+        flags: u32,
+        at: u64,
+        tid: i64,
+        event: u16,
+        parameters: &[&[u8]],
+    ) -> usize {
+        let old = matches!(kind, 0x204 | 0x8010_ABCD | 0x208);
+        let large = matches!(kind, 0x221 | 0x222);
+        let mut rest = Vec::new();
+        for parameter in parameters {
+            let len = u32::try_from(parameter.len()).unwrap().to_le_bytes();
+            rest.extend(&len[..if large { 4 } else { 2 }]);
+        }
+        rest.extend(parameters.concat());
+        let mut body = 1_u16.to_le_bytes().to_vec();
+        if matches!(kind, 0x208 | 0x217 | 0x222) {
+            body.extend(flags.to_le_bytes());
+        }
+        body.extend((T0 + at).to_le_bytes());
+        body.extend(tid.to_le_bytes());
+        let header = if old { 22 } else { 26 };
+        body.extend(u32::try_from(header + rest.len()).unwrap().to_le_bytes());
+        body.extend(event.to_le_bytes());
+        if !old {
+            body.extend(u32::try_from(parameters.len()).unwrap().to_le_bytes());
+        }
+        body.extend(rest);
+        self.block(kind, &body)
+    }
+
+    fn read(&self) -> (Vec<Record>, Option<CaptureError>) {
+        read(self.0.clone())
+    }
+}
+
+fn read(bytes: Vec<u8>) -> (Vec<Record>, Option<CaptureError>) {
+    let (mut records, mut end) = (Vec::new(), None);
+    match open(Box::new(Cursor::new(bytes))) {
+        Ok(all) => {
+            for record in all {
+                assert!(end.is_none(), "the error comes last");
+                match record {
+                    Ok(record) => records.push(record),
+                    Err(error) => end = Some(error),
+                }
+            }
+        }
+        Err(error) => end = Some(error),
+    }
+    assert!(records.windows(2).all(|pair| pair[0].number <= pair[1].number));
+    (records, end)
+}
+
+fn bodies(records: &[Record]) -> Vec<(Record, Body)> {
+    let mut decoder = Decoder::default();
+    let mut all = Vec::new();
+    for record in records {
+        let mut events = Vec::new();
+        decoder.decode(record, &mut events).unwrap();
+        all.extend(events.into_iter().map(|event| (record.clone(), event.body)));
+    }
+    all
+}
+
+/// Number, name, whether it is the return, descriptor, result.
+type Line = (u64, String, bool, Option<i64>, Option<i64>);
+
+fn calls(records: &[Record]) -> Vec<Line> {
+    let call = |(record, body)| match (record, body) {
+        (Record { number, .. }, Body::Call(side)) => {
+            let name = String::from_utf8(side.name.to_vec()).unwrap();
+            Some((number, name, side.exit, side.fd, side.result))
+        }
+        _ => None,
+    };
+    bodies(records).into_iter().filter_map(call).collect()
+}
+
+fn messages(records: &[Record]) -> Vec<(Record, Dns)> {
+    let message = |(record, body)| match body {
+        Body::Dns(dns) => Some((record, dns)),
+        _ => None,
+    };
+    bodies(records).into_iter().filter_map(message).collect()
+}
+
+fn n(number: i64) -> [u8; 8] {
+    number.to_le_bytes()
+}
+
+fn w(number: u32) -> [u8; 4] {
+    number.to_le_bytes()
+}
+
+fn ends(from: &str, to: &str) -> Vec<u8> {
+    let mut bytes = vec![2];
+    for end in [from, to] {
+        let SocketAddr::V4(end) = end.parse().unwrap() else { panic!() };
+        bytes.extend(end.ip().octets());
+        bytes.extend(end.port().to_le_bytes());
+    }
+    bytes
+}
+
+fn dns(id: u16, response: bool, name: &str, qtype: u8) -> Vec<u8> {
+    let mut message = id.to_be_bytes().to_vec();
+    message.extend([if response { 0x81 } else { 0x01 }, if response { 0x83 } else { 0 }]);
+    message.extend([0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.') {
+        message.push(u8::try_from(label.len()).unwrap());
+        message.extend(label.as_bytes());
+    }
+    message.extend([0, 0, qtype, 0, 1]);
+    message
+}
+
+/// A client that made and connected a DNS socket, in blocks of this kind.
+fn client(kind: u32) -> File {
+    let mut file = File::new();
+    file.processes((0x212, 6), &[(10, 10, "curl"), (20, 20, "skydns")]);
+    file.event(kind, 0, 10, 18, &[&w(2), &w(2), &w(0)]);
+    file.event(kind, 10, 10, 19, &[&n(3)]);
+    file.event(kind, 20, 10, 22, &[&n(3)]);
+    file.event(kind, 30, 10, 23, &[&n(0), &ends("172.17.0.7:4000", "10.0.2.15:53")]);
+    file
+}
+
+#[test]
+fn every_version_says_the_same() {
+    for list in PROCESS_LISTS {
+        for kind in EVENTS {
+            let mut file = File::new();
+            file.processes(list, &[(10, 10, "curl"), (11, 10, "curl")]);
+            file.event(kind, 0, 10, 6, &[&n(3), &w(100)]);
+            file.event(kind, 1_000, 10, 7, &[&n(5), b"hello"]);
+            let (records, end) = file.read();
+            assert!(end.is_none(), "{list:x?} {kind:x}: {end:?}");
+            let want = [
+                (1, "read".to_owned(), false, Some(3), None),
+                (2, "read".to_owned(), true, None, Some(5)),
+            ];
+            assert_eq!(calls(&records), want, "{list:x?} {kind:x}");
+            let last = records.last().unwrap();
+            assert_eq!((last.at.0, last.cpu), (T0 + 1_000, Some(1)));
+            let task = last.task.as_ref().unwrap();
+            assert_eq!((task.pid, task.tid, task.comm.as_str()), (10, 10, "curl"));
+            assert_eq!(last.cgroup.is_some(), list.1 >= 4);
+            for record in &records {
+                let body = String::from_utf8_lossy(&record.body);
+                for secret in ["SECRET", "hunter2", "hello"] {
+                    assert!(!body.contains(secret), "{body}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn hidden_events_keep_their_number() {
+    let mut file = File::new();
+    file.event(0x204, 0, 10, 4, &[&n(3)]);
+    file.flagged(0x208, 1, 1, 10, 5, &[&n(0)]);
+    file.event(0x204, 2, 10, 4, &[&n(4)]);
+    let (records, _) = file.read();
+    let numbers: Vec<u64> = calls(&records).into_iter().map(|call| call.0).collect();
+    assert_eq!(numbers, [1, 3]);
+}
+
+#[test]
+fn payloads_become_messages_and_cut_ones_say_so() {
+    for kind in [0x204, 0x216] {
+        let mut file = client(kind);
+        let (query, response) = (dns(7, false, "a.test", 1), dns(7, true, "a.test", 1));
+        let size = i64::try_from(query.len()).unwrap();
+        file.event(kind, 40, 10, 30, &[&n(3), &w(24), &[]]);
+        file.event(kind, 50, 10, 31, &[&n(size), &query]);
+        file.event(kind, 60, 10, 34, &[&n(3), &w(2048)]);
+        let tuple = ends("10.0.2.15:53", "172.17.0.7:4000");
+        file.event(kind, 70, 10, 35, &[&n(size), &response[..20], &tuple]);
+        file.event(kind, 80, 10, 4, &[&n(3)]);
+        file.event(kind, 90, 10, 5, &[&n(0)]);
+        let (records, end) = file.read();
+        assert!(end.is_none());
+        let all = messages(&records);
+        let (out, sent) = &all[0];
+        assert_eq!((out.number, out.cut, sent.direction), (6, false, Direction::Out));
+        assert_eq!(
+            (sent.local.to_string(), sent.remote.to_string()),
+            ("172.17.0.7:4000".to_owned(), "10.0.2.15:53".to_owned())
+        );
+        assert_eq!(sent.message.question.as_ref().unwrap().name, "a.test");
+        let (cut, got) = &all[1];
+        assert_eq!((cut.number, cut.cut, got.direction), (8, true, Direction::In));
+        assert_eq!(u64::from(got.original_len), query.len() as u64);
+        let closed = records.iter().find(|r| r.kind == RecordKind::SocketClosed).unwrap();
+        assert_eq!((closed.number, closed.cookie), (9, out.cookie));
+    }
+}
+
+#[test]
+fn invisible_queries_come_back_from_the_response() {
+    let mut file = client(0x204);
+    file.event(0x204, 40, 10, 50, &[]);
+    let sent = 6;
+    file.event(0x204, 50, 10, 51, &[]);
+    file.event(0x204, 55, 99, 4, &[&n(1)]);
+    for (at, id, qtype) in [(60, 7, 1), (70, 8, 28)] {
+        let response = dns(id, true, "a.test", qtype);
+        file.event(0x204, at, 10, 34, &[&n(3), &w(2048)]);
+        let size = i64::try_from(response.len()).unwrap();
+        let tuple = ends("10.0.2.15:53", "172.17.0.7:4000");
+        file.event(0x204, at + 5, 10, 35, &[&n(size), &response, &tuple]);
+    }
+    let (records, end) = file.read();
+    assert!(end.is_none());
+    let recovered: Vec<_> = messages(&records)
+        .into_iter()
+        .filter(|(record, _)| record.probe == Some(tracer_common::record::probe::RECOVERED))
+        .map(|(record, dns)| (record.number, dns.message.id, dns.message.question.unwrap().qtype))
+        .collect();
+    assert_eq!(recovered, [(sent, 7, "A".to_owned()), (sent, 8, "AAAA".to_owned())]);
+}
+
+#[test]
+fn invisible_queries_come_back_from_the_resolver_and_wait_no_longer() {
+    let mut file = client(0x204);
+    file.event(0x204, 40, 10, 50, &[]);
+    // Received before the sender's call returned; the call itself began before the capture.
+    for (at, id, qtype) in [(45, 7, 1), (60, 8, 28)] {
+        let query = dns(id, false, "a.test", qtype);
+        let size = n(i64::try_from(query.len()).unwrap());
+        let tuple = ends("172.17.0.7:4000", "10.0.2.15:53");
+        file.event(0x204, at, 20, 53, &[&size, &w(24), &query, &tuple]);
+        if id == 7 {
+            file.event(0x204, 50, 10, 51, &[]);
+        }
+    }
+    let (records, _) = file.read();
+    let found = messages(&records);
+    assert_eq!(
+        found.iter().filter(|(r, d)| r.number == 7 && d.direction == Direction::Out).count(),
+        2
+    );
+}
+
+#[test]
+fn connections_and_their_far_ends() {
+    let mut file = File::new();
+    file.processes((0x212, 6), &[(10, 10, "curl"), (30, 30, "nginx")]);
+    file.event(0x216, 0, 10, 18, &[&w(2), &w(1), &w(6)]);
+    file.event(0x216, 10, 10, 19, &[&n(3)]);
+    file.event(0x216, 20, 10, 22, &[&n(3)]);
+    file.event(0x216, 30, 10, 23, &[&n(-115), &ends("10.1.0.1:5000", "10.3.0.9:80")]);
+    file.event(0x216, 40, 30, 248, &[&w(0)]);
+    file.event(0x216, 50, 30, 249, &[&n(8), &ends("10.1.0.1:5000", "10.1.0.2:8080"), &[0]]);
+    let ready = [&1_u16.to_le_bytes()[..], &n(3), &4_u16.to_le_bytes()].concat();
+    file.event(0x216, 60, 10, 80, &[&ready, &n(0)]);
+    file.event(0x216, 70, 10, 81, &[&n(1), &ready]);
+    let (records, _) = file.read();
+    let kinds: Vec<(u64, RecordKind)> = records
+        .iter()
+        .filter(|r| !r.kind.is_context() && r.kind != RecordKind::Call)
+        .map(|r| (r.number, r.kind))
+        .collect();
+    use RecordKind::{SocketAddress, Syscall, TcpState};
+    assert_eq!(
+        kinds,
+        [(4, SocketAddress), (4, TcpState), (4, Syscall), (6, TcpState), (8, TcpState)]
+    );
+}
+
+#[test]
+fn programs_pods_and_resolv_conf() {
+    let mut file = File::new();
+    file.processes((0x212, 6), &[(10, 10, "sh")]);
+    let json = format!(
+        "{{\"container\":{{\"id\":\"{}\",\"name\":\"k8s_web.1_client_shop_uid-1_2\",\"ip\":\"0.0.0.0\",\"env\":[\"SECRET=1\"]}}}}\n\0",
+        &ID[..12]
+    );
+    file.event(0x221, 0, -1, 324, &[json.as_bytes()]);
+    let exec: [&[u8]; 16] = [
+        &n(0),
+        b"/bin/curl\0",
+        b"hunter2\0",
+        &n(10),
+        &n(10),
+        &n(1),
+        b"/\0",
+        &n(1),
+        &n(0),
+        &n(0),
+        &w(0),
+        &w(0),
+        &w(0),
+        b"curl\0",
+        b"",
+        b"SECRET=1\0",
+    ];
+    file.event(0x204, 10, 10, 231, &exec);
+    file.event(0x204, 20, 10, 3, &[&n(3), b"/etc/resolv.conf\0", &w(1), &w(0)]);
+    file.event(0x204, 30, 10, 6, &[&n(3), &w(4096)]);
+    file.event(0x204, 40, 10, 7, &[&n(9), b"search x\n"]);
+    let (records, end) = file.read();
+    assert!(end.is_none(), "{end:?}");
+    let all = bodies(&records);
+    let pod =
+        all.iter().find_map(|(_, b)| if let Body::Pod(p) = b { Some(p) } else { None }).unwrap();
+    assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("shop", "client"));
+    assert_eq!(pod.containers[0].id.as_deref(), Some(ID));
+    let conf =
+        all.iter().find_map(|(_, b)| if let Body::ResolvConf(c) = b { Some(c) } else { None });
+    assert_eq!(conf.unwrap().text.as_deref(), Some("search x\n"));
+    let exec = records.iter().find(|r| r.kind == RecordKind::Exec).unwrap();
+    assert_eq!(exec.task.as_ref().unwrap().comm, "curl");
+    assert!(records.iter().all(|r| {
+        let body = String::from_utf8_lossy(&r.body);
+        !body.contains("SECRET") && !body.contains("hunter2")
+    }));
+}
+
+#[test]
+fn gzip_members_and_sections_follow_each_other() {
+    let mut file = File::new();
+    file.event(0x204, 0, 10, 4, &[&n(3)]);
+    let zipped: Vec<u8> = (0..2)
+        .flat_map(|_| {
+            let mut member = GzEncoder::new(Vec::new(), Compression::fast());
+            member.write_all(&file.0).unwrap();
+            member.finish().unwrap()
+        })
+        .collect();
+    let (records, end) = read(zipped.clone());
+    assert!(end.is_none(), "{end:?}");
+    assert_eq!(calls(&records).len(), 2);
+    let (records, end) = read(zipped[..zipped.len() - 4].to_vec());
+    assert_eq!(calls(&records).len(), 2);
+    assert!(matches!(end.unwrap().kind, CaptureErrorKind::TailMissing));
+}
+
+#[test]
+fn all_whole_events_then_the_damage() {
+    let mut file = client(0x204);
+    let first = file.event(0x216, 40, 10, 4, &[&n(3)]);
+    let second = file.event(0x204, 50, 10, 5, &[&n(0)]);
+    let whole = calls(&file.read().0).len();
+    for len in 0..file.0.len() {
+        let (records, end) = read(file.0[..len].to_vec());
+        if len >= first {
+            let lost = usize::from(len < second) + 1;
+            assert_eq!(calls(&records).len(), whole - lost, "{len}");
+            let at = if len < second { first } else { second };
+            match end {
+                Some(end) => assert_eq!(end.offset, at as u64, "{len}"),
+                None => assert!(len == first || len == second, "{len}"),
+            }
+        }
+    }
+    let mut absurd = file.clone();
+    absurd.0[second + 4..second + 8].copy_from_slice(&w(0x7fff_0000));
+    let (records, end) = absurd.read();
+    assert_eq!((calls(&records).len(), end.unwrap().offset), (whole - 1, second as u64));
+}
+
+#[test]
+fn a_writers_short_interface_list() {
+    let mut file = File::new();
+    let entry = [&w(30)[..], &[0; 30]].concat();
+    let at = file.block(0x219, &[entry.clone(), entry].concat());
+    let told = w(u32::try_from(file.0.len() - at - 8).unwrap());
+    file.0[at + 4..at + 8].copy_from_slice(&told);
+    let end = file.0.len();
+    file.0[end - 4..].copy_from_slice(&told);
+    file.event(0x216, 0, 10, 4, &[&n(3)]);
+    let (records, error) = file.read();
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(calls(&records).len(), 1);
+}
+
+#[test]
+fn what_is_refused() {
+    let good = File::new().0;
+    let mut swapped = good.clone();
+    swapped[8..12].reverse();
+    let mut major = good;
+    major[12] = 2;
+    for bytes in [swapped, major, b"GET / HTTP/1.1\r\n".to_vec()] {
+        let (records, end) = read(bytes);
+        assert!(records.is_empty());
+        assert!(matches!(end.unwrap().kind, CaptureErrorKind::Unsupported(_)));
+    }
+    assert!(read(Vec::new()).1.is_some());
+}
+
+proptest! {
+    #[test]
+    fn any_damage(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+    ) {
+        let mut file = client(0x216);
+        let response = dns(1, true, "a.test", 1);
+        file.event(0x204, 40, 10, 50, &[]);
+        file.event(0x204, 45, 10, 51, &[]);
+        file.event(0x204, 50, 10, 34, &[&n(3), &w(99)]);
+        file.event(0x204, 60, 10, 35, &[&n(24), &response, &ends("10.0.2.15:53", "172.17.0.7:4000")]);
+        for (at, value) in changes {
+            let at = at.index(file.0.len());
+            file.0[at] = value;
+        }
+        read(file.0);
+    }
+}
