@@ -470,3 +470,54 @@ fn a_reader_that_leaves() {
     assert_eq!(read(&code).trim(), "0", "{}", read(&said));
     assert!(!read(&said).contains("ipe"), "{}", read(&said));
 }
+
+/// What tcpdump wrote in the client's pod, on the bridge and on all interfaces, read back.
+#[test]
+fn tcpdump_files_tell_the_story() {
+    let Some(_guard) = lab_for("lab::tcpdump_files_tell_the_story") else { return };
+    if cmd::find("tcpdump").is_none() {
+        return skips::note("lab::tcpdump_files_tell_the_story", "tcpdump is not installed");
+    }
+    let lab = incidents::find("search-timeout").unwrap().set_up().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let views = [("eth0", "inferred"), ("cni0", "certain"), ("any", "certain")];
+    let mut running = Vec::new();
+    for (interface, _) in views {
+        let mut command = match interface {
+            "eth0" => lab.command(lab.pod("client").unwrap(), "tcpdump").unwrap(),
+            _ => lab::node_command("tcpdump").unwrap(),
+        };
+        // A large buffer: what tcpdump drops, nobody can tell.
+        command.args(["-i", interface, "-n", "-U", "-Z", "root", "-B", "16384"]);
+        command.args(["-w", &file(interface), "port 53 or port 80 or port 8080"]);
+        running.push(command.stderr(Stdio::null()).spawn().unwrap());
+        until("tcpdump captures", || fs::metadata(file(interface)).is_ok_and(|f| f.len() >= 24));
+    }
+    run_client(&lab, &["curl", "-sS", URL]).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    for mut tcpdump in running {
+        let pid = nix::unistd::Pid::from_raw(tcpdump.id().cast_signed());
+        nix::sys::signal::kill(pid, Signal::SIGINT).unwrap();
+        tcpdump.wait().unwrap();
+    }
+    for (interface, confidence) in views {
+        let output = binary::run(&["-r", &file(interface), "-o", "json"]);
+        let text = binary::stdout(&output);
+        assert_eq!(output.status.code(), Some(0), "{interface}: {}", binary::stderr(&output));
+        let lines = lines(&text);
+        let find = |key: &str, value: &str| {
+            let found = lines.iter().filter(|l| l[key] == value).collect::<Vec<_>>();
+            assert_eq!(found.len(), 1, "{interface}: {value}: {text}");
+            found[0]
+        };
+        let root = find("code", "upstream-timeout");
+        assert_eq!(root["confidence"], confidence, "{interface}: {root}");
+        let upstream = if confidence == "certain" { "10.99.0.53:53".into() } else { Value::Null };
+        assert_eq!(root["details"]["upstream"], upstream, "{interface}: {root}");
+        find("code", "search-expansion");
+        find("code", "foreign-suffix");
+        assert_eq!(find("type", "lookup")["outcome"], "answered", "{interface}");
+        assert_eq!(find("type", "summary")["unmatched_responses"], 0, "{interface}: {text}");
+    }
+}
