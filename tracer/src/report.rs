@@ -77,8 +77,7 @@ pub struct Identity {
     pub tid: Option<u32>,
     /// Thread name, escaped.
     pub comm: Option<String>,
-    /// Own address, where nothing else is known (captured packets); left out elsewhere.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Own address, where nothing else is known (captured packets).
     pub address: Option<IpAddr>,
 }
 
@@ -156,8 +155,7 @@ pub struct Transaction {
     /// Times the same datagram was sent again.
     pub retransmits: u32,
     /// The capture does not hold the query itself: it was told from the resolver's side or from the
-    /// response. Absent when false.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// response.
     pub recovered: bool,
     /// TC bit.
     pub truncated: bool,
@@ -192,8 +190,7 @@ pub struct AttemptTransaction {
     /// Times the same datagram was sent again.
     pub retransmits: u32,
     /// The capture does not hold the query itself: it was told from the resolver's side or from the
-    /// response. Absent when false.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// response.
     pub recovered: bool,
     /// Data of the answers.
     pub answers: Vec<String>,
