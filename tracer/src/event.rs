@@ -229,33 +229,38 @@ pub struct Message {
 }
 
 impl Message {
-    /// RCODE by name (IANA registry), `RCODE4095` where it has none.
+    /// RCODE by name.
     pub fn rcode_name(&self) -> String {
-        let name = match self.rcode {
-            0 => "NOERROR",
-            1 => "FORMERR",
-            2 => "SERVFAIL",
-            3 => "NXDOMAIN",
-            4 => "NOTIMP",
-            5 => "REFUSED",
-            6 => "YXDOMAIN",
-            7 => "YXRRSET",
-            8 => "NXRRSET",
-            9 => "NOTAUTH",
-            10 => "NOTZONE",
-            11 => "DSOTYPENI",
-            16 => "BADVERS",
-            17 => "BADKEY",
-            18 => "BADTIME",
-            19 => "BADMODE",
-            20 => "BADNAME",
-            21 => "BADALG",
-            22 => "BADTRUNC",
-            23 => "BADCOOKIE",
-            other => return format!("RCODE{other}"),
-        };
-        name.to_owned()
+        rcode_name(self.rcode)
     }
+}
+
+/// RCODE by name (IANA registry), `RCODE4095` where it has none.
+pub fn rcode_name(rcode: u16) -> String {
+    let name = match rcode {
+        0 => "NOERROR",
+        1 => "FORMERR",
+        2 => "SERVFAIL",
+        3 => "NXDOMAIN",
+        4 => "NOTIMP",
+        5 => "REFUSED",
+        6 => "YXDOMAIN",
+        7 => "YXRRSET",
+        8 => "NXRRSET",
+        9 => "NOTAUTH",
+        10 => "NOTZONE",
+        11 => "DSOTYPENI",
+        16 => "BADVERS",
+        17 => "BADKEY",
+        18 => "BADTIME",
+        19 => "BADMODE",
+        20 => "BADNAME",
+        21 => "BADALG",
+        22 => "BADTRUNC",
+        23 => "BADCOOKIE",
+        other => return format!("RCODE{other}"),
+    };
+    name.to_owned()
 }
 
 /// A question. The name is without the final dot, as sent; compare it without case.

@@ -276,18 +276,7 @@ mod tests {
     }
 
     fn record(number: u64, at: u64, kind: RecordKind, body: &'static [u8]) -> Record {
-        Record {
-            number,
-            at: Timestamp(at),
-            kind,
-            cpu: None,
-            probe: None,
-            cut: false,
-            task: None,
-            cgroup: None,
-            cookie: None,
-            body: Bytes::from_static(body),
-        }
+        Record::bare(number, Timestamp(at), kind, Bytes::from_static(body))
     }
 
     #[test]

@@ -133,3 +133,21 @@ pub struct Record {
     /// payload. Context kinds: JSON.
     pub body: Bytes,
 }
+
+impl Record {
+    /// A record of which only this is known.
+    pub fn bare(number: u64, at: Timestamp, kind: RecordKind, body: impl Into<Bytes>) -> Self {
+        Self {
+            number,
+            at,
+            kind,
+            cpu: None,
+            probe: None,
+            cut: false,
+            task: None,
+            cgroup: None,
+            cookie: None,
+            body: body.into(),
+        }
+    }
+}

@@ -4,19 +4,23 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use xtask::lab::incidents::{self, run_client};
 use xtask::lab::{self, Lab, PodSpec, state};
 use xtask::skips;
 
-/// Whether a lab can be made here; a reason is noted otherwise.
-fn possible(test: &str) -> bool {
+/// The machine has room for one lab, and a test looks at what is left after its own.
+static ONE_LAB: Mutex<()> = Mutex::new(());
+
+/// The machine for this test alone, if a lab can be made here; a reason is noted otherwise.
+fn alone(test: &str) -> Option<MutexGuard<'static, ()>> {
     match lab::check_machine() {
-        Ok(()) => true,
+        Ok(()) => Some(ONE_LAB.lock().unwrap_or_else(PoisonError::into_inner)),
         Err(error) => {
             skips::note(test, &format!("{error:#}"));
-            false
+            None
         }
     }
 }
@@ -34,9 +38,7 @@ fn api(path: &str) -> String {
 
 #[test]
 fn a_healthy_lab_works_and_leaves_nothing() {
-    if !possible("a_healthy_lab_works_and_leaves_nothing") {
-        return;
-    }
+    let Some(_alone) = alone("a_healthy_lab_works_and_leaves_nothing") else { return };
     let incident = incidents::find("healthy").unwrap();
     let lab = incident.set_up().unwrap();
     let client = lab.pod("client").unwrap();
@@ -65,9 +67,7 @@ fn a_healthy_lab_works_and_leaves_nothing() {
 
 #[test]
 fn a_pod_that_comes_later_works_and_is_watched() {
-    if !possible("a_pod_that_comes_later_works_and_is_watched") {
-        return;
-    }
+    let Some(_alone) = alone("a_pod_that_comes_later_works_and_is_watched") else { return };
     let mut lab = Lab::up(false).unwrap();
     let version = serde_json::from_str::<serde_json::Value>(&api("/api/v1/pods")).unwrap();
     let version = version["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
@@ -92,9 +92,7 @@ fn a_pod_that_comes_later_works_and_is_watched() {
 
 #[test]
 fn every_fault_breaks_what_it_says() {
-    if !possible("every_fault_breaks_what_it_says") {
-        return;
-    }
+    let Some(_alone) = alone("every_fault_breaks_what_it_says") else { return };
     let lab = incidents::find("resolver-down").unwrap().set_up().unwrap();
     let refused = run_client(&lab, &["getent", "ahostsv4", "backend.critical-app"]).unwrap();
     assert!(!refused.status.success());

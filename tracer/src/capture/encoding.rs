@@ -205,18 +205,7 @@ mod tests {
 
     #[test]
     fn what_a_later_version_adds_is_skipped() {
-        let record = Record {
-            number: 7,
-            at: Timestamp(8),
-            kind: RecordKind::Exit,
-            cpu: None,
-            probe: None,
-            cut: false,
-            task: None,
-            cgroup: None,
-            cookie: None,
-            body: Bytes::from_static(b"body"),
-        };
+        let record = Record::bare(7, Timestamp(8), RecordKind::Exit, Bytes::from_static(b"body"));
         let good = encode(&record, false, &record.body);
         let mut longer = good.clone();
         longer.splice(FIXED..FIXED, [9; 8]);

@@ -28,7 +28,7 @@ mod tests;
 pub use connection::Connection;
 pub use lookup::{Attempt, Lookup};
 pub use search_list::SearchList;
-pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction, rcode_name};
+pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
 pub use upstream::{OtherAnswer, Received, Tie, UpstreamTry};
 
 use crate::event::{Body, Direction, Dns, Event};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::event::{Actor, Answer, Dns, Protocol};
+use crate::event::{Actor, Answer, Dns, Protocol, rcode_name};
 use crate::identify::Identifier;
 use crate::record::Timestamp;
 use crate::report::{self, Outcome, TransactionOutcome, Transport};
@@ -344,25 +344,4 @@ impl Transaction {
 /// Transport in the words of the contract.
 pub(crate) fn transport(protocol: Protocol) -> Transport {
     if protocol == Protocol::Tcp { Transport::Tcp } else { Transport::Udp }
-}
-
-/// RCODE by name (IANA registry); unknown ones as `RCODE17`.
-pub fn rcode_name(rcode: u16) -> String {
-    let name = match rcode {
-        0 => "NOERROR",
-        1 => "FORMERR",
-        2 => "SERVFAIL",
-        3 => "NXDOMAIN",
-        4 => "NOTIMP",
-        5 => "REFUSED",
-        6 => "YXDOMAIN",
-        7 => "YXRRSET",
-        8 => "NXRRSET",
-        9 => "NOTAUTH",
-        10 => "NOTZONE",
-        16 => "BADVERS",
-        23 => "BADCOOKIE",
-        other => return format!("RCODE{other}"),
-    };
-    name.to_owned()
 }

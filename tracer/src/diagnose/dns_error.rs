@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use crate::correlate::{Lookup, Reply, Transaction, rcode_name};
+use crate::correlate::{Lookup, Reply, Transaction};
+use crate::event::rcode_name;
 use crate::identify::Identifier;
 use crate::report::Code;
 

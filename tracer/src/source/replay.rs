@@ -147,18 +147,7 @@ impl Replay {
             last: gap.to,
         };
         let body = serde_json::to_vec(&loss).ok()?;
-        Some(Record {
-            number: gap.last,
-            at: gap.to,
-            kind: RecordKind::Loss,
-            cpu: None,
-            probe: None,
-            cut: false,
-            task: None,
-            cgroup: None,
-            cookie: None,
-            body: body.into(),
-        })
+        Some(Record::bare(gap.last, gap.to, RecordKind::Loss, body))
     }
 
     fn end_of_file(&mut self) {

@@ -137,18 +137,7 @@ fn event() -> EventLine {
 }
 
 fn record(ms: u64) -> Record {
-    Record {
-        number: 1,
-        at: at(ms).0,
-        kind: RecordKind::Heartbeat,
-        cpu: None,
-        probe: None,
-        cut: false,
-        task: None,
-        cgroup: None,
-        cookie: None,
-        body: bytes::Bytes::new(),
-    }
+    Record::bare(1, at(ms).0, RecordKind::Heartbeat, bytes::Bytes::new())
 }
 
 #[derive(Clone, Default)]

@@ -133,18 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn at(boot_ns: u64) -> Record {
-        Record {
-            number: 0,
-            at: Timestamp(boot_ns),
-            kind: RecordKind::Exit,
-            cpu: None,
-            probe: None,
-            cut: false,
-            task: None,
-            cgroup: None,
-            cookie: None,
-            body: Bytes::new(),
-        }
+        Record::bare(0, Timestamp(boot_ns), RecordKind::Exit, Bytes::new())
     }
 
     #[test]

@@ -165,16 +165,5 @@ impl Intake {
 }
 
 fn context_record(boot_ns: u64, kind: RecordKind, body: Bytes) -> Record {
-    Record {
-        number: 0,
-        at: Timestamp(boot_ns),
-        kind,
-        cpu: None,
-        probe: None,
-        cut: false,
-        task: None,
-        cgroup: None,
-        cookie: None,
-        body,
-    }
+    Record::bare(0, Timestamp(boot_ns), kind, body)
 }

@@ -171,18 +171,7 @@ fn missed(unread: &mut BTreeMap<String, Unread>, what: String, count: u64, at: T
 }
 
 fn plain(number: u64, at: Timestamp, kind: RecordKind) -> Record {
-    Record {
-        number,
-        at,
-        kind,
-        cpu: None,
-        probe: None,
-        cut: false,
-        task: None,
-        cgroup: None,
-        cookie: None,
-        body: Bytes::new(),
-    }
+    Record::bare(number, at, kind, Bytes::new())
 }
 
 fn context(number: u64, at: Timestamp, kind: RecordKind, body: &impl serde::Serialize) -> Record {
