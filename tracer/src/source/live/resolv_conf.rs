@@ -147,6 +147,26 @@ impl Seen {
     }
 }
 
+/// What is wrong with a resolv.conf, in one sentence, when a resolver cannot use it.
+pub(super) fn complaint(conf: &ResolvConf) -> Option<String> {
+    let path = &conf.path;
+    let pid = conf.pid?;
+    match (&conf.text, &conf.error) {
+        (None, error) => {
+            let why = error.as_deref().unwrap_or("unknown reason");
+            Some(format!(
+                "{path} of process {pid} cannot be read ({why}): its resolver asks 127.0.0.1, and \
+                 search suffixes can only be inferred"
+            ))
+        }
+        (Some(text), _) => resolver::servers(text).next().is_none().then(|| {
+            format!(
+                "{path} of process {pid} names no usable nameserver: its resolver asks 127.0.0.1"
+            )
+        }),
+    }
+}
+
 fn root(pid: u32) -> io::Result<OwnedFd> {
     let flags = (OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).bits();
     let path = PathBuf::from(format!("/proc/{pid}/root"));
@@ -224,5 +244,21 @@ mod tests {
         let mut seen = Seen { ways, ..Seen::default() };
         let told = seen.check(namespace).unwrap();
         assert_eq!((told.pid, told.cgroup), (Some(own), Some(2)));
+    }
+
+    #[test]
+    fn an_unusable_file_gets_one_sentence() {
+        let conf = |text: Option<&str>| ResolvConf {
+            pid: Some(7),
+            path: PATH.to_owned(),
+            text: text.map(str::to_owned),
+            error: text.is_none().then(|| "no such file".to_owned()),
+            ..ResolvConf::default()
+        };
+        assert_eq!(complaint(&conf(Some("nameserver 10.96.0.10\n"))), None);
+        let absurd = complaint(&conf(Some("nameserver nonsense\nsearch a b\n"))).unwrap();
+        assert!(absurd.contains("names no usable nameserver"), "{absurd}");
+        let missing = complaint(&conf(None)).unwrap();
+        assert!(missing.contains("no such file"), "{missing}");
     }
 }

@@ -16,7 +16,7 @@ use super::clock::{self, Clock};
 use super::convert;
 use super::link::{Message, Sender};
 use super::probes::{Attachment, Probes, table};
-use super::resolv_conf::ResolvConfs;
+use super::resolv_conf::{self, ResolvConfs};
 use super::{processes, sockets};
 use crate::context::{self, Loss, LossStage, Role, Scope};
 use crate::record::{RecordKind, Timestamp};
@@ -41,11 +41,15 @@ pub(super) struct Session {
     scopes: Vec<Attached>,
     resolver_inside: bool,
     resolv_confs: ResolvConfs,
+    complaints: u32,
     told: HashSet<u32>,
     seeded: Option<Seeded>,
     counters: HashMap<u16, Counters>,
     counted_ns: u64,
 }
+
+/// Unusable resolv.conf files that are told of; more say nothing new.
+const COMPLAINTS_MAX: u32 = 4;
 
 /// What was told before the probes record: these processes may open more sockets until then.
 #[derive(Default)]
@@ -82,6 +86,7 @@ impl Session {
             scopes: Vec::new(),
             resolver_inside: false,
             resolv_confs: ResolvConfs::default(),
+            complaints: 0,
             told: HashSet::new(),
             seeded: Some(Seeded::default()),
             counters: HashMap::new(),
@@ -207,8 +212,7 @@ impl Session {
             self.tell(RecordKind::NodeFile, &file);
         }
         for conf in self.resolv_confs.look_again() {
-            self.tell(RecordKind::ResolvConf, &conf);
-            self.servers = self.resolv_confs.servers();
+            self.tell_resolv_conf(&conf);
         }
         self.told.retain(|pid| processes::exists(*pid));
         self.end_scopes(|at| !at.directory.exists());
@@ -295,10 +299,20 @@ impl Session {
             self.process = Some(pid);
         }
         if let Some(conf) = self.resolv_confs.look(pid, process.cgroup, of_target) {
-            self.tell(RecordKind::ResolvConf, &conf);
-            self.servers = self.resolv_confs.servers();
+            self.tell_resolv_conf(&conf);
         }
         Some(process)
+    }
+
+    fn tell_resolv_conf(&mut self, conf: &context::ResolvConf) {
+        self.tell(RecordKind::ResolvConf, conf);
+        self.servers = self.resolv_confs.servers();
+        if self.complaints < COMPLAINTS_MAX
+            && let Some(complaint) = resolv_conf::complaint(conf)
+        {
+            self.complaints += 1;
+            eprintln!("svctrace: {complaint}");
+        }
     }
 
     fn tell_sockets(&mut self, namespace: u64, owners: &[(u32, context::Process)]) {
