@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use procfs::process::Process;
 
+use super::probes::cgroup_root;
+
 /// Most directories one walk looks at; a node has some hundreds.
 const WALK_MAX: usize = 100_000;
 /// Deepest nesting that is followed.
@@ -38,17 +40,7 @@ impl Directory {
 impl Mount {
     /// Finds it in this process's mounts; the one that shows the whole tree is preferred.
     pub(super) fn find() -> anyhow::Result<Self> {
-        let mounts = Process::myself().and_then(|process| process.mountinfo());
-        let mounts = mounts.context("cannot read /proc/self/mountinfo")?;
-        mounts
-            .into_iter()
-            .filter(|mount| mount.fs_type == "cgroup2")
-            .min_by_key(|mount| (mount.root != "/", mount.mount_point.as_os_str().len()))
-            .map(|mount| Self { root: mount.mount_point })
-            .context(
-                "no cgroup2 file system is mounted; mount it with \
-                 `mount -t cgroup2 none /sys/fs/cgroup/unified`",
-            )
+        Ok(Self { root: cgroup_root()? })
     }
 
     /// The directory of the root cgroup.

@@ -67,7 +67,7 @@ pub(super) fn to_unix(record: &mut Record, offset_ns: i64) {
         return;
     }
     const ENTER: usize = offset_of!(Syscall, enter_boot_ns);
-    let mut body = std::mem::take(&mut record.body).to_vec();
+    let mut body = Vec::from(std::mem::take(&mut record.body));
     if body.len() >= ENTER + 8 {
         let unix = u64_at(&body, ENTER).saturating_add_signed(offset_ns);
         body[ENTER..ENTER + 8].copy_from_slice(&unix.to_ne_bytes());

@@ -1,9 +1,6 @@
 //! Where the cgroup v2 tree is.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf};
 
 /// Where cgroup v2 is mounted.
 ///
@@ -12,13 +9,17 @@ use std::{
 pub fn cgroup_root() -> io::Result<PathBuf> {
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
     cgroup_mount(&text).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, "no cgroup v2 is mounted; svctrace needs it")
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "no cgroup2 file system is mounted; mount it with \
+             `mount -t cgroup2 none /sys/fs/cgroup/unified`",
+        )
     })
 }
 
-/// The mount of the whole tree if there is one, else the first.
+/// A mount of the whole tree if there is one, and of several the one with the shortest path.
 fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
-    let mounts: Vec<(&str, &str)> = mountinfo
+    mountinfo
         .lines()
         .filter_map(|line| {
             let (mount, kind) = line.split_once(" - ")?;
@@ -26,9 +27,8 @@ fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
             let (root, place) = (fields.next()?, fields.next()?);
             kind.starts_with("cgroup2 ").then_some((root, place))
         })
-        .collect();
-    let whole = mounts.iter().find(|(root, _)| *root == "/").or(mounts.first())?;
-    Some(Path::new(&unescape(whole.1)).to_owned())
+        .min_by_key(|(root, place)| (*root != "/", place.len()))
+        .map(|(_, place)| PathBuf::from(unescape(place)))
 }
 
 /// mountinfo writes space, tab, newline and backslash in octal.
