@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use serde::Serialize;
 use tracer::context;
-use tracer::record::{Record, RecordKind, Task, Timestamp};
+use tracer::record::{HostId, Record, RecordKind, Task, Timestamp};
 use tracer_common::bodies::{call, role, tcp_event};
 use tracer_common::record::probe;
 
@@ -86,6 +86,7 @@ impl Fact {
         Self(Record {
             number: 0,
             at: Timestamp(START_NS),
+            host: HostId::default(),
             kind,
             cpu: None,
             probe,

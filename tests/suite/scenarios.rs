@@ -268,6 +268,116 @@ pub(crate) fn story(resolver: bool) -> Vec<Record> {
     node.ends(20_000)
 }
 
+/// The resolver of `story(false)`, traced as a target on a node of its own, whose cgroup, socket and
+/// process ids are those of the client on the other, and whose clock is `ahead` ms ahead.
+pub(crate) fn resolver_node(ahead: f64) -> Vec<Record> {
+    let mut node = ResolverNode::new(ahead);
+    for (n, suffix) in (0..).zip(SUFFIXES) {
+        let at = 10.0 + f64::from(n) * 2.0;
+        node.serves(at, 1, 100 + 10 * n, &format!("{NAME}.{suffix}"), Some((0.9, NXDOMAIN)));
+    }
+    let foreign = format!("{NAME}.localdomain");
+    for at in [16.0, 5016.0] {
+        node.serves(at, 1, 150, &foreign, None);
+        node.forwards(at, &foreign, None);
+    }
+    node.serves(10_016.4, 2, 200, NAME, Some((0.9, 0)));
+    node.ends(20_000)
+}
+
+/// A client whose answer takes 2 s, on a node of its own.
+pub(crate) fn patient_node() -> Vec<Record> {
+    let mut node = Node::new(false, true);
+    let socket = node.socket(1);
+    node.stream.add([connect(&socket).at_ms(9.9)]);
+    node.asks(10.0, &socket, 150, "www.example.org", Some((2000.0, 0)));
+    node.stream.add([close(&socket).at_ms(2011.0)]);
+    node.ends(20_000)
+}
+
+/// Its resolver, whose upstream took that long.
+pub(crate) fn slow_node(ahead: f64) -> Vec<Record> {
+    let mut node = ResolverNode::new(ahead);
+    node.serves(10.0, 1, 150, "www.example.org", Some((1999.9, 0)));
+    node.forwards(10.0, "www.example.org", Some(1999.0));
+    node.ends(20_000)
+}
+
+/// A node with a resolver and nothing else that is traced.
+struct ResolverNode {
+    stream: Stream,
+    dns: Process,
+    ahead: f64,
+}
+
+impl ResolverNode {
+    fn new(ahead: f64) -> Self {
+        let uid = DNS_UID.replace('-', "_");
+        let slice = format!("/kubepods.slice/kubepods-pod{uid}.slice");
+        let mut stream = Stream::default();
+        let host = Host {
+            boot_id: "1e".into(),
+            node: Some("node-2".into()),
+            hostname: "node-2".into(),
+            dns_ports: vec![53],
+            ..Host::default()
+        };
+        let role = Role::Target;
+        let (only_pid, ended) = (None, false);
+        let scope = Scope { cgroup: 100, path: slice.clone(), role, only_pid, ended };
+        let at = 1.0 + ahead.abs();
+        stream.add([
+            fact(RecordKind::Host, &host).at_ms(at),
+            fact(RecordKind::Cgroup, &Cgroup { id: 100, path: slice.clone() }).at_ms(at),
+            fact(RecordKind::Cgroup, &Cgroup { id: 101, path: format!("{slice}/c") }).at_ms(at),
+            fact(RecordKind::Scope, &scope).at_ms(at),
+        ]);
+        Self { stream, dns: Process::target(4711, "coredns", 101), ahead }
+    }
+
+    fn serves(
+        &mut self,
+        at: f64,
+        socket: u16,
+        id: u16,
+        name: &str,
+        answer: Option<(f64, u8)>,
+    ) {
+        let client = format!("10.244.1.10:{}", 40_000 + socket);
+        let listening = self.dns.socket(1, "10.244.1.2:53", &client);
+        for (n, qtype) in [(0, "A"), (1, "AAAA")] {
+            let at = at + f64::from(n) * 0.05 + 0.1 + self.ahead;
+            let message = |rcode| {
+                let (id, name) = (id + n, name.into());
+                Dns { id, name, qtype, rcode, answers: Vec::new() }
+            };
+            self.stream.add([served(&listening, false, &message(None)).at_ms(at)]);
+            if let Some((took, rcode)) = answer {
+                let reply = served(&listening, true, &message(Some(rcode)));
+                self.stream.add([reply.at_ms(at + took - 0.1)]);
+            }
+        }
+    }
+
+    fn forwards(&mut self, at: f64, name: &str, answer: Option<f64>) {
+        for (n, qtype) in [(0u16, "A"), (1, "AAAA")] {
+            let local = format!("10.244.1.2:{}", 50_000 + n);
+            let socket = self.dns.socket(2 + u64::from(n), &local, "10.99.0.53:53");
+            let at = at + 0.3 + f64::from(n) * 0.05 + self.ahead;
+            self.stream.add([query(&socket, 700 + n, name, qtype).at_ms(at)]);
+            if let Some(took) = answer {
+                let reply = response(&socket, 700 + n, name, qtype, 0, &[]);
+                self.stream.add([reply.at_ms(at + took)]);
+            }
+        }
+    }
+
+    fn ends(mut self, ms: u32) -> Vec<Record> {
+        self.stream.beat_until_ms(ms);
+        self.stream.records()
+    }
+}
+
 /// No candidate exists.
 pub(crate) fn nxdomain() -> Vec<Record> {
     let mut node = Node::new(true, false);

@@ -11,6 +11,8 @@ pub struct CaptureError {
     pub offset: u64,
     /// What is wrong there.
     pub kind: CaptureErrorKind,
+    /// Which of several files, where that is known.
+    pub file: Option<String>,
 }
 
 /// What is wrong with a capture.
@@ -33,7 +35,14 @@ pub enum CaptureErrorKind {
 impl CaptureError {
     /// An error at `offset` bytes.
     pub fn new(offset: u64, kind: CaptureErrorKind) -> Self {
-        Self { offset, kind }
+        Self { offset, kind, file: None }
+    }
+
+    /// The same, in the file of this name; an empty one says nothing.
+    #[must_use]
+    pub fn in_file(self, name: &str) -> Self {
+        let file = (!name.is_empty()).then(|| name.to_owned());
+        Self { file: file.or(self.file), ..self }
     }
 
     /// Bytes that contradict the format.

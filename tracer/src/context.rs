@@ -35,6 +35,9 @@ pub struct Host {
     pub syscalls: bool,
     /// Names of optional probes that this kernel refused.
     pub missing_probes: Vec<String>,
+    /// A recording of it ends here while others go on: what is open on it stays undecided.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// Where records were lost.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::context;
-use crate::record::{Task, Timestamp};
+use crate::record::{HostId, Task, Timestamp};
 
 /// A record understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Event {
 /// The one behind an event, as far as the source knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Actor {
+    /// Machine whose ids these are.
+    pub host: HostId,
     /// Thread.
     pub task: Option<Task>,
     /// cgroup v2 id.
@@ -38,6 +40,11 @@ pub struct Actor {
 }
 
 impl Actor {
+    /// Its socket's cookie, which means something on its host only.
+    pub fn socket(&self) -> Option<(HostId, u64)> {
+        Some((self.host, self.cookie?))
+    }
+
     /// Nothing but an address is known: the packet was captured on its way, at no socket.
     pub fn is_address(&self) -> bool {
         self.task.is_none() && self.cgroup.is_none() && self.cookie.is_none()

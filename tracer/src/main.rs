@@ -8,9 +8,11 @@ mod log;
 mod settings;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::slice;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Parser;
 use tracer::source::{self, live};
 
@@ -72,8 +74,12 @@ fn run(cli: Cli) -> Result<u8> {
 /// The same pipeline, fed from files.
 fn replay(capture: &cli::Capture, output: &cli::Output) -> Result<u8> {
     let name = files::names(&capture.read);
-    let readers = capture.read.iter().map(|path| files::open(path)).collect::<Result<_>>()?;
-    let records = source::open_all(readers).with_context(|| name.clone())?;
+    let open = |path: &PathBuf| Ok((files::names(slice::from_ref(path)), files::open(path)?));
+    let readers = capture.read.iter().map(open).collect::<Result<_>>()?;
+    let records = source::open_named(readers).map_err(|error| {
+        let name = error.file.clone().unwrap_or_else(|| name.clone());
+        anyhow::Error::new(error).context(name)
+    })?;
     let created = files::create(capture)?;
     let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
     let mut pipeline = print.pipeline(created.writer()?);
@@ -82,6 +88,7 @@ fn replay(capture: &cli::Capture, output: &cli::Output) -> Result<u8> {
         match record {
             Ok(record) => pipeline.push(&record)?,
             Err(error) => {
+                let name = error.file.as_deref().unwrap_or(&name);
                 writeln!(io::stderr(), "svctrace: {name}: {error}")?;
                 whole = false;
                 pipeline.cut_short();

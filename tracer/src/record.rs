@@ -1,6 +1,8 @@
 //! The record: one fact at one instant, as bytes. All sources produce these and nothing else; all
 //! stages after them are a pure function of the stream. Leaves interpretation to `decode`.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracer_common::record::kind as wire;
@@ -20,6 +22,25 @@ impl Timestamp {
     /// This instant moved forward by `ns`.
     pub fn plus(self, ns: u64) -> Self {
         Self(self.0.saturating_add(ns))
+    }
+}
+
+/// Which of the stream's hosts. Ids of processes, cgroups, sockets and namespaces mean something on
+/// one host only. 0 where the stream has one host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostId(pub u16);
+
+impl HostId {
+    /// Where `ip` means something: loopback and link-local addresses (a node-local DNS cache has
+    /// one) on this host, all others in the whole cluster, which is 0.
+    pub fn of(self, ip: IpAddr) -> Self {
+        let local = match ip.to_canonical() {
+            IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),
+            IpAddr::V6(ip) => {
+                ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified()
+            }
+        };
+        if local { self } else { Self::default() }
     }
 }
 
@@ -115,6 +136,8 @@ pub struct Record {
     pub number: u64,
     /// Instant of the fact.
     pub at: Timestamp,
+    /// The machine whose ids these are; no origin: several sources can tell of one.
+    pub host: HostId,
     /// What the body is.
     pub kind: RecordKind,
     /// Processor.
@@ -140,6 +163,7 @@ impl Record {
         Self {
             number,
             at,
+            host: HostId::default(),
             kind,
             cpu: None,
             probe: None,

@@ -67,6 +67,9 @@ pub struct Identity {
     pub container_id: Option<String>,
     /// Node.
     pub node: Option<String>,
+    /// Host name of the machine, where captures of several are read together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Owner of the pod, `Kind/name`.
     pub owner: Option<String>,
     /// cgroup path, where no pod is known.

@@ -89,11 +89,15 @@ impl Decoration {
         let actor = actor(record);
         let key = match self.who.entity(&actor) {
             Some(Entity::Pod(uid)) => word(&uid),
-            Some(Entity::Cgroup(id)) => format!("cgroup/{id}"),
-            Some(Entity::Address(ip)) => ip.to_string(),
+            Some(Entity::Cgroup(_, id)) => format!("cgroup/{id}"),
+            Some(Entity::Address(_, ip)) => ip.to_string(),
             None => "unknown".to_owned(),
         };
         let identity = self.who.identity(&actor);
+        let key = match (&identity.host, &identity.pod) {
+            (Some(host), None) => format!("{}/{key}", word(host)),
+            _ => key,
+        };
         let name = match (&identity.namespace, &identity.pod) {
             (Some(namespace), Some(pod)) => format!("{}/{}", word(namespace), word(pod)),
             _ => key.clone(),
@@ -113,6 +117,7 @@ impl Decoration {
             ("container", container),
             ("pid", pid),
             ("comm", identity.comm),
+            ("host", identity.host),
         ] {
             if let Some(value) = value {
                 let gap = if text.is_empty() { "" } else { " " };
@@ -140,8 +145,8 @@ fn note(names: &mut HashMap<IpAddr, String>, fresh: &mut Vec<IpAddr>, ip: IpAddr
 }
 
 fn actor(record: &Record) -> Actor {
-    let Record { task, cgroup, cookie, .. } = record;
-    Actor { task: task.clone(), cgroup: *cgroup, cookie: *cookie, local: None }
+    let Record { host, task, cgroup, cookie, .. } = record;
+    Actor { host: *host, task: task.clone(), cgroup: *cgroup, cookie: *cookie, local: None }
 }
 
 /// Percent-escapes what is not plain; cuts what is too long.

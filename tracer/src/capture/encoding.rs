@@ -3,10 +3,12 @@
 
 use bytes::Bytes;
 
-use crate::record::{Record, RecordKind, Task, Timestamp};
+use crate::record::{HostId, Record, RecordKind, Task, Timestamp};
 
 /// Bytes of the head before the thread's name.
 const FIXED: usize = 60;
+/// Bytes of the host's number behind it, where it is there.
+const HOST: usize = 4;
 /// Most bytes of a thread's name.
 const COMM_MAX: usize = 1024;
 
@@ -18,8 +20,13 @@ const FLAG_CGROUP: u32 = 1 << 4;
 const FLAG_COOKIE: u32 = 1 << 5;
 /// The record repeats a fact for readers that begin here.
 const FLAG_SNAPSHOT: u32 = 1 << 8;
+/// The head ends with the number of a host that is not the first: a reader that does not know would
+/// take its ids for another's.
+const FLAG_HOST: u32 = 1 << 16;
 /// A reader that does not know one of these bits must not use the record.
 const FLAGS_ESSENTIAL: u32 = 0xffff_0000;
+/// Those it knows.
+const FLAGS_KNOWN: u32 = FLAG_HOST;
 
 /// A record understood, or why not.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,9 +50,11 @@ pub(super) fn encode(record: &Record, snapshot: bool, body: &[u8]) -> Vec<u8> {
         | flag(record.task.is_some(), FLAG_TASK)
         | flag(record.cgroup.is_some(), FLAG_CGROUP)
         | flag(record.cookie.is_some(), FLAG_COOKIE)
-        | flag(snapshot, FLAG_SNAPSHOT);
-    let mut bytes = Vec::with_capacity(FIXED + comm.len() + body.len());
-    bytes.put_u16((FIXED + comm.len()) as u16);
+        | flag(snapshot, FLAG_SNAPSHOT)
+        | flag(record.host != HostId::default(), FLAG_HOST);
+    let host = if flags & FLAG_HOST != 0 { HOST } else { 0 };
+    let mut bytes = Vec::with_capacity(FIXED + comm.len() + host + body.len());
+    bytes.put_u16((FIXED + comm.len() + host) as u16);
     bytes.put_u16(record.kind as u16);
     bytes.put_u32(flags);
     bytes.put_u64(record.number);
@@ -59,6 +68,10 @@ pub(super) fn encode(record: &Record, snapshot: bool, body: &[u8]) -> Vec<u8> {
     bytes.put_u16(comm.len() as u16);
     bytes.put_u32(body.len() as u32);
     bytes.extend_from_slice(comm.as_bytes());
+    if flags & FLAG_HOST != 0 {
+        bytes.put_u16(record.host.0);
+        bytes.put_u16(0);
+    }
     bytes.extend_from_slice(body);
     bytes
 }
@@ -87,10 +100,14 @@ pub(super) fn decode(bytes: &[u8], packet: &[u8]) -> Option<Decoded> {
     let Some(kind) = RecordKind::from_number(number_of_kind) else {
         return Some(Decoded::Unknown(number_of_kind));
     };
-    if has(FLAGS_ESSENTIAL) {
+    if has(FLAGS_ESSENTIAL & !FLAGS_KNOWN) {
         return Some(Decoded::Unknown(number_of_kind));
     }
     let comm = String::from_utf8_lossy(comm).into_owned();
+    let host = match has(FLAG_HOST) {
+        true => Fields::new(bytes.get(FIXED + comm_len..head_len)?).u16()?,
+        false => 0,
+    };
     let body = if packet.is_empty() {
         Bytes::copy_from_slice(body)
     } else {
@@ -99,6 +116,7 @@ pub(super) fn decode(bytes: &[u8], packet: &[u8]) -> Option<Decoded> {
     let record = Record {
         number,
         at,
+        host: HostId(host),
         kind,
         cpu: has(FLAG_CPU).then_some(cpu),
         probe: has(FLAG_PROBE).then_some(probe),
@@ -167,13 +185,16 @@ mod tests {
     fn records() -> impl Strategy<Value = Record> {
         let optional = || proptest::option::of(any::<u64>());
         let task = proptest::option::of((any::<u32>(), any::<u32>(), ".{0,20}"));
-        let numbers = (any::<u64>(), any::<u64>(), 0..RecordKind::ALL.len(), any::<bool>());
+        let kind = 0..RecordKind::ALL.len();
+        let host = prop_oneof![Just(0), any::<u16>()];
+        let numbers = (any::<u64>(), any::<u64>(), host, kind, any::<bool>());
         let places = (proptest::option::of(any::<u32>()), proptest::option::of(any::<u16>()));
         let body = proptest::collection::vec(any::<u8>(), 0..200);
         (numbers, places, task, optional(), optional(), body).prop_map(
-            |((number, at, kind, cut), (cpu, probe), task, cgroup, cookie, body)| Record {
+            |((number, at, host, kind, cut), (cpu, probe), task, cgroup, cookie, body)| Record {
                 number,
                 at: Timestamp(at),
+                host: HostId(host),
                 kind: RecordKind::ALL[kind],
                 cpu,
                 probe,

@@ -17,7 +17,7 @@ use encoding::{Fields, Put as _};
 /// Version of the format. A reader refuses a higher major version and reads any minor one.
 pub const MAJOR: u16 = 1;
 /// Version of what was only added.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// First bytes of the section option.
 pub const MAGIC: &[u8; 8] = b"svctrace";
 /// Option of the section header, the first one there: [`Section`].

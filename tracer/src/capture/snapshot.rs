@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::context;
 use crate::event::{AddressCall, Body, Event, Protocol, SocketAddress};
-use crate::record::{Record, RecordKind};
+use crate::record::{HostId, Record, RecordKind};
 
 /// Most bytes of bodies kept.
 const BYTES_MAX: usize = 32 << 20;
@@ -29,11 +29,24 @@ enum About {
     EndpointSlice(String, String),
 }
 
+impl About {
+    /// What Kubernetes says is the same on all hosts.
+    fn scope(&self, host: HostId) -> HostId {
+        match self {
+            Self::Pod(..) | Self::Service(..) | Self::EndpointSlice(..) => HostId::default(),
+            _ => host,
+        }
+    }
+}
+
+/// What a fact is about, and on which host.
+type Subject = (HostId, About);
+
 /// The facts.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
-    facts: BTreeMap<u64, (About, Record)>,
-    numbers: HashMap<About, u64>,
+    facts: BTreeMap<u64, (Subject, Record)>,
+    numbers: HashMap<Subject, u64>,
     bytes: usize,
     missing: u64,
 }
@@ -73,7 +86,7 @@ impl Snapshot {
             _ => return,
         };
         if ended {
-            self.forget(&about);
+            self.forget(&(about.scope(record.host), about));
         } else {
             self.keep(about, record.clone());
         }
@@ -130,6 +143,7 @@ impl Snapshot {
     }
 
     fn keep(&mut self, about: About, record: Record) {
+        let about = (about.scope(record.host), about);
         self.forget(&about);
         self.bytes += record.body.len() + OVERHEAD;
         self.numbers.insert(about.clone(), record.number);
@@ -147,7 +161,7 @@ impl Snapshot {
         }
     }
 
-    fn forget(&mut self, about: &About) {
+    fn forget(&mut self, about: &Subject) {
         if let Some((_, record)) =
             self.numbers.remove(about).and_then(|number| self.facts.remove(&number))
         {

@@ -1,14 +1,14 @@
 //! Clients' queries and answers: transactions are matched, grouped into lookups, and lookups close
 //! by record time. What a query means for a resolver is `upstream`'s business.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use tracer_common::record::probe;
 
 use crate::event::{Actor, Body, Dns, Event, Syscall};
 use crate::identify::Identifier;
-use crate::record::Timestamp;
+use crate::record::{HostId, Timestamp};
 use crate::report::Outcome;
 
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
@@ -22,6 +22,8 @@ use super::upstream::Resolvers;
 
 /// Open lookups.
 const LOOKUPS_MAX: usize = 8_192;
+/// Closed lookups whose resolver may be told later, by another clock.
+const UNTIED_MAX: usize = 4_096;
 /// Transactions of one lookup.
 const PER_LOOKUP_MAX: usize = 512;
 /// Time added to a time-out before it counts as passed.
@@ -51,6 +53,10 @@ pub(crate) struct Clients {
     orphans: Orphans,
     answers: Answers,
     sockets: Sockets,
+    /// Closed, and when the resolver's side of each is told.
+    untied: VecDeque<(Timestamp, Lookup)>,
+    /// Clocks of several hosts can differ by so much, in nanoseconds.
+    pub(crate) skew_ns: u64,
     /// Names that gave addresses.
     pub(crate) names: Names,
     /// Lookups given up because of a cap.
@@ -65,9 +71,10 @@ pub(crate) fn with_task(actor: &Actor, who: &Identifier) -> Actor {
 /// Whose lookups and connections `actor`'s are.
 pub(crate) fn owner(actor: &Actor, who: &Identifier, local: Option<SocketAddr>) -> Option<Owner> {
     if let Some(task) = &actor.task {
-        return Some(Owner::Process(task.pid));
+        return Some(Owner::Process(actor.host, task.pid));
     }
-    who.entity(actor).map(Owner::Entity).or(local.map(|l| Owner::Address(l.ip())))
+    let address = |local: SocketAddr| Owner::Address(actor.host.of(local.ip()), local.ip());
+    who.entity(actor).map(Owner::Entity).or(local.map(address))
 }
 
 fn label(name: &str) -> String {
@@ -202,6 +209,7 @@ impl Clients {
         self.lookups.insert(
             id,
             OpenLookup {
+                host: first.actor.host,
                 owner,
                 tid: first.actor.task.as_ref().map(|t| t.tid),
                 walk: Walk::begin(&first.asked.name, config),
@@ -291,7 +299,7 @@ impl Clients {
         let Some(open) = self.table.get(&id) else { return };
         let t = &open.transaction;
         let sent = Sent { at: reply.at, number: reply.number };
-        self.answers.learn(t.server, &t.asked.name, sent);
+        self.answers.learn(t, sent);
         if let Some(lookup) = self.lookups.get(&open.lookup) {
             self.names.learn(&lookup.owner, t.data(), lookup.walk.typed(), reply.at);
         }
@@ -307,22 +315,24 @@ impl Clients {
         self.sockets.observe(event);
         match &event.body {
             Body::SocketClosed(_) => {
-                if let Some(cookie) = event.actor.cookie {
-                    self.socket_closed(cookie, event.at);
+                if event.actor.cookie.is_some() {
+                    self.socket_closed(&event.actor, event.at);
                 }
             }
             Body::Syscall(call) => self.call_failed(event, call),
             Body::Exit => {
                 if let Some(task) = &event.actor.task {
-                    self.exited(task.pid, event.at);
+                    self.exited(event.actor.host, task.pid, event.at);
                 }
             }
             _ => {}
         }
     }
 
-    fn on_socket(&self, cookie: u64) -> Vec<u64> {
-        let range = (SocketKey::Cookie(cookie), 0)..=(SocketKey::Cookie(cookie), u16::MAX);
+    fn on_socket(&self, actor: &Actor) -> Vec<u64> {
+        let Some((host, cookie)) = actor.socket() else { return Vec::new() };
+        let socket = SocketKey::Cookie(host, cookie);
+        let range = (socket.clone(), 0)..=(socket, u16::MAX);
         self.by_socket.range(range).flat_map(|(_, ids)| ids).copied().collect()
     }
 
@@ -339,10 +349,10 @@ impl Clients {
         }
     }
 
-    fn socket_closed(&mut self, cookie: u64, at: Timestamp) {
-        let told = self.sockets.receives(Some(cookie));
-        let cut_short = self.sockets.cut_short(cookie);
-        let ids = self.on_socket(cookie);
+    fn socket_closed(&mut self, actor: &Actor, at: Timestamp) {
+        let told = self.sockets.receives(actor);
+        let cut_short = self.sockets.cut_short(actor);
+        let ids = self.on_socket(actor);
         self.give_up(&ids, at, |t| {
             let soon = at.since(t.last_send()) < TOO_SOON_NS;
             if soon && !told { GaveUp::TooSoon(cut_short) } else { GaveUp::Closed }
@@ -357,15 +367,15 @@ impl Clients {
     }
 
     fn call_failed(&mut self, event: &Event, call: &Syscall) {
-        let (Some(cookie), Some(result)) = (event.actor.cookie, call.result) else { return };
+        let Some(result) = call.result else { return };
         let Ok(errno) = i32::try_from(result.saturating_neg()) else { return };
         if is_unreachable(errno) {
-            self.give_up(&self.on_socket(cookie), event.at, |_| GaveUp::Errno(errno));
+            self.give_up(&self.on_socket(&event.actor), event.at, |_| GaveUp::Errno(errno));
         }
     }
 
-    fn exited(&mut self, pid: u32, at: Timestamp) {
-        let ids = self.by_owner.get(&Owner::Process(pid)).cloned().unwrap_or_default();
+    fn exited(&mut self, host: HostId, pid: u32, at: Timestamp) {
+        let ids = self.by_owner.get(&Owner::Process(host, pid)).cloned().unwrap_or_default();
         for id in ids {
             let Some(lookup) = self.lookups.get_mut(&id) else { continue };
             lookup.over = true;
@@ -431,11 +441,12 @@ impl Clients {
                 }
                 Timer::Lookup(id) => {
                     if self.lookups.get(&id).is_some_and(|l| l.deadline == Some(at)) {
-                        self.close(id, resolvers, false, done);
+                        self.close(id, false, now);
                     }
                 }
             }
         }
+        self.told(now, resolvers, done);
         self.orphans.expire(now);
     }
 
@@ -443,12 +454,43 @@ impl Clients {
     pub(crate) fn finish(&mut self, resolvers: &Resolvers, done: &mut Vec<Lookup>) {
         let ids: Vec<u64> = self.lookups.keys().copied().collect();
         for id in ids {
-            self.close(id, resolvers, true, done);
+            self.close(id, true, Timestamp(u64::MAX));
         }
+        self.told(Timestamp(u64::MAX), resolvers, done);
         self.orphans.expire(Timestamp(u64::MAX));
     }
 
-    fn close(&mut self, id: u64, resolvers: &Resolvers, cut: bool, done: &mut Vec<Lookup>) {
+    /// Nothing more comes from `host`.
+    pub(crate) fn host_ended(&mut self, host: HostId, now: Timestamp) {
+        let of_host = self.lookups.iter().filter(|(_, lookup)| lookup.host == host);
+        let ids: Vec<u64> = of_host.map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(at) = self.lookups.get(&id).and_then(|lookup| lookup.deadline) {
+                self.timers.remove(&(at, Timer::Lookup(id)));
+            }
+            self.close(id, true, now);
+        }
+    }
+
+    /// Closed lookups, as soon as the resolver's side of them can be known.
+    fn told(&mut self, now: Timestamp, resolvers: &Resolvers, done: &mut Vec<Lookup>) {
+        while let Some((due, _)) = self.untied.front()
+            && (*due <= now || self.untied.len() > UNTIED_MAX)
+            && let Some((_, mut lookup)) = self.untied.pop_front()
+        {
+            let ended = lookup.ended;
+            for t in lookup.attempts.iter_mut().flat_map(|a| &mut a.transactions) {
+                let until = t.ended().unwrap_or(ended);
+                t.tie.received = resolvers.tie(t, until);
+                if t.reply.is_none() {
+                    t.tie.others = self.answers.around(t);
+                }
+            }
+            done.push(lookup);
+        }
+    }
+
+    fn close(&mut self, id: u64, cut: bool, now: Timestamp) {
         let Some(lookup) = self.lookups.remove(&id) else { return };
         forget(&mut self.by_owner, &lookup.owner, id);
         if let Some(first) = lookup.attempts.first() {
@@ -472,7 +514,7 @@ impl Clients {
             outcome = Outcome::Undecided;
         }
         self.closed += 1;
-        let mut lookup = Lookup {
+        let lookup = Lookup {
             id: self.closed,
             actor: first.actor.clone(),
             name: lookup.walk.typed().to_owned(),
@@ -485,14 +527,7 @@ impl Clients {
             started,
             ended,
         };
-        for t in lookup.attempts.iter_mut().flat_map(|a| &mut a.transactions) {
-            let until = t.ended().unwrap_or(ended);
-            t.tie.received = resolvers.tie(t, until);
-            if t.reply.is_none() {
-                t.tie.others = self.answers.around(t);
-            }
-        }
-        done.push(lookup);
+        self.untied.push_back((now.plus(self.skew_ns), lookup));
     }
 
     fn take(&mut self, id: u64) -> Option<Transaction> {

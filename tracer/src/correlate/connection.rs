@@ -14,7 +14,7 @@ use crate::event::{
     Actor, AddressCall, Body, Call, Direction, Event, Protocol, Syscall, Tcp, TcpChange, TcpState,
 };
 use crate::identify::Identifier;
-use crate::record::Timestamp;
+use crate::record::{HostId, Timestamp};
 use crate::report::{self, ConnectionOutcome, Ts};
 
 use super::clients::{owner, with_task};
@@ -31,9 +31,20 @@ const EVENTS_MAX: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    Cookie(u64),
-    Flow(Option<u64>, SocketAddr, SocketAddr),
+    Cookie(HostId, u64),
+    Flow(HostId, Option<u64>, SocketAddr, SocketAddr),
 }
+
+impl Key {
+    fn host(&self) -> HostId {
+        match self {
+            Self::Cookie(host, _) | Self::Flow(host, ..) => *host,
+        }
+    }
+}
+
+/// A client's address, and where it means something.
+type Client = (HostId, SocketAddr);
 
 /// One connect.
 #[derive(Clone, Debug)]
@@ -85,8 +96,10 @@ pub(crate) struct Connections {
     open: BTreeMap<Key, Open>,
     timers: BTreeSet<(Timestamp, Key)>,
     /// Accepts seen at the far end: client address to accepting address.
-    peers: BTreeMap<SocketAddr, SocketAddr>,
-    peer_order: VecDeque<SocketAddr>,
+    peers: BTreeMap<Client, SocketAddr>,
+    peer_order: VecDeque<Client>,
+    /// Clocks of several hosts can differ by so much, in nanoseconds.
+    pub(crate) skew_ns: u64,
     /// Given up because of the cap.
     pub(crate) evicted: u64,
 }
@@ -136,9 +149,10 @@ impl Connections {
     }
 
     fn key(actor: &Actor, ends: Option<(SocketAddr, SocketAddr)>) -> Option<Key> {
+        let host = actor.host;
         match (actor.cookie, ends) {
-            (Some(cookie), _) => Some(Key::Cookie(cookie)),
-            (None, Some((local, remote))) => Some(Key::Flow(actor.cgroup, local, remote)),
+            (Some(cookie), _) => Some(Key::Cookie(host, cookie)),
+            (None, Some((local, remote))) => Some(Key::Flow(host, actor.cgroup, local, remote)),
             (None, None) => None,
         }
     }
@@ -168,7 +182,7 @@ impl Connections {
             self.evicted += 1;
         }
         let actor = with_task(&event.actor, who);
-        let dns = who.host().map_or(&[][..], |h| &h.dns_ports).contains(&remote.port());
+        let dns = who.host(&actor).map_or(&[][..], |h| &h.dns_ports).contains(&remote.port());
         let open = Open {
             owner: owner(&actor, who, local),
             quiet: dns || remote.port() == 53 || who.role(&actor) == Some(Role::Resolver),
@@ -200,7 +214,7 @@ impl Connections {
             self.begin(event, Some(packet.local), remote, who, names, done);
         }
         if packet.direction == Direction::Out && packet.syn && packet.ack {
-            self.accepted(packet.remote, packet.local);
+            self.accepted(event.actor.host, packet.remote, packet.local);
             return;
         }
         let ends = Some((packet.local, packet.remote));
@@ -238,7 +252,7 @@ impl Connections {
     ) {
         if state.peer_side {
             if state.change == TcpChange::PassiveEstablished {
-                self.accepted(state.remote, state.local);
+                self.accepted(event.actor.host, state.remote, state.local);
             }
             return;
         }
@@ -267,7 +281,8 @@ impl Connections {
     }
 
     /// The far end took `client`'s connection.
-    fn accepted(&mut self, client: SocketAddr, server: SocketAddr) {
+    fn accepted(&mut self, host: HostId, client: SocketAddr, server: SocketAddr) {
+        let client = (host.of(client.ip()), client);
         if self.peers.insert(client, server).is_none() {
             self.peer_order.push_back(client);
         }
@@ -277,7 +292,7 @@ impl Connections {
             self.peers.remove(&oldest);
         }
         let ready = self.open.iter().find(|(_, open)| {
-            open.local == Some(client)
+            open.client() == Some(client)
                 && matches!(open.outcome, Some((ConnectionOutcome::Established, _)))
         });
         if let Some(key) = ready.map(|(key, _)| key.clone()) {
@@ -324,8 +339,8 @@ impl Connections {
             open.established.get_or_insert(at);
         }
         self.decide(key, ConnectionOutcome::Established, at);
-        let known = self.open.get(key).and_then(|o| o.local);
-        if known.is_some_and(|local| self.peers.contains_key(&local)) {
+        let known = self.open.get(key).and_then(Open::client);
+        if known.is_some_and(|client| self.peers.contains_key(&client)) {
             self.due(key, Timestamp(0));
         }
     }
@@ -339,7 +354,7 @@ impl Connections {
             None => {}
         }
         open.outcome = Some((how, at));
-        self.due(key, at.plus(GRACE_NS));
+        self.due(key, at.plus(GRACE_NS).plus(self.skew_ns));
     }
 
     fn due(&mut self, key: &Key, at: Timestamp) {
@@ -356,6 +371,19 @@ impl Connections {
             if self.open.get(&key).is_some_and(|o| o.deadline == Some(at)) {
                 self.tell(&key, names, done);
             }
+        }
+    }
+
+    /// Nothing more comes from `host`.
+    pub(crate) fn host_ended(
+        &mut self,
+        host: HostId,
+        names: &Names,
+        done: &mut Vec<Connection>,
+    ) {
+        let keys: Vec<Key> = self.open.keys().filter(|k| k.host() == host).cloned().collect();
+        for key in keys {
+            self.tell(&key, names, done);
         }
     }
 
@@ -376,7 +404,7 @@ impl Connections {
         }
         let name = open.owner.as_ref().and_then(|o| names.of(o, open.remote.ip()));
         done.push(Connection {
-            backend: open.local.and_then(|l| self.peers.remove(&l)),
+            backend: open.client().and_then(|client| self.peers.remove(&client)),
             name: name.map(str::to_owned),
             outcome,
             errno: open.errno,
@@ -392,6 +420,11 @@ impl Connections {
 }
 
 impl Open {
+    fn client(&self) -> Option<Client> {
+        let local = self.local?;
+        Some((self.actor.host.of(local.ip()), local))
+    }
+
     fn note(&mut self, number: u64) {
         if self.events.len() < EVENTS_MAX && self.events.last() != Some(&number) {
             self.events.push(number);

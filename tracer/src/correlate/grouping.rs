@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::identify::Entity;
-use crate::record::Timestamp;
+use crate::record::{HostId, Timestamp};
 use crate::report::Outcome;
 
 use super::lookup::attempt_outcome;
@@ -29,14 +29,15 @@ const RESEND_NS: u64 = 3_000_000_000;
 /// Who a lookup belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
-    Process(u32),
+    Process(HostId, u32),
     Entity(Entity),
-    Address(std::net::IpAddr),
+    Address(HostId, std::net::IpAddr),
 }
 
 /// A lookup under way.
 #[derive(Debug)]
 pub(crate) struct OpenLookup {
+    pub(crate) host: HostId,
     pub(crate) owner: Owner,
     pub(crate) tid: Option<u32>,
     pub(crate) walk: Walk,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use crate::record::Timestamp;
+use crate::record::{HostId, Timestamp};
 
 use super::transaction::{Asked, Reply, Sent, SocketKey, Transaction};
 use super::upstream::OtherAnswer;
@@ -69,12 +69,18 @@ impl Orphans {
     }
 }
 
+/// The server, and where its address means something.
+fn server(t: &Transaction) -> (HostId, SocketAddr) {
+    (t.actor.host.of(t.server.ip()), t.server)
+}
+
 /// What each server answered lately.
 #[derive(Debug, Default)]
-pub(crate) struct Answers(BTreeMap<SocketAddr, VecDeque<OtherAnswer>>);
+pub(crate) struct Answers(BTreeMap<(HostId, SocketAddr), VecDeque<OtherAnswer>>);
 
 impl Answers {
-    pub(crate) fn learn(&mut self, server: SocketAddr, name: &str, sent: Sent) {
+    pub(crate) fn learn(&mut self, t: &Transaction, sent: Sent) {
+        let server = server(t);
         if self.0.len() >= SERVERS_MAX && !self.0.contains_key(&server) {
             let stalest = self.0.iter().min_by_key(|(_, log)| log.back().map(|o| o.sent.at));
             if let Some(stalest) = stalest.map(|(server, _)| *server) {
@@ -85,13 +91,13 @@ impl Answers {
         if log.len() >= ANSWERS_MAX {
             log.pop_front();
         }
-        log.push_back(OtherAnswer { name: name.to_owned(), sent });
+        log.push_back(OtherAnswer { name: t.asked.name.clone(), sent });
     }
 
     /// Other names that the same server answered, from just before the query on.
     pub(crate) fn around(&self, t: &Transaction) -> Vec<OtherAnswer> {
         let from = Timestamp(t.started().0.saturating_sub(BEFORE_NS));
-        let log = self.0.get(&t.server).into_iter().flatten();
+        let log = self.0.get(&server(t)).into_iter().flatten();
         log.filter(|o| o.sent.at >= from && o.name != t.asked.name).cloned().collect()
     }
 }

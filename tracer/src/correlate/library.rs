@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::event::{AddressCall, Body, Call, Event, Protocol};
+use crate::event::{Actor, AddressCall, Body, Call, Event, Protocol};
+
+use crate::record::HostId;
 
 use super::lookup::Attempt;
 use super::transaction::Transaction;
@@ -55,21 +57,21 @@ impl Habits {
     }
 }
 
-/// Habits by socket cookie; the oldest are forgotten first.
+/// Habits by host and socket cookie; the oldest are forgotten first.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
-    habits: BTreeMap<u64, Habits>,
-    order: VecDeque<u64>,
+    habits: BTreeMap<(HostId, u64), Habits>,
+    order: VecDeque<(HostId, u64)>,
 }
 
 impl Sockets {
     pub(crate) fn observe(&mut self, event: &Event) {
-        let Some(cookie) = event.actor.cookie else { return };
+        let Some(socket) = event.actor.socket() else { return };
         if !tells(&event.body) {
             return;
         }
-        let habits = self.habits.entry(cookie).or_insert_with(|| {
-            self.order.push_back(cookie);
+        let habits = self.habits.entry(socket).or_insert_with(|| {
+            self.order.push_back(socket);
             Habits::default()
         });
         habits.note(event);
@@ -81,23 +83,23 @@ impl Sockets {
     }
 
     /// Receiving calls on this socket are recorded: an error would have been seen.
-    pub(crate) fn receives(&self, cookie: Option<u64>) -> bool {
-        self.of(cookie).receives
+    pub(crate) fn receives(&self, actor: &Actor) -> bool {
+        self.of(actor).receives
     }
 
     /// The event of a sendmmsg that this socket cut short.
-    pub(crate) fn cut_short(&self, cookie: u64) -> Option<u64> {
-        self.of(Some(cookie)).cut_short
+    pub(crate) fn cut_short(&self, actor: &Actor) -> Option<u64> {
+        self.of(actor).cut_short
     }
 
-    fn of(&self, cookie: Option<u64>) -> Habits {
-        cookie.and_then(|c| self.habits.get(&c)).copied().unwrap_or_default()
+    fn of(&self, actor: &Actor) -> Habits {
+        actor.socket().and_then(|socket| self.habits.get(&socket)).copied().unwrap_or_default()
     }
 
     /// `go`, `musl`, `glibc`, `c-ares`, when the lookup tells.
     pub(crate) fn library(&self, attempts: &[Attempt]) -> Option<&'static str> {
         let all = || attempts.iter().flat_map(|a| &a.transactions);
-        let habits = |t: &Transaction| self.of(t.actor.cookie);
+        let habits = |t: &Transaction| self.of(&t.actor);
         let pairs: Vec<(&Transaction, &Transaction)> =
             attempts.iter().filter_map(|a| pair(&a.transactions)).collect();
         let (first, second) = *pairs.first()?;

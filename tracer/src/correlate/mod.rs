@@ -6,7 +6,8 @@
 //! exist when the search list has more; 3 s after an error response (musl asks again at 2.5 s); at
 //! the exit of its process; and when its thread turns to another name. An unanswered query has timed
 //! out when its client asked again or went on, closed the socket or ended, or `timeout` × `attempts`
-//! of its resolv.conf plus 1 s have passed.
+//! of its resolv.conf plus 1 s have passed. Where several hosts are in the stream, a lookup is told
+//! 100 ms after it closed: the resolver's host may have another clock.
 
 mod clients;
 mod connection;
@@ -68,14 +69,29 @@ impl Correlator {
             self.dns(event, dns, who);
         } else {
             self.clients.observe(event);
-            if let (Body::SocketClosed(_), Some(cookie)) = (&event.body, event.actor.cookie) {
-                self.resolvers.closed(cookie, event.at);
+            if let (Body::SocketClosed(_), Some(socket)) = (&event.body, event.actor.socket()) {
+                self.resolvers.closed(socket, event.at);
             }
             let mut connections = Vec::new();
             self.connections.observe(event, who, &self.clients.names, &mut connections);
+            if let Body::Host(host) = &event.body {
+                self.host(event, host.ended, who, &mut connections);
+            }
             done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
         }
         self.advance(event.at, done);
+    }
+
+    fn host(&mut self, event: &Event, ended: bool, who: &Identifier, done: &mut Vec<Connection>) {
+        let skew_ns = if who.several_hosts() { upstream::HOSTS_SKEW_NS } else { 0 };
+        // What the other host says comes by its own clock, up to so much later.
+        (self.clients.skew_ns, self.connections.skew_ns) = (2 * skew_ns, skew_ns);
+        if ended {
+            let host = event.actor.host;
+            self.clients.host_ended(host, self.now);
+            self.resolvers.host_ended(host, event.at);
+            self.connections.host_ended(host, &self.clients.names, done);
+        }
     }
 
     /// The input ended: what is open is undecided.

@@ -122,7 +122,7 @@ impl Socket {
             task: self.client.task.clone().filter(|_| task),
             cgroup: Some(self.client.cgroup),
             cookie: Some(self.cookie),
-            local: None,
+            ..Actor::default()
         }
     }
 
@@ -204,7 +204,7 @@ pub(crate) struct Resolver;
 impl Resolver {
     fn actor(cookie: u64) -> Actor {
         let task = Some(Task { pid: 900, tid: 900, comm: "dnsmasq".into() });
-        Actor { task, cgroup: Some(RESOLVER), cookie: Some(cookie), local: None }
+        Actor { task, cgroup: Some(RESOLVER), cookie: Some(cookie), ..Actor::default() }
     }
 
     fn listener(socket: &Socket) -> (SocketAddr, SocketAddr) {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::event::{Actor, Answer, Dns, Protocol, rcode_name};
 use crate::identify::Identifier;
-use crate::record::Timestamp;
+use crate::record::{HostId, Timestamp};
 use crate::report::{self, Outcome, TransactionOutcome, Transport};
 
 use super::upstream::Tie;
@@ -15,10 +15,12 @@ pub(crate) const EVENTS_MAX: usize = 64;
 /// What identifies a socket: its cookie, else where its packets go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SocketKey {
-    /// Cookie.
-    Cookie(u64),
-    /// cgroup and 5-tuple.
+    /// Host and cookie.
+    Cookie(HostId, u64),
+    /// Host, cgroup and 5-tuple.
     Flow {
+        /// Machine.
+        host: HostId,
         /// cgroup v2 id.
         cgroup: Option<u64>,
         /// TCP, not UDP.
@@ -32,14 +34,22 @@ pub enum SocketKey {
 
 impl SocketKey {
     pub(crate) fn of(actor: &Actor, dns: &Dns) -> Self {
-        match actor.cookie {
-            Some(cookie) => Self::Cookie(cookie),
+        match actor.socket() {
+            Some((host, cookie)) => Self::Cookie(host, cookie),
             None => Self::Flow {
+                host: actor.host,
                 cgroup: actor.cgroup,
                 tcp: dns.protocol == Protocol::Tcp,
                 local: dns.local,
                 remote: dns.remote,
             },
+        }
+    }
+
+    /// The machine it is on.
+    pub(crate) fn host(&self) -> HostId {
+        match self {
+            Self::Cookie(host, _) | Self::Flow { host, .. } => *host,
         }
     }
 }

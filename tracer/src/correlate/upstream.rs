@@ -1,13 +1,13 @@
 //! The resolver's two sides: what it received from clients and what it asked its upstreams, tied by
 //! question and time (forwarders rewrite ids). Knows no lookups and judges nobody.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use crate::context::Role;
 use crate::event::{Actor, Dns};
 use crate::identify::{Entity, Identifier};
-use crate::record::Timestamp;
+use crate::record::{HostId, Timestamp};
 
 use super::transaction::{Asked, EVENTS_MAX, Sent, SocketKey, Transaction};
 use super::wire::Question;
@@ -18,6 +18,10 @@ const KEPT_NS: u64 = 120_000_000_000;
 const CAP: usize = 32_768;
 /// Clocks of two processors, and the way from the client's hook to the resolver's.
 const SKEW_NS: u64 = 1_000_000;
+/// Clocks of two hosts, which NTP keeps together. See `Resolvers::tie`.
+pub(crate) const HOSTS_SKEW_NS: u64 = 50_000_000;
+/// A silence that was seen for less is no time-out when its host's recording ends.
+const SILENCE_NS: u64 = 900_000_000;
 /// The same id and question at the resolver within this time of a send is the client's, even if its
 /// address was translated on the way.
 const TRANSLATED_NS: u64 = 100_000_000;
@@ -123,8 +127,8 @@ pub(crate) struct Resolvers {
 
 fn site(who: &Identifier, actor: &Actor, local: SocketAddr) -> Entity {
     who.entity(actor).unwrap_or_else(|| match actor.cgroup {
-        Some(id) => Entity::Cgroup(id),
-        None => Entity::Address(local.ip()),
+        Some(id) => Entity::Cgroup(actor.host, id),
+        None => Entity::Address(actor.host.of(local.ip()), local.ip()),
     })
 }
 
@@ -150,9 +154,9 @@ impl Resolvers {
         let id = dns.message.id;
         let known = self.by_id.get(&(asked.clone(), id)).and_then(|ids| {
             ids.iter().rev().copied().find(|i| {
-                self.sightings
-                    .get(i)
-                    .is_some_and(|s| s.client == dns.remote && s.answered.is_none())
+                self.sightings.get(i).is_some_and(|s| {
+                    s.is_from(dns.remote, actor.host) && s.answered.is_none()
+                })
             })
         });
         if let Some(sighting) = known.and_then(|i| self.sightings.get_mut(&i)) {
@@ -230,7 +234,8 @@ impl Resolvers {
         let id = dns.message.id;
         let ids = self.by_id.get(&(asked.clone(), id)).map(Vec::as_slice).unwrap_or_default();
         let open = ids.iter().copied().find(|i| {
-            self.sightings.get(i).is_some_and(|s| s.client == dns.remote && s.answered.is_none())
+            let sighting = self.sightings.get(i);
+            sighting.is_some_and(|s| s.is_from(dns.remote, actor.host) && s.answered.is_none())
         });
         let Some((number, sighting)) = open.and_then(|i| Some((i, self.sightings.get_mut(&i)?)))
         else {
@@ -333,8 +338,9 @@ impl Resolvers {
     }
 
     /// A socket is gone: its resolver waits no more on it.
-    pub(crate) fn closed(&mut self, cookie: u64, at: Timestamp) {
-        let range = (SocketKey::Cookie(cookie), 0)..=(SocketKey::Cookie(cookie), u16::MAX);
+    pub(crate) fn closed(&mut self, (host, cookie): (HostId, u64), at: Timestamp) {
+        let socket = SocketKey::Cookie(host, cookie);
+        let range = (socket.clone(), 0)..=(socket, u16::MAX);
         let ids: Vec<u64> = self.by_socket.range(range).flat_map(|(_, ids)| ids).copied().collect();
         for id in ids {
             if let Some(f) = self.forwarded.get_mut(&id)
@@ -345,9 +351,43 @@ impl Resolvers {
         }
     }
 
-    /// What the resolver's side says about a client's transaction that waited until `until`.
+    /// Nothing more comes from `host`: silence there was seen until now. Where it was hardly seen,
+    /// nothing is known of what the resolver did with the question.
+    pub(crate) fn host_ended(&mut self, host: HostId, at: Timestamp) {
+        let mut silent = BTreeSet::new();
+        for f in self.forwarded.values_mut().filter(|f| f.socket.host() == host) {
+            if f.reply.is_none() && f.ended.is_none() {
+                f.ended = Some(at);
+                if f.sends.iter().any(|sent| at.since(sent.at) >= SILENCE_NS) {
+                    silent.insert((f.site.clone(), f.asked.clone()));
+                }
+            }
+        }
+        let unsure = |s: &Sighting| {
+            let question = (s.site.clone(), s.asked.clone());
+            s.resolver.host == host && s.answered.is_none() && !silent.contains(&question)
+        };
+        let unsure: Vec<u64> =
+            self.sightings.iter().filter(|(_, s)| unsure(s)).map(|(number, _)| *number).collect();
+        for number in unsure {
+            self.drop_entry(number);
+        }
+    }
+
+    /// What the resolver's side says about a client's transaction that waited until `until`, by the
+    /// client's clock: where the two are on different hosts, the question's way is taken to be
+    /// instant, so the difference of its times is that of the clocks.
     pub(crate) fn tie(&self, transaction: &Transaction, until: Timestamp) -> Option<Received> {
         let sighting = self.sighting_of(transaction, until)?;
+        let ahead = sighting.ahead_of(transaction);
+        let mut received = self.received_until(sighting, shifted(until, ahead))?;
+        if ahead != 0 {
+            received.shift(ahead.saturating_neg());
+        }
+        Some(received)
+    }
+
+    fn received_until(&self, sighting: &Sighting, until: Timestamp) -> Option<Received> {
         let begin = sighting.arrivals.first()?.at;
         let end = sighting.answered.map_or(until, |(sent, _)| sent.at.min(until));
         let key = (sighting.site.clone(), sighting.asked.clone());
@@ -369,22 +409,27 @@ impl Resolvers {
 
     fn sighting_of(&self, transaction: &Transaction, until: Timestamp) -> Option<&Sighting> {
         let key = (transaction.asked.clone(), transaction.id);
-        let begin = Timestamp(transaction.started().0.saturating_sub(SKEW_NS));
+        let host = transaction.actor.host;
+        let skew = |s: &Sighting| if s.resolver.host == host { SKEW_NS } else { HOSTS_SKEW_NS };
         let all = || {
             let ids = self.by_id.get(&key).into_iter().flatten();
             ids.filter_map(|i| self.sightings.get(i))
         };
         let near = |s: &&Sighting| {
-            s.arrivals.first().is_some_and(|a| a.at >= begin && a.at <= until.plus(SKEW_NS))
+            let skew = skew(s);
+            s.arrivals.first().is_some_and(|a| {
+                a.at.plus(skew) >= transaction.started() && a.at <= until.plus(skew)
+            })
         };
         let translated = |s: &&Sighting| {
+            let skew = skew(s);
             s.arrivals.first().is_some_and(|a| {
                 let sends = &transaction.sends;
-                sends.iter().any(|t| a.at.plus(SKEW_NS) >= t.at && a.at.since(t.at) < TRANSLATED_NS)
+                sends.iter().any(|t| a.at.plus(skew) >= t.at && a.at.since(t.at) < TRANSLATED_NS)
             })
         };
         all()
-            .filter(|s| s.client == transaction.client)
+            .filter(|s| s.is_from(transaction.client, host))
             .find(near)
             .or_else(|| all().find(translated))
     }
@@ -431,6 +476,43 @@ impl Resolvers {
             {
                 f.ended.get_or_insert(at);
             }
+        }
+    }
+}
+
+impl Sighting {
+    /// `client`, as `host` knows it, asked.
+    fn is_from(&self, client: SocketAddr, host: HostId) -> bool {
+        let own = self.resolver.host;
+        self.client == client && own.of(client.ip()) == host.of(client.ip())
+    }
+
+    /// By how much the resolver's clock is ahead of the client's, in nanoseconds: the least
+    /// difference between a send and an arrival. 0 on one host, and where none is near.
+    fn ahead_of(&self, transaction: &Transaction) -> i64 {
+        if self.resolver.host == transaction.actor.host {
+            return 0;
+        }
+        let arrivals = self.arrivals.iter().flat_map(|a| {
+            transaction.sends.iter().map(|t| a.at.0.wrapping_sub(t.at.0).cast_signed())
+        });
+        let least = arrivals.min_by_key(|ahead| ahead.unsigned_abs());
+        least.filter(|ahead| ahead.unsigned_abs() <= TRANSLATED_NS).unwrap_or_default()
+    }
+}
+
+fn shifted(at: Timestamp, ns: i64) -> Timestamp {
+    Timestamp(at.0.saturating_add_signed(ns))
+}
+
+impl Received {
+    /// To another clock.
+    fn shift(&mut self, ns: i64) {
+        let arrivals = self.arrivals.iter_mut().map(|sent| &mut sent.at);
+        let tries = self.tries.iter_mut().flat_map(|t| [&mut t.sent.at, &mut t.until]);
+        let answered = self.answered.iter_mut().map(|(sent, _)| &mut sent.at);
+        for at in arrivals.chain(tries).chain(answered) {
+            *at = shifted(*at, ns);
         }
     }
 }

@@ -48,6 +48,7 @@ impl Decoder {
     /// Appends what `record` says to `events` (none, one, or several).
     pub fn decode(&mut self, record: &Record, events: &mut Vec<Event>) -> Result<(), DecodeError> {
         let mut actor = Actor {
+            host: record.host,
             task: record.task.clone(),
             cgroup: record.cgroup,
             cookie: record.cookie,

@@ -10,7 +10,7 @@ use tracer_common::record::probe;
 
 use super::*;
 use crate::event::{AddressCall, Call, Direction, Protocol, Syscall, TcpChange};
-use crate::record::{Task, Timestamp};
+use crate::record::{HostId, Task, Timestamp};
 
 const QUERY: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x04test\0\0\x01\0\x01";
 
@@ -18,6 +18,7 @@ fn record(kind: RecordKind, body: Vec<u8>) -> Record {
     Record {
         number: 7,
         at: Timestamp(1_000),
+        host: HostId(3),
         kind,
         cpu: Some(1),
         probe: (kind == RecordKind::SocketAddress).then_some(probe::SENDMSG6),

@@ -302,6 +302,7 @@ fn common(a: Identity, b: Identity) -> Identity {
         container: same(a.container, b.container),
         container_id: same(a.container_id, b.container_id),
         node: same(a.node, b.node),
+        host: same(a.host, b.host),
         owner: same(a.owner, b.owner),
         cgroup: same(a.cgroup, b.cgroup),
         pid: same(a.pid, b.pid),

@@ -201,14 +201,15 @@ pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identif
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into(),
-        inferred_from: vec![unseen_error(facts, who)],
+        inferred_from: vec![unseen_error(draft, facts, who)],
     }
 }
 
 /// Why the error itself is not in the records.
-fn unseen_error(facts: &Unreachable, who: &Identifier) -> String {
+fn unseen_error(draft: &Draft, facts: &Unreachable, who: &Identifier) -> String {
+    let host = draft.victims.first().and_then(|victim| who.host(&victim.actor));
     let sends = words::count(facts.cut_short.len(), "sendmmsg", "sendmmsg calls");
-    match (facts.cut_short.is_empty(), who.host().is_some_and(|host| host.syscalls)) {
+    match (facts.cut_short.is_empty(), host.is_some_and(|host| host.syscalls)) {
         (false, _) => format!(
             "{sends} took only one of two queries, as a socket does while an error is pending, and the socket was closed without waiting: glibc sees the error in poll(2), which is not recorded"
         ),

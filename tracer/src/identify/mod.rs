@@ -3,26 +3,26 @@
 
 mod cgroup_path;
 mod cluster;
+mod hosts;
 mod node;
 mod resolv_conf;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::context;
 use crate::event::{Actor, Body, Event, Protocol};
-use crate::record::{Task, Timestamp};
+use crate::record::{HostId, Task, Timestamp};
 use crate::report::{Backend, Identity};
 use crate::text;
 use cluster::Cluster;
+use hosts::Hosts;
 use node::{Node, Place};
 use table::Table;
 
 const CONFIG_CAP: usize = 8192;
-const NODE_FILES_MAX: usize = 16;
 /// How often old entries are looked for, in nanoseconds of record time.
 const SWEEP_NS: u64 = 10_000_000_000;
 /// Address of systemd-resolved's stub: a resolv.conf with it is not the one kubelet uses.
@@ -36,9 +36,9 @@ pub enum Entity {
     /// Pod UID.
     Pod(String),
     /// cgroup id (of the attach point where one is above it).
-    Cgroup(u64),
-    /// Address only.
-    Address(IpAddr),
+    Cgroup(HostId, u64),
+    /// Address only, and where it means something.
+    Address(HostId, IpAddr),
 }
 
 /// resolv.conf understood (resolv.conf(5)).
@@ -74,8 +74,8 @@ pub struct SuffixOrigin {
 /// What a resolver configuration belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum ConfigKey {
-    MountNamespace(u64),
-    Cgroup(u64),
+    MountNamespace(HostId, u64),
+    Cgroup(HostId, u64),
 }
 
 #[derive(Debug)]
@@ -88,25 +88,22 @@ struct ConfigFacts {
 /// Knows who is who.
 #[derive(Debug)]
 pub struct Identifier {
-    host: Option<context::Host>,
+    hosts: Hosts,
     node: Node,
     cluster: Cluster,
     configs: Table<ConfigKey, ConfigFacts>,
-    config_of_cgroup: Table<u64, ConfigKey>,
-    /// Text by path.
-    node_files: BTreeMap<String, String>,
+    config_of_cgroup: Table<(HostId, u64), ConfigKey>,
     swept: Timestamp,
 }
 
 impl Default for Identifier {
     fn default() -> Self {
         Self {
-            host: None,
+            hosts: Hosts::default(),
             node: Node::default(),
             cluster: Cluster::default(),
             configs: Table::new(CONFIG_CAP),
             config_of_cgroup: Table::new(CONFIG_CAP),
-            node_files: BTreeMap::new(),
             swept: Timestamp::default(),
         }
     }
@@ -117,21 +114,12 @@ impl Identifier {
     pub fn learn(&mut self, event: &Event) {
         self.node.learn(event);
         match &event.body {
-            Body::Host(host) => {
-                let mut host = host.clone();
-                host.node = host.node.map(|name| text::escape(name.as_bytes()));
-                self.host = Some(host);
-            }
+            Body::Host(host) => self.hosts.learn(event.actor.host, host),
             Body::Pod(pod) => self.cluster.learn_pod(pod, event.at),
             Body::Service(service) => self.cluster.learn_service(service, event.at),
             Body::EndpointSlice(slice) => self.cluster.learn_slice(slice, event.at),
-            Body::ResolvConf(conf) => self.learn_config(conf),
-            Body::NodeFile(file) => {
-                let known = self.node_files.contains_key(&file.path);
-                if known || self.node_files.len() < NODE_FILES_MAX {
-                    self.node_files.insert(file.path.clone(), file.text.clone());
-                }
-            }
+            Body::ResolvConf(conf) => self.learn_config(event.actor.host, conf),
+            Body::NodeFile(file) => self.hosts.learn_file(event.actor.host, file),
             _ => {}
         }
         if event.at.since(self.swept) >= SWEEP_NS {
@@ -141,10 +129,10 @@ impl Identifier {
         }
     }
 
-    fn learn_config(&mut self, conf: &context::ResolvConf) {
+    fn learn_config(&mut self, host: HostId, conf: &context::ResolvConf) {
         let key = match (conf.mnt_ns, conf.cgroup) {
-            (Some(id), _) => ConfigKey::MountNamespace(id),
-            (None, Some(id)) => ConfigKey::Cgroup(id),
+            (Some(id), _) => ConfigKey::MountNamespace(host, id),
+            (None, Some(id)) => ConfigKey::Cgroup(host, id),
             (None, None) => return,
         };
         let Some(text) = &conf.text else {
@@ -152,9 +140,9 @@ impl Identifier {
             return;
         };
         if let Some(cgroup) = conf.cgroup {
-            self.config_of_cgroup.insert(cgroup, key);
+            self.config_of_cgroup.insert((host, cgroup), key);
         }
-        let reader = Actor { cgroup: conf.cgroup, ..Actor::default() };
+        let reader = Actor { host, cgroup: conf.cgroup, ..Actor::default() };
         let config = resolv_conf::parse(text, &conf.path);
         self.configs.insert(key, ConfigFacts { config, reader });
     }
@@ -173,7 +161,10 @@ impl Identifier {
             pod: pod.and_then(|pod| known(&pod.name)),
             container: container.and_then(|(_, name)| known(name)),
             container_id,
-            node: pod.and_then(|pod| pod.node.clone()).or_else(|| self.host.as_ref()?.node.clone()),
+            node: pod
+                .and_then(|pod| pod.node.clone())
+                .or_else(|| self.hosts.get(actor.host)?.node.clone()),
+            host: self.hosts.name(actor.host).map(str::to_owned),
             owner: pod.and_then(|pod| pod.owner.clone()),
             cgroup: path.map(|path| text::escape(path.text.as_bytes())),
             pid: place.pid,
@@ -209,8 +200,11 @@ impl Identifier {
         if let Some(uid) = self.pod_uid(actor, &place) {
             return Some(Entity::Pod(uid.to_owned()));
         }
-        let unit = self.node.unit(&place).map(Entity::Cgroup);
-        unit.or_else(|| Some(Entity::Address(actor.local?.ip().to_canonical())))
+        let unit = self.node.unit(&place).map(|id| Entity::Cgroup(actor.host, id));
+        unit.or_else(|| {
+            let ip = actor.local?.ip().to_canonical();
+            Some(Entity::Address(actor.host.of(ip), ip))
+        })
     }
 
     /// The actor's role if its cgroup lies in a traced scope; `None` where scopes are unknown.
@@ -218,16 +212,21 @@ impl Identifier {
         self.node.role(&self.node.place(actor))
     }
 
-    /// The host record, if one came.
-    pub fn host(&self) -> Option<&context::Host> {
-        self.host.as_ref()
+    /// The record of `actor`'s host, if one came.
+    pub fn host(&self, actor: &Actor) -> Option<&context::Host> {
+        self.hosts.get(actor.host)
+    }
+
+    /// Records of several hosts are in the stream.
+    pub fn several_hosts(&self) -> bool {
+        self.hosts.several()
     }
 
     /// The resolver configuration `actor` reads.
     pub fn resolver_config(&self, actor: &Actor) -> Option<&ResolverConfig> {
         let place = self.node.place(actor);
-        let by_namespace = place.mnt_ns.map(ConfigKey::MountNamespace);
-        let by_cgroup = || self.config_of_cgroup.get(&place.cgroup?).copied();
+        let by_namespace = place.mnt_ns.map(|id| ConfigKey::MountNamespace(actor.host, id));
+        let by_cgroup = || self.config_of_cgroup.get(&(actor.host, place.cgroup?)).copied();
         let exact = by_namespace.and_then(|key| self.configs.get(&key));
         if let Some(facts) = exact.or_else(|| self.configs.get(&by_cgroup()?)) {
             return Some(&facts.config);
@@ -297,13 +296,13 @@ impl Identifier {
         if pod.is_some_and(|p| p.dns_searches.iter().any(|s| resolv_conf::normal(s) == wanted)) {
             return Some(SuffixOrigin { place: "dnsConfig".to_owned(), line: None });
         }
-        let stub = self
-            .node_files
+        let files = self.hosts.files(actor.host)?;
+        let stub = files
             .get(STUB_FILE)
             .is_some_and(|text| resolv_conf::parse(text, STUB_FILE).servers.contains(&STUB));
         let first = if stub { BEHIND_STUB } else { STUB_FILE };
-        let rest = self.node_files.iter().filter(|(path, _)| *path != first);
-        let mut files = self.node_files.get_key_value(first).into_iter().chain(rest);
+        let rest = files.iter().filter(|(path, _)| *path != first);
+        let mut files = files.get_key_value(first).into_iter().chain(rest);
         files.find_map(|(path, text)| {
             let line = resolv_conf::line_of_suffix(text, &wanted)?;
             Some(SuffixOrigin { place: text::escape(path.as_bytes()), line: Some(line) })
@@ -312,6 +311,9 @@ impl Identifier {
 
     /// Identity facts given up because a table was full.
     pub fn evicted(&self) -> u64 {
-        self.node.evicted() + self.cluster.evicted() + self.configs.evicted()
+        self.node.evicted()
+            + self.cluster.evicted()
+            + self.configs.evicted()
+            + self.hosts.evicted()
     }
 }

@@ -7,7 +7,7 @@ use super::cgroup_path::{self, PathFacts};
 use super::table::Table;
 use crate::context::{self, Role};
 use crate::event::{Actor, AddressCall, Body, Event};
-use crate::record::{Task, Timestamp};
+use crate::record::{HostId, Task, Timestamp};
 use crate::text;
 
 const CGROUP_CAP: usize = 32_768;
@@ -81,6 +81,7 @@ struct Scope {
 /// Everything known about an actor without asking Kubernetes.
 #[derive(Debug, Default)]
 pub(super) struct Place<'a> {
+    pub(super) host: HostId,
     pub(super) pid: Option<u32>,
     pub(super) tid: Option<u32>,
     pub(super) comm: Option<&'a str>,
@@ -89,14 +90,14 @@ pub(super) struct Place<'a> {
     pub(super) mnt_ns: Option<u64>,
 }
 
-/// The tables.
+/// The tables, of all hosts.
 #[derive(Debug)]
 pub(super) struct Node {
-    cgroups: Table<u64, Path>,
+    cgroups: Table<(HostId, u64), Path>,
     /// By path.
-    scopes: Table<String, Scope>,
-    processes: Table<u32, Process>,
-    sockets: Table<u64, Socket>,
+    scopes: Table<(HostId, String), Scope>,
+    processes: Table<(HostId, u32), Process>,
+    sockets: Table<(HostId, u64), Socket>,
 }
 
 impl Default for Node {
@@ -117,26 +118,29 @@ impl Node {
         {
             self.seen(task, event);
         }
+        let host = event.actor.host;
         match &event.body {
-            Body::Scope(scope) => self.scope(scope, event.at),
-            Body::Cgroup(cgroup) | Body::CgroupMade(cgroup) => self.cgroup(cgroup.id, &cgroup.path),
-            Body::CgroupRemoved(cgroup) => self.cgroups.retire(&cgroup.id, event.at),
-            Body::Process(process) => self.process(process),
+            Body::Scope(scope) => self.scope(host, scope, event.at),
+            Body::Cgroup(cgroup) | Body::CgroupMade(cgroup) => {
+                self.cgroup((host, cgroup.id), &cgroup.path);
+            }
+            Body::CgroupRemoved(cgroup) => self.cgroups.retire(&(host, cgroup.id), event.at),
+            Body::Process(process) => self.process(host, process),
             Body::Exec { .. } => self.exec(event),
             Body::Exit => {
                 if let Some(task) = &event.actor.task {
-                    self.processes.retire(&task.pid, event.at);
+                    self.processes.retire(&(host, task.pid), event.at);
                 }
             }
-            Body::Socket(socket) => self.socket(socket),
+            Body::Socket(socket) => self.socket(host, socket),
             Body::SocketAddress(hook) => {
                 let asked = (hook.call != AddressCall::Recvmsg).then_some(hook.remote);
                 self.owner(&event.actor, asked);
             }
             Body::Syscall(_) => self.owner(&event.actor, None),
             Body::SocketClosed(_) => {
-                if let Some(cookie) = event.actor.cookie {
-                    self.sockets.retire(&cookie, event.at);
+                if let Some(socket) = event.actor.socket() {
+                    self.sockets.retire(&socket, event.at);
                 }
             }
             _ => {}
@@ -145,41 +149,43 @@ impl Node {
 
     /// Any event of a process says that it lives, and where.
     fn seen(&mut self, task: &Task, event: &Event) {
-        if self.processes.gone(&task.pid).is_some_and(|gone| event.at.since(gone) > REUSE_NS) {
-            self.processes.remove(&task.pid);
+        let key = (event.actor.host, task.pid);
+        if self.processes.gone(&key).is_some_and(|gone| event.at.since(gone) > REUSE_NS) {
+            self.processes.remove(&key);
         }
         let cgroup = event.actor.cgroup.filter(|id| *id > ROOT);
-        let known = self.processes.get(&task.pid);
+        let known = self.processes.get(&key);
         if known.is_none_or(|process| cgroup.is_some() && process.cgroup != cgroup) {
-            let gone = self.processes.gone(&task.pid);
-            self.processes.change(task.pid, |process| {
+            let gone = self.processes.gone(&key);
+            self.processes.change(key, |process| {
                 process.move_to(cgroup);
                 if process.comm.is_none() && task.pid == task.tid {
                     process.comm = Some(task.comm.clone());
                 }
             });
             if let Some(gone) = gone {
-                self.processes.retire(&task.pid, gone);
+                self.processes.retire(&key, gone);
             }
         }
     }
 
     fn exec(&mut self, event: &Event) {
         let Some(task) = &event.actor.task else { return };
-        let alive = self.processes.gone(&task.pid).is_none();
-        let old = self.processes.remove(&task.pid).filter(|_| alive);
+        let key = (event.actor.host, task.pid);
+        let alive = self.processes.gone(&key).is_none();
+        let old = self.processes.remove(&key).filter(|_| alive);
         let mut process = old.unwrap_or_default();
         process.move_to(event.actor.cgroup.filter(|id| *id > ROOT));
         process.comm = Some(task.comm.clone());
-        self.processes.insert(task.pid, process);
+        self.processes.insert(key, process);
     }
 
-    fn process(&mut self, process: &context::Process) {
+    fn process(&mut self, host: HostId, process: &context::Process) {
         if let (Some(id), Some(path)) = (process.cgroup, &process.cgroup_path)
             && id > ROOT
-            && self.cgroups.get(&id).is_none()
+            && self.cgroups.get(&(host, id)).is_none()
         {
-            self.cgroup(id, path);
+            self.cgroup((host, id), path);
         }
         let facts = Process {
             comm: (!process.comm.is_empty()).then(|| text::visible(&process.comm)),
@@ -187,17 +193,17 @@ impl Node {
             path: process.cgroup_path.as_deref().map(Path::new),
             mnt_ns: process.mnt_ns,
         };
-        self.processes.insert(process.pid, facts);
+        self.processes.insert((host, process.pid), facts);
     }
 
-    fn cgroup(&mut self, id: u64, path: &str) {
+    fn cgroup(&mut self, id: (HostId, u64), path: &str) {
         self.cgroups.insert(id, Path::new(path));
     }
 
-    fn scope(&mut self, scope: &context::Scope, at: Timestamp) {
-        let path = normal(&scope.path);
-        if self.cgroups.get(&scope.cgroup).is_none() {
-            self.cgroup(scope.cgroup, &scope.path);
+    fn scope(&mut self, host: HostId, scope: &context::Scope, at: Timestamp) {
+        let path = (host, normal(&scope.path));
+        if self.cgroups.get(&(host, scope.cgroup)).is_none() {
+            self.cgroup((host, scope.cgroup), &scope.path);
         }
         let known = self.scopes.get(&path);
         if scope.ended {
@@ -216,8 +222,8 @@ impl Node {
     }
 
     /// What sock_diag found out; a hook knows better.
-    fn socket(&mut self, socket: &context::Socket) {
-        self.sockets.change(socket.cookie, |facts| {
+    fn socket(&mut self, host: HostId, socket: &context::Socket) {
+        self.sockets.change((host, socket.cookie), |facts| {
             if facts.pid.is_none() {
                 facts.pid = socket.pid;
                 facts.comm = socket.comm.as_deref().map(text::visible);
@@ -230,9 +236,9 @@ impl Node {
     }
 
     fn owner(&mut self, actor: &Actor, asked: Option<SocketAddr>) {
-        let Some(cookie) = actor.cookie else { return };
-        let gone = self.sockets.gone(&cookie); // a call may return after the close
-        self.sockets.change(cookie, |socket| {
+        let Some(key) = actor.socket() else { return };
+        let gone = self.sockets.gone(&key); // a call may return after the close
+        self.sockets.change(key, |socket| {
             if let Some(task) = &actor.task {
                 socket.pid = Some(task.pid);
                 socket.tid = Some(task.tid);
@@ -248,27 +254,28 @@ impl Node {
             }
         });
         if let Some(gone) = gone {
-            self.sockets.retire(&cookie, gone);
+            self.sockets.retire(&key, gone);
         }
     }
 
     pub(super) fn place<'a>(&'a self, actor: &'a Actor) -> Place<'a> {
-        let socket = actor.cookie.and_then(|cookie| self.sockets.get(&cookie));
+        let socket = actor.socket().and_then(|key| self.sockets.get(&key));
         let own = actor.task.as_ref();
         let pid = own.map(|task| task.pid).or_else(|| socket?.pid);
-        let process = pid.and_then(|pid| self.processes.get(&pid));
+        let process = pid.and_then(|pid| self.processes.get(&(actor.host, pid)));
         let some = |id: &u64| *id > ROOT;
         let cgroup = (actor.cgroup.filter(some))
             .or_else(|| socket?.cgroup.filter(some))
             .or_else(|| process?.cgroup.filter(some))
             .or(actor.cgroup.filter(|id| *id == ROOT));
-        let path = cgroup.and_then(|id| self.cgroups.get(&id));
+        let path = cgroup.and_then(|id| self.cgroups.get(&(actor.host, id)));
         // In hybrid trees the v2 path is the root and only a v1 path tells.
         let path = match path.filter(|path| !path.text.is_empty()) {
             Some(path) => Some(path),
             None => process.and_then(|process| process.path.as_ref()).or(path),
         };
         Place {
+            host: actor.host,
             pid,
             tid: own.map(|task| task.tid).or_else(|| socket?.tid),
             cgroup,
@@ -281,33 +288,32 @@ impl Node {
         }
     }
 
-    /// The nearest traced scope at or above `path`, for this process.
-    fn scope_above(&self, path: &Path, pid: Option<u32>) -> Option<&Scope> {
-        let mut rest = path.text.as_str();
+    /// The nearest traced scope at or above it, for this process.
+    fn scope_above(&self, place: &Place<'_>) -> Option<&Scope> {
+        let mut key = (place.host, place.path?.text.clone());
         loop {
-            let scope = self.scopes.get(rest).filter(|scope| {
+            let scope = self.scopes.get(&key).filter(|scope| {
                 // An unknown process got here through the kernel's own filter.
-                scope.only_pid.is_none_or(|only| pid.is_none_or(|pid| pid == only))
+                scope.only_pid.is_none_or(|only| place.pid.is_none_or(|pid| pid == only))
             });
             if scope.is_some() {
                 return scope;
             }
-            rest = &rest[..rest.rfind('/')?];
+            key.1.truncate(key.1.rfind('/')?);
         }
     }
 
     pub(super) fn role(&self, place: &Place<'_>) -> Option<Role> {
-        Some(self.scope_above(place.path?, place.pid)?.role)
+        Some(self.scope_above(place)?.role)
     }
 
     /// The attach point above, else the cgroup itself.
     pub(super) fn unit(&self, place: &Place<'_>) -> Option<u64> {
-        let scope = place.path.and_then(|path| self.scope_above(path, place.pid));
-        scope.map(|scope| scope.cgroup).or(place.cgroup)
+        self.scope_above(place).map(|scope| scope.cgroup).or(place.cgroup)
     }
 
     pub(super) fn asked(&self, actor: &Actor) -> &[SocketAddr] {
-        let socket = actor.cookie.and_then(|cookie| self.sockets.get(&cookie));
+        let socket = actor.socket().and_then(|key| self.sockets.get(&key));
         socket.map(|socket| socket.asked.as_slice()).unwrap_or_default()
     }
 

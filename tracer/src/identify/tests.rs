@@ -93,7 +93,7 @@ fn hook(remote: &str) -> Body {
 #[test]
 fn a_packet_finds_its_process_and_pod_by_cookie() {
     let mut story = Story::new();
-    let owner = Actor { task: Some(task(10)), cgroup: Some(77), cookie: Some(5), local: None };
+    let owner = Actor { task: Some(task(10)), cgroup: Some(77), cookie: Some(5), ..Actor::default() };
     story.cgroup(77, &path()).by(owner, hook("10.96.0.10:53"));
     let packet = Actor { local: Some(addr("172.17.0.7:40000")), ..cookie_actor(5) };
     let early = story.who.identity(&packet);
@@ -106,6 +106,7 @@ fn a_packet_finds_its_process_and_pod_by_cookie() {
         container: Some("main".into()),
         container_id: Some(cid()),
         node: Some("node-1".into()),
+        host: None,
         owner: Some("Deployment/client".into()),
         cgroup: None,
         pid: Some(10),
@@ -165,8 +166,8 @@ fn roles_by_containment() {
     assert_eq!(role(&story, 72), None);
     assert_eq!(role(&story, 81), Some(Role::Resolver));
     assert_eq!(role(&story, 99), None);
-    assert_eq!(story.who.entity(&cgroup_actor(71)), Some(Entity::Cgroup(70)));
-    assert_eq!(story.who.entity(&cgroup_actor(72)), Some(Entity::Cgroup(72)));
+    assert_eq!(story.who.entity(&cgroup_actor(71)), Some(Entity::Cgroup(HostId(0), 70)));
+    assert_eq!(story.who.entity(&cgroup_actor(72)), Some(Entity::Cgroup(HostId(0), 72)));
 
     // A target that is the resolver too stays a target; removed cgroups stay known for a while.
     story.scope(70, "/kubepods/pod1", Role::Resolver);
@@ -350,7 +351,7 @@ fn without_a_cluster() {
     assert_eq!((got.node.as_deref(), got.pod), (Some("n1"), None));
     let local = Some(addr("10.1.1.1:1"));
     let entity = story.who.entity(&Actor { local, ..Actor::default() });
-    assert_eq!(entity, Some(Entity::Address(ip("10.1.1.1"))));
+    assert_eq!(entity, Some(Entity::Address(HostId(0), ip("10.1.1.1"))));
     // A hybrid tree: the v2 path is the root, a v1 path says more.
     let cgroup_path = Some(path());
     let process = context::Process { pid: 30, cgroup: Some(1), cgroup_path, ..Default::default() };

@@ -1,6 +1,7 @@
 //! Where records come from. Everything behind a source is a pure function of its records.
 
 pub mod live;
+mod nodes;
 pub mod pcap;
 mod recognise;
 mod replay;
@@ -8,7 +9,7 @@ pub mod scap;
 
 pub use crate::capture_error::{CaptureError, CaptureErrorKind};
 pub use recognise::{Capture, Format, recognise};
-pub use replay::{open, open_all};
+pub use replay::{open, open_all, open_named};
 
 use crate::record::Record;
 

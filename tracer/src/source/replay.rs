@@ -1,11 +1,13 @@
 //! Captures to records again. A snapshot's facts come through only where the records they repeat
-//! were not seen; files of one recording follow one another in its order.
+//! were not seen; files of one recording follow one another in its order. Several recordings are
+//! merged by `nodes`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 
-use super::{Capture, CaptureError, CaptureErrorKind, Format, Records, pcap, recognise, scap};
-use crate::capture::{Item, Mark, Reader, Section, What};
+use super::nodes::{Nodes, Recording};
+use super::{CaptureError, CaptureErrorKind, Format, Records, pcap, recognise, scap};
+use crate::capture::{Item, Mark, Reader, What};
 use crate::context::{Loss, LossStage};
 use crate::record::{Record, RecordKind, Timestamp};
 
@@ -16,55 +18,73 @@ pub fn open(reader: Bytes) -> Result<Records, CaptureError> {
     open_all(vec![reader])
 }
 
-/// The records of several files that belong to one recording, in any order, or of one capture.
+/// The records of several captures, in any order, whose names nobody knows.
 pub fn open_all(readers: Vec<Bytes>) -> Result<Records, CaptureError> {
+    open_named(readers.into_iter().map(|reader| (String::new(), reader)).collect())
+}
+
+/// The records of one capture, or of all files of svctrace's recordings, in any order, each with its
+/// name for what is wrong with it. Several recordings come as one stream, merged by time.
+pub fn open_named(readers: Vec<(String, Bytes)>) -> Result<Records, CaptureError> {
     let mut captures = Vec::new();
-    for reader in readers {
-        let capture = recognise(reader)?;
+    for (name, reader) in readers {
+        let capture = recognise(reader).map_err(|error| error.in_file(&name))?;
         // A ring that was not filled has files without a byte.
         if capture.format != Format::Empty {
-            captures.push(capture);
+            captures.push((capture.format, File { name, bytes: capture.reader }));
         }
     }
     if captures.len() > 1 {
-        return sequence(captures);
+        return several(captures);
     }
-    let Some(capture) = captures.pop() else {
+    let Some((format, File { name, bytes })) = captures.pop() else {
         return Err(unsupported("there is nothing in it".to_owned()));
     };
-    match capture.format {
-        Format::Svctrace(_) => Ok(Box::new(Replay::new(vec![capture.reader]))),
-        Format::Pcap | Format::Pcapng => pcap::open(capture.reader),
-        Format::Scap => scap::open(capture.reader),
+    match format {
+        Format::Svctrace(_) => Ok(Box::new(Replay::new(vec![File { name, bytes }]))),
+        Format::Pcap | Format::Pcapng => pcap::open(bytes),
+        Format::Scap => scap::open(bytes),
         Format::Empty => Err(unsupported("there is nothing in it".to_owned())),
     }
 }
 
-fn sequence(captures: Vec<Capture>) -> Result<Records, CaptureError> {
-    let mut files: Vec<(Section, Bytes)> = Vec::new();
-    for capture in captures {
-        let Format::Svctrace(section) = capture.format else {
-            let what = "only files of one svctrace recording can be read together".to_owned();
-            return Err(unsupported(what));
+fn several(captures: Vec<(Format, File)>) -> Result<Records, CaptureError> {
+    let mut recordings: BTreeMap<u64, Vec<(u32, File)>> = BTreeMap::new();
+    for (format, file) in captures {
+        let Format::Svctrace(section) = format else {
+            let what = "only captures of svctrace can be read together; convert this one with -r and -w first".to_owned();
+            return Err(unsupported(what).in_file(&file.name));
         };
-        files.push((section, capture.reader));
+        recordings.entry(section.recording).or_default().push((section.index, file));
     }
-    files.sort_by_key(|(section, _)| section.index);
-    let differs = |pair: &[(Section, Bytes)]| pair[0].0.recording != pair[1].0.recording;
-    if files.windows(2).any(differs) {
-        let what = "these files belong to several recordings; read one recording at a time";
-        return Err(unsupported(what.to_owned()));
+    let recordings = recordings.into_iter().map(|(id, mut files)| {
+        files.sort_by_key(|(index, _)| *index);
+        let records = Replay::new(files.into_iter().map(|(_, file)| file).collect());
+        Recording { id, records: Box::new(records) }
+    });
+    let mut recordings: Vec<Recording> = recordings.collect();
+    match recordings.pop() {
+        Some(only) if recordings.is_empty() => Ok(only.records),
+        last => Ok(Box::new(Nodes::new(recordings.into_iter().chain(last)))),
     }
-    Ok(Box::new(Replay::new(files.into_iter().map(|(_, reader)| reader).collect())))
 }
 
 fn unsupported(what: String) -> CaptureError {
     CaptureError::new(0, CaptureErrorKind::Unsupported(what))
 }
 
+/// A file of a recording.
+struct File {
+    /// Empty where nobody knows.
+    name: String,
+    bytes: Bytes,
+}
+
 /// Files of one recording (or several recordings in one file), one after the other.
 struct Replay {
-    files: VecDeque<Bytes>,
+    files: VecDeque<File>,
+    /// Of the current file.
+    name: String,
     current: Option<Reader<Bytes>>,
     recording: u64,
     last: (u64, Timestamp),
@@ -84,9 +104,10 @@ struct Gap {
 }
 
 impl Replay {
-    fn new(files: Vec<Bytes>) -> Self {
+    fn new(files: Vec<File>) -> Self {
         Self {
             files: files.into(),
+            name: String::new(),
             current: None,
             recording: 0,
             last: (0, Timestamp::default()),
@@ -177,9 +198,11 @@ impl Iterator for Replay {
         }
         loop {
             let Some(reader) = &mut self.current else {
-                match Reader::new(self.files.pop_front()?) {
+                let file = self.files.pop_front()?;
+                self.name = file.name;
+                match Reader::new(file.bytes) {
                     Ok(reader) => self.current = Some(reader),
-                    Err(error) => return Some(Err(error)),
+                    Err(error) => return Some(Err(error.in_file(&self.name))),
                 }
                 continue;
             };
@@ -195,10 +218,10 @@ impl Iterator for Replay {
                 Some(Err(error)) => {
                     self.end_of_file();
                     if self.files.is_empty() {
-                        return Some(Err(error));
+                        return Some(Err(error.in_file(&self.name)));
                     }
                     // What is missing shows as loss at the next file's start.
-                    tracing::warn!("{error}; going on with the next file");
+                    tracing::warn!("{} {error}; going on with the next file", self.name);
                 }
                 None => self.end_of_file(),
             }

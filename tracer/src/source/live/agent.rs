@@ -258,6 +258,7 @@ impl Agent<'_> {
                 .iter()
                 .map(|missing| missing.program.to_owned())
                 .collect(),
+            ended: false,
         };
         if host != self.host {
             self.session.tell(RecordKind::Host, &host);

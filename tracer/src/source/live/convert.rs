@@ -13,7 +13,7 @@ use tracer_common::limits::COMM_LEN;
 use tracer_common::maps::Call;
 use tracer_common::record::{FLAG_CUT, RecordHeader, WIRE_VERSION, kind as wire, probe};
 
-use crate::record::{Record, RecordKind, Task, Timestamp};
+use crate::record::{HostId, Record, RecordKind, Task, Timestamp};
 
 /// Why kernel bytes are no record.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -45,6 +45,7 @@ pub(super) fn record(raw: &[u8]) -> Result<Record, Unreadable> {
     Ok(Record {
         number: 0,
         at: Timestamp(u64_at(header, offset_of!(RecordHeader, boot_ns))),
+        host: HostId::default(),
         kind: kind.ok_or(Unreadable::Kind(number))?,
         cpu: Some(u32_at(header, offset_of!(RecordHeader, cpu))),
         probe: Some(u16_at(header, offset_of!(RecordHeader, probe))),

@@ -12,7 +12,7 @@ use tracer_common::limits::CONTROL_SNAP;
 use super::copies::{Act, Copies, Flow, Sighting, TCP};
 use super::fragments::Fragments;
 use crate::event::Direction;
-use crate::record::{Record, RecordKind, Timestamp};
+use crate::record::{HostId, Record, RecordKind, Timestamp};
 
 /// Length of `bodies::Packet` in front of the bytes.
 const FRONT: usize = size_of::<tracer_common::bodies::Packet>();
@@ -76,6 +76,7 @@ impl Packets {
         Some(Record {
             number: packet.number,
             at: packet.at,
+            host: HostId::default(),
             kind: RecordKind::Packet,
             cpu: None,
             probe: None,

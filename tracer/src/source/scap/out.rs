@@ -14,7 +14,7 @@ use tracer_common::bodies::{AF_INET, AF_INET6, DIRECTION_IN, DIRECTION_OUT};
 use tracer_common::record::probe;
 
 use super::UDP;
-use crate::record::{Record, RecordKind, Task, Timestamp};
+use crate::record::{HostId, Record, RecordKind, Task, Timestamp};
 
 const HOLD_NS: u64 = 6_000_000_000;
 const HOLD_MAX: usize = 65_536;
@@ -303,6 +303,7 @@ fn record(
     Record {
         number,
         at: Timestamp(at),
+        host: HostId::default(),
         kind,
         cpu: who.cpu,
         probe: hook,
