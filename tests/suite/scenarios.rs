@@ -90,6 +90,7 @@ impl Node {
                     resolver_traced: resolver,
                     syscalls: true,
                     missing_probes: Vec::new(),
+                    ended: false,
                 },
             ),
             fact(RecordKind::Cgroup, &Cgroup { id: 100, path: slice(CLIENT_UID) }),
@@ -268,7 +269,21 @@ pub(crate) fn story(resolver: bool) -> Vec<Record> {
     node.ends(20_000)
 }
 
-/// The resolver of `story(false)`, traced as a target on a node of its own, whose cgroup, socket and
+/// What nodes that are read together do begins that much after the start: no clock runs that far
+/// ahead.
+const LATER_MS: u32 = 1000;
+
+/// The client of `story(false)`, on a node of its own.
+pub(crate) fn client_node() -> Vec<Record> {
+    later(story(false))
+}
+
+fn later(records: Vec<Record>) -> Vec<Record> {
+    let later = u64::from(LATER_MS) * 1_000_000;
+    records.into_iter().map(|record| Record { at: record.at.plus(later), ..record }).collect()
+}
+
+/// The resolver of `client_node`, traced as a target on a node of its own, whose cgroup, socket and
 /// process ids are those of the client on the other, and whose clock is `ahead` ms ahead.
 pub(crate) fn resolver_node(ahead: f64) -> Vec<Record> {
     let mut node = ResolverNode::new(ahead);
@@ -292,7 +307,7 @@ pub(crate) fn patient_node() -> Vec<Record> {
     node.stream.add([connect(&socket).at_ms(9.9)]);
     node.asks(10.0, &socket, 150, "www.example.org", Some((2000.0, 0)));
     node.stream.add([close(&socket).at_ms(2011.0)]);
-    node.ends(20_000)
+    later(node.ends(20_000))
 }
 
 /// Its resolver, whose upstream took that long.
@@ -325,24 +340,18 @@ impl ResolverNode {
         let role = Role::Target;
         let (only_pid, ended) = (None, false);
         let scope = Scope { cgroup: 100, path: slice.clone(), role, only_pid, ended };
-        let at = 1.0 + ahead.abs();
+        let at = 1.0;
         stream.add([
             fact(RecordKind::Host, &host).at_ms(at),
             fact(RecordKind::Cgroup, &Cgroup { id: 100, path: slice.clone() }).at_ms(at),
             fact(RecordKind::Cgroup, &Cgroup { id: 101, path: format!("{slice}/c") }).at_ms(at),
             fact(RecordKind::Scope, &scope).at_ms(at),
         ]);
-        Self { stream, dns: Process::target(4711, "coredns", 101), ahead }
+        let dns = Process::target(4711, "coredns", 101);
+        Self { stream, dns, ahead: ahead + f64::from(LATER_MS) }
     }
 
-    fn serves(
-        &mut self,
-        at: f64,
-        socket: u16,
-        id: u16,
-        name: &str,
-        answer: Option<(f64, u8)>,
-    ) {
+    fn serves(&mut self, at: f64, socket: u16, id: u16, name: &str, answer: Option<(f64, u8)>) {
         let client = format!("10.244.1.10:{}", 40_000 + socket);
         let listening = self.dns.socket(1, "10.244.1.2:53", &client);
         for (n, qtype) in [(0, "A"), (1, "AAAA")] {

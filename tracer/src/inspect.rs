@@ -13,10 +13,9 @@ use crate::{cli, files};
 
 /// Prints all of them; 3 when one is damaged or its tail missing.
 pub(crate) fn run(paths: &[PathBuf], output: cli::Format) -> Result<u8> {
-    let mut code = 0;
-    for (n, path) in paths.iter().enumerate() {
-        let info = read(path)?;
-        code = if info.complete { code } else { 3 };
+    let infos = paths.iter().map(|path| Ok((path, read(path)?))).collect::<Result<Vec<_>>>()?;
+    let code = if infos.iter().all(|(_, info)| info.complete) { 0 } else { 3 };
+    for (n, (path, info)) in apart(infos).into_iter().enumerate() {
         let out = &mut io::stdout().lock();
         match output {
             cli::Format::Json => {
@@ -33,6 +32,22 @@ pub(crate) fn run(paths: &[PathBuf], output: cli::Format) -> Result<u8> {
         }
     }
     Ok(code)
+}
+
+/// Files of one recording stand together, in its order; else as they were named.
+fn apart(infos: Vec<(&PathBuf, Info)>) -> Vec<(&PathBuf, Info)> {
+    let mut recordings: Vec<(Option<Ts>, Vec<(&PathBuf, Info)>)> = Vec::new();
+    for (path, info) in infos {
+        let same = |(id, _): &&mut (Option<Ts>, _)| id.is_some() && *id == info.recording;
+        match recordings.iter_mut().find(same) {
+            Some((_, files)) => files.push((path, info)),
+            None => recordings.push((info.recording, vec![(path, info)])),
+        }
+    }
+    for (_, files) in &mut recordings {
+        files.sort_by_key(|(_, info)| info.index);
+    }
+    recordings.into_iter().flat_map(|(_, files)| files).collect()
 }
 
 fn read(path: &Path) -> Result<Info> {
@@ -53,6 +68,9 @@ fn print(out: &mut impl Write, path: &Path, info: &Info) -> io::Result<()> {
     row("file", files::names(&[path.to_owned()]))?;
     let version = info.format_version.as_deref().unwrap_or_default();
     row("format", format!("{} {version}", info.format).trim_end().to_owned())?;
+    if let (Some(recording), Some(index)) = (info.recording, info.index) {
+        row("recording", format!("{}, file {index}", recording.rfc3339()))?;
+    }
     if let (Some(Ts(first)), Some(Ts(last))) = (info.first_ts, info.last_ts) {
         let seconds = last.since(first) as f64 / 1e9;
         let (first, last) = (Ts(first).rfc3339(), Ts(last).rfc3339());

@@ -25,6 +25,8 @@ pub struct Info {
     pub format: String,
     /// Version of svctrace's format, `major.minor`; of the first section.
     pub format_version: Option<String>,
+    /// Which recording it is of, by the time of its first record; of the first section.
+    pub recording: Option<Ts>,
     /// Files of a ring: place of this one, from 0.
     pub index: Option<u32>,
     /// The earlier part of the recording is not needed to understand this one.
@@ -143,6 +145,7 @@ impl Info {
         if self.format_version.is_none() {
             self.format_version = Some(format!("{}.{}", section.major, section.minor));
             self.index = Some(section.index);
+            self.recording = Some(Ts(Timestamp(section.recording)));
         }
     }
 

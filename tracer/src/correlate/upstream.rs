@@ -154,9 +154,9 @@ impl Resolvers {
         let id = dns.message.id;
         let known = self.by_id.get(&(asked.clone(), id)).and_then(|ids| {
             ids.iter().rev().copied().find(|i| {
-                self.sightings.get(i).is_some_and(|s| {
-                    s.is_from(dns.remote, actor.host) && s.answered.is_none()
-                })
+                self.sightings
+                    .get(i)
+                    .is_some_and(|s| s.is_at(actor.host, dns.remote) && s.answered.is_none())
             })
         });
         if let Some(sighting) = known.and_then(|i| self.sightings.get_mut(&i)) {
@@ -235,7 +235,7 @@ impl Resolvers {
         let ids = self.by_id.get(&(asked.clone(), id)).map(Vec::as_slice).unwrap_or_default();
         let open = ids.iter().copied().find(|i| {
             let sighting = self.sightings.get(i);
-            sighting.is_some_and(|s| s.is_from(dns.remote, actor.host) && s.answered.is_none())
+            sighting.is_some_and(|s| s.is_at(actor.host, dns.remote) && s.answered.is_none())
         });
         let Some((number, sighting)) = open.and_then(|i| Some((i, self.sightings.get_mut(&i)?)))
         else {
@@ -481,6 +481,11 @@ impl Resolvers {
 }
 
 impl Sighting {
+    /// Seen on `host`, from `client`.
+    fn is_at(&self, host: HostId, client: SocketAddr) -> bool {
+        self.resolver.host == host && self.client == client
+    }
+
     /// `client`, as `host` knows it, asked.
     fn is_from(&self, client: SocketAddr, host: HostId) -> bool {
         let own = self.resolver.host;

@@ -52,6 +52,11 @@ pub(crate) fn place(who: &Identity) -> String {
         (_, None, None, Some(path)) => path.clone(),
         (_, None, None, None) => who.address.map_or_else(|| "-".into(), |a| a.to_string()),
     };
+    // A pod is one of the cluster; all else is on its host.
+    let place = match (&who.host, &who.pod) {
+        (Some(host), None) => format!("{host}:{place}"),
+        _ => place,
+    };
     visible(&place)
 }
 
