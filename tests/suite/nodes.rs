@@ -208,6 +208,24 @@ fn what_is_open_when_its_recording_ends_is_undecided() {
     assert_eq!(root(&output)["confidence"], "inferred", "{}", output.json);
 }
 
+/// One of format 1.1, kept forever.
+#[test]
+fn an_old_merged_capture_still_reads() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/captures/v1.1-hosts.pcapng");
+    let (read, error) = replay(&[fs::read(path).unwrap()]);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(read, merged(&[scenarios::patient_node(), scenarios::slow_node(3.0)]));
+}
+
+/// Makes it; only ever run before the format was released.
+#[test]
+#[ignore = "writes the fixture"]
+fn make_the_fixture() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/captures/v1.1-hosts.pcapng");
+    let records = merged(&[scenarios::patient_node(), scenarios::slow_node(3.0)]);
+    fs::write(path, file(&records, PLAIN)).unwrap();
+}
+
 // The program.
 
 #[test]

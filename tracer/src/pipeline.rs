@@ -158,7 +158,10 @@ impl Pipeline {
             self.output(Output::Event(line))?;
         }
         match &event.body {
-            Body::Loss(loss) => self.loss(loss)?,
+            Body::Loss(loss) => {
+                let host = self.who.identity(&event.actor).host;
+                self.loss(loss, host)?;
+            }
             Body::Dns(dns) if dns.message.undecoded.is_some() => self.counts.undecoded += 1,
             _ => {}
         }
@@ -196,16 +199,16 @@ impl Pipeline {
         Ok(())
     }
 
-    fn loss(&mut self, loss: &context::Loss) -> io::Result<()> {
+    fn loss(&mut self, loss: &context::Loss, host: Option<String>) -> io::Result<()> {
         let now = self.counts.last;
         self.diagnoser.loss(loss, now);
-        self.output(Output::Loss(loss_line(loss, now)))
+        self.output(Output::Loss(loss_line(loss, host, now)))
     }
 
     fn tell_undecoded(&mut self, all: bool) -> io::Result<()> {
         let now = self.counts.last;
         for loss in self.undecoded.due(now, all) {
-            self.loss(&loss)?;
+            self.loss(&loss, None)?;
         }
         Ok(())
     }
@@ -218,9 +221,10 @@ impl Pipeline {
     }
 }
 
-fn loss_line(loss: &context::Loss, now: Timestamp) -> Loss {
+fn loss_line(loss: &context::Loss, host: Option<String>, now: Timestamp) -> Loss {
     Loss {
         schema: 1,
+        host,
         ts: Ts(now),
         stage: loss.stage,
         source: loss.source.clone(),

@@ -36,9 +36,7 @@ impl HostId {
     pub fn of(self, ip: IpAddr) -> Self {
         let local = match ip.to_canonical() {
             IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),
-            IpAddr::V6(ip) => {
-                ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified()
-            }
+            IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified(),
         };
         if local { self } else { Self::default() }
     }

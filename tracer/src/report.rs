@@ -432,6 +432,9 @@ pub struct Finding {
 pub struct Loss {
     /// Contract version.
     pub schema: u32,
+    /// Host name of the machine, where captures of several are read together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// When it became known.
     pub ts: Ts,
     /// Where.

@@ -375,12 +375,7 @@ impl Connections {
     }
 
     /// Nothing more comes from `host`.
-    pub(crate) fn host_ended(
-        &mut self,
-        host: HostId,
-        names: &Names,
-        done: &mut Vec<Connection>,
-    ) {
+    pub(crate) fn host_ended(&mut self, host: HostId, names: &Names, done: &mut Vec<Connection>) {
         let keys: Vec<Key> = self.open.keys().filter(|k| k.host() == host).cloned().collect();
         for key in keys {
             self.tell(&key, names, done);

@@ -360,7 +360,11 @@ const BACKEND: &str = "10.244.1.31:8080";
 
 fn tcp(at: u64, task: bool, body: Body) -> Step {
     let task = curl().task.filter(|_| task);
-    Step { at, actor: Actor { task, cgroup: Some(CLIENT), cookie: Some(77), ..Actor::default() }, body }
+    Step {
+        at,
+        actor: Actor { task, cgroup: Some(CLIENT), cookie: Some(77), ..Actor::default() },
+        body,
+    }
 }
 
 fn connect(at: u64) -> Step {

@@ -2,13 +2,14 @@
 //! told, with the identities known then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use serde_json::Value;
 
 use crate::correlate::Lookup;
 use crate::event::Actor;
 use crate::identify::Identifier;
-use crate::record::Timestamp;
+use crate::record::{HostId, Timestamp};
 use crate::report::{Code, Confidence, Finding, Identity, Severity, Ts};
 
 use super::interval::{Intervals, Span};
@@ -27,6 +28,8 @@ pub(crate) struct Key {
     pub(crate) code: Code,
     pub(crate) class: Option<String>,
     pub(crate) subject: String,
+    /// Where the subject means something, if it is an address: see `HostId::of`.
+    pub(crate) host: HostId,
 }
 
 /// A lookup that was hit.
@@ -82,8 +85,10 @@ impl Draft {
     /// A finding about one lookup, without cost yet.
     pub(crate) fn about(lookup: &Lookup, code: Code, subject: String, facts: Facts) -> Self {
         let failed = failed(lookup);
+        let server = subject.parse::<SocketAddr>();
+        let host = server.map(|a| lookup.actor.host.of(a.ip())).unwrap_or_default();
         Self {
-            key: Key { code, class: None, subject },
+            key: Key { code, class: None, subject, host },
             confidence: Confidence::Certain,
             cost: Intervals::default(),
             evidence: BTreeSet::new(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 
 use crate::context::{self, LossStage};
-use crate::record::Timestamp;
+use crate::record::{HostId, Timestamp};
 use crate::report::{Code, Confidence, Ts};
 
 use super::draft::{self, Draft, Key, Text};
@@ -45,7 +45,12 @@ pub(crate) fn found(loss: &context::Loss) -> Draft {
     let mut cost = Intervals::default(); // carries the window; the finding's cost stays 0
     cost.add((loss.first, loss.last.max(loss.first.plus(1))));
     Draft {
-        key: Key { code: Code::EventsLost, class: None, subject: stage.to_owned() },
+        key: Key {
+            code: Code::EventsLost,
+            class: None,
+            subject: stage.to_owned(),
+            host: HostId::default(),
+        },
         confidence: Confidence::Certain,
         cost,
         evidence: BTreeSet::new(),

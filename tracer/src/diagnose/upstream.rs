@@ -131,6 +131,7 @@ pub(crate) fn seen(
     let subject = silence.server.to_string();
     let facts = draft::Facts::Upstream(facts);
     let mut draft = Draft::about(lookup, Code::UpstreamTimeout, subject, facts);
+    draft.key.host = received.resolver.host.of(silence.server.ip());
     draft.charge(silence.span);
     draft.show(transaction.events.iter().copied());
     draft.show(received.arrivals.iter().map(|a| a.number));
@@ -280,7 +281,7 @@ fn inferred_text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
             format!(
                 "find the upstream that the cluster DNS forwards {zone} to (its `forward` configuration) and repair or replace it"
             ),
-            "trace on the resolver's node too: then the upstream and each try are named".to_owned(),
+            "record on the resolver's node too (`-w` on both) and read both captures together (`-r A -r B`): then the upstream and each try are named".to_owned(),
         ],
         details: [
             ("upstream", json!(null)),

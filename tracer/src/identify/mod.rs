@@ -311,9 +311,6 @@ impl Identifier {
 
     /// Identity facts given up because a table was full.
     pub fn evicted(&self) -> u64 {
-        self.node.evicted()
-            + self.cluster.evicted()
-            + self.configs.evicted()
-            + self.hosts.evicted()
+        self.node.evicted() + self.cluster.evicted() + self.configs.evicted() + self.hosts.evicted()
     }
 }

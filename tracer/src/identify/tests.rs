@@ -93,7 +93,8 @@ fn hook(remote: &str) -> Body {
 #[test]
 fn a_packet_finds_its_process_and_pod_by_cookie() {
     let mut story = Story::new();
-    let owner = Actor { task: Some(task(10)), cgroup: Some(77), cookie: Some(5), ..Actor::default() };
+    let owner =
+        Actor { task: Some(task(10)), cgroup: Some(77), cookie: Some(5), ..Actor::default() };
     story.cgroup(77, &path()).by(owner, hook("10.96.0.10:53"));
     let packet = Actor { local: Some(addr("172.17.0.7:40000")), ..cookie_actor(5) };
     let early = story.who.identity(&packet);

@@ -207,11 +207,7 @@ impl Stream {
     }
 
     /// What this host (the first one, if `None`) says of itself, soon.
-    fn find(
-        &mut self,
-        host: Option<HostId>,
-        errors: &mut VecDeque<CaptureError>,
-    ) -> Option<Host> {
+    fn find(&mut self, host: Option<HostId>, errors: &mut VecDeque<CaptureError>) -> Option<Host> {
         let mut at = 0;
         while at < self.ahead.len() || (at < AHEAD_MAX && self.read_one(errors)) {
             let record = self.ahead.get(at)?;

@@ -34,6 +34,7 @@ fn event() -> Output {
 fn loss() -> Output {
     Output::Loss(Loss {
         schema: 1,
+        host: None,
         ts: Ts(Timestamp(0)),
         stage: LossStage::Kernel,
         source: "x".into(),

@@ -355,6 +355,7 @@ fn no_foreign_string_reaches_the_terminal_raw() {
         }),
         Output::Loss(Loss {
             schema: 1,
+            host: None,
             ts: at(0),
             stage: crate::context::LossStage::Kernel,
             source: evil.into(),
