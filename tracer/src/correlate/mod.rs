@@ -10,6 +10,7 @@
 //! 100 ms after it closed: the resolver's host may have another clock.
 
 mod clients;
+mod clocks;
 mod connection;
 mod grouping;
 mod heard;
@@ -83,7 +84,7 @@ impl Correlator {
     }
 
     fn host(&mut self, event: &Event, ended: bool, who: &Identifier, done: &mut Vec<Connection>) {
-        let skew_ns = if who.several_hosts() { upstream::HOSTS_SKEW_NS } else { 0 };
+        let skew_ns = if who.several_hosts() { clocks::HOSTS_SKEW_NS } else { 0 };
         // What the other host says comes by its own clock, up to so much later.
         (self.clients.skew_ns, self.connections.skew_ns) = (2 * skew_ns, skew_ns);
         if ended {

@@ -9,6 +9,7 @@ use crate::event::{Actor, Dns};
 use crate::identify::{Entity, Identifier};
 use crate::record::{HostId, Timestamp};
 
+use super::clocks::{self, HOSTS_SKEW_NS};
 use super::transaction::{Asked, EVENTS_MAX, Sent, SocketKey, Transaction};
 use super::wire::Question;
 
@@ -18,8 +19,6 @@ const KEPT_NS: u64 = 120_000_000_000;
 const CAP: usize = 32_768;
 /// Clocks of two processors, and the way from the client's hook to the resolver's.
 const SKEW_NS: u64 = 1_000_000;
-/// Clocks of two hosts, which NTP keeps together. See `Resolvers::tie`.
-pub(crate) const HOSTS_SKEW_NS: u64 = 50_000_000;
 /// A silence that was seen for less is no time-out when its host's recording ends.
 const SILENCE_NS: u64 = 900_000_000;
 /// The same id and question at the resolver within this time of a send is the client's, even if its
@@ -379,11 +378,12 @@ impl Resolvers {
     /// instant, so the difference of its times is that of the clocks.
     pub(crate) fn tie(&self, transaction: &Transaction, until: Timestamp) -> Option<Received> {
         let sighting = self.sighting_of(transaction, until)?;
-        let ahead = sighting.ahead_of(transaction);
-        let mut received = self.received_until(sighting, shifted(until, ahead))?;
-        if ahead != 0 {
-            received.shift(ahead.saturating_neg());
-        }
+        let ahead = match sighting.resolver.host == transaction.actor.host {
+            true => 0,
+            false => clocks::ahead(&transaction.sends, &sighting.arrivals),
+        };
+        let mut received = self.received_until(sighting, clocks::shifted(until, ahead))?;
+        clocks::shift(&mut received, ahead.saturating_neg());
         Some(received)
     }
 
@@ -490,35 +490,6 @@ impl Sighting {
     fn is_from(&self, client: SocketAddr, host: HostId) -> bool {
         let own = self.resolver.host;
         self.client == client && own.of(client.ip()) == host.of(client.ip())
-    }
-
-    /// By how much the resolver's clock is ahead of the client's, in nanoseconds: the least
-    /// difference between a send and an arrival. 0 on one host, and where none is near.
-    fn ahead_of(&self, transaction: &Transaction) -> i64 {
-        if self.resolver.host == transaction.actor.host {
-            return 0;
-        }
-        let arrivals = self.arrivals.iter().flat_map(|a| {
-            transaction.sends.iter().map(|t| a.at.0.wrapping_sub(t.at.0).cast_signed())
-        });
-        let least = arrivals.min_by_key(|ahead| ahead.unsigned_abs());
-        least.filter(|ahead| ahead.unsigned_abs() <= TRANSLATED_NS).unwrap_or_default()
-    }
-}
-
-fn shifted(at: Timestamp, ns: i64) -> Timestamp {
-    Timestamp(at.0.saturating_add_signed(ns))
-}
-
-impl Received {
-    /// To another clock.
-    fn shift(&mut self, ns: i64) {
-        let arrivals = self.arrivals.iter_mut().map(|sent| &mut sent.at);
-        let tries = self.tries.iter_mut().flat_map(|t| [&mut t.sent.at, &mut t.until]);
-        let answered = self.answered.iter_mut().map(|(sent, _)| &mut sent.at);
-        for at in arrivals.chain(tries).chain(answered) {
-            *at = shifted(*at, ns);
-        }
     }
 }
 
