@@ -273,7 +273,7 @@ fn the_program_replays_converts_and_tells() {
     assert_eq!(binary::stdout(&output), expected);
     let output = binary::run(&["info", copy]);
     let told = binary::stdout(&output);
-    for word in ["svctrace 1.0", "critical-app/client", "node-1", "complete", "Packet "] {
+    for word in ["svctrace 1.1", "critical-app/client", "node-1", "complete", "Packet "] {
         assert!(told.contains(word), "{word}: {told}");
     }
     let output = binary::run(&["info", "-o", "json", copy]);

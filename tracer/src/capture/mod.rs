@@ -5,6 +5,7 @@ mod decoration;
 mod encoding;
 pub mod info;
 mod reader;
+mod shown;
 mod snapshot;
 mod writer;
 
@@ -17,13 +18,16 @@ use encoding::{Fields, Put as _};
 /// Version of the format. A reader refuses a higher major version and reads any minor one.
 pub const MAJOR: u16 = 1;
 /// Version of what was only added.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// First bytes of the section option.
 pub const MAGIC: &[u8; 8] = b"svctrace";
 /// Option of the section header, the first one there: [`Section`].
 pub const OPTION_SECTION: u16 = 0x9353;
 /// Option of a packet block: a record without its packet.
 pub const OPTION_RECORD: u16 = 0x9354;
+/// Option of a packet block that is decoration: made for other readers beside the record whose
+/// number it holds.
+pub const OPTION_SHOWN: u16 = 0x9355;
 /// Block: one record.
 pub const BLOCK_RECORD: u32 = 0x9353_0001;
 /// Block: a [`Mark`].
