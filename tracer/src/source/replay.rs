@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 use std::io::Read;
 
-use super::{Capture, CaptureError, CaptureErrorKind, Format, Records, pcap, recognise, scap};
+use super::{
+    Capture, CaptureError, CaptureErrorKind, Format, Options, Records, pcap, recognise, scap,
+};
 use crate::capture::{Item, Mark, Reader, Section, What};
 use crate::context::{Loss, LossStage};
 use crate::record::{Record, RecordKind, Timestamp};
@@ -18,6 +20,11 @@ pub fn open(reader: Bytes) -> Result<Records, CaptureError> {
 
 /// The records of several files that belong to one recording, in any order, or of one capture.
 pub fn open_all(readers: Vec<Bytes>) -> Result<Records, CaptureError> {
+    open_with(readers, &Options::default())
+}
+
+/// The same, with `options` for captures of other tools.
+pub fn open_with(readers: Vec<Bytes>, options: &Options) -> Result<Records, CaptureError> {
     let mut captures = Vec::new();
     for reader in readers {
         let capture = recognise(reader)?;
@@ -34,8 +41,8 @@ pub fn open_all(readers: Vec<Bytes>) -> Result<Records, CaptureError> {
     };
     match capture.format {
         Format::Svctrace(_) => Ok(Box::new(Replay::new(vec![capture.reader]))),
-        Format::Pcap | Format::Pcapng => pcap::open(capture.reader),
-        Format::Scap => scap::open(capture.reader),
+        Format::Pcap | Format::Pcapng => pcap::open_with(capture.reader, &options.dns_ports),
+        Format::Scap => scap::open_with(capture.reader, options),
         Format::Empty => Err(unsupported("there is nothing in it".to_owned())),
     }
 }

@@ -56,6 +56,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Print the probes' own log.
     pub probe_log: bool,
+    /// Tell the arguments of commands.
+    pub keep_payload: bool,
 }
 
 mod agent;
