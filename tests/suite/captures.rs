@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -337,6 +337,26 @@ fn nothing_is_overwritten_unasked() {
     assert_eq!(binary::run(&["-r", &story, "-w", path, "--force"]).status.code(), Some(0));
     assert_eq!(fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(binary::run(&["-r", path, "--pid", "1"]).status.code(), Some(2));
+}
+
+#[test]
+fn what_sudo_lets_us_make_is_the_users() {
+    if !nix::unistd::Uid::effective().is_root() {
+        let test = "captures::what_sudo_lets_us_make_is_the_users";
+        return xtask::skips::note(test, "not root");
+    }
+    let scratch = Scratch::new();
+    let (story, new, old) = (scratch.story(), scratch.path("new"), scratch.path("old"));
+    fs::write(&old, "").unwrap();
+    for path in [&new, &old] {
+        let mut command = binary::command(&["-r", &story, "--force", "-w"]);
+        command.arg(path).env("SUDO_UID", "4000000000").env("SUDO_GID", "4000000001");
+        assert!(command.stdout(Stdio::null()).status().unwrap().success());
+        let about = fs::metadata(path).unwrap();
+        let theirs = if path == &new { (4_000_000_000, 4_000_000_001) } else { (0, 0) };
+        assert_eq!((about.uid(), about.gid()), theirs, "{}", path.display());
+        assert_eq!(about.permissions().mode() & 0o777, 0o600);
+    }
 }
 
 #[test]

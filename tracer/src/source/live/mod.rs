@@ -85,4 +85,5 @@ mod sockets;
 mod targets;
 
 pub use agent::agent;
+pub use invoker::owner;
 pub use ring::{Ending, receive};
