@@ -360,6 +360,34 @@ fn what_sudo_lets_us_make_is_the_users() {
 }
 
 #[test]
+fn arguments_are_recorded_only_if_asked() {
+    let test = "captures::arguments_are_recorded_only_if_asked";
+    if let Err(why) = xtask::lab::check_machine() {
+        return xtask::skips::note(test, &format!("{why:#}"));
+    }
+    if binary::stderr(&binary::run(&["probes"])).contains("built without") {
+        return xtask::skips::note(test, "svctrace was built without its probes");
+    }
+    let scratch = Scratch::new();
+    for (name, more) in [("plain.pcapng", &[][..]), ("kept.pcapng", &["--keep-payload"][..])] {
+        let path = scratch.path(name);
+        let name = path.to_str().unwrap();
+        let shell = ["sh", "-c", "sleep 0.3; : hunter2"];
+        let words = [&["-w", name, "--no-api", "--no-resolver"], more, &["--"], &shell].concat();
+        let mut command = binary::command(&words);
+        let output = command.env("MARKER_IN_ENVIRONMENT", "swordfish").output().unwrap();
+        assert!(output.status.success(), "{}", binary::stderr(&output));
+        let bytes = fs::read(&path).unwrap();
+        let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+        assert_eq!(has(b"hunter2"), !more.is_empty(), "{name}");
+        assert!(!has(b"swordfish") && !has(b"MARKER_IN_ENVIRONMENT"), "{name}");
+        let replay = binary::run(&["-r", name, "--events", "-x"]);
+        let told = binary::stdout(&replay).contains("arguments -c 'sleep 0.3; : hunter2'");
+        assert_eq!(told, !more.is_empty(), "{name}");
+    }
+}
+
+#[test]
 fn rotation_leaves_a_ring_that_replays() {
     let scratch = Scratch::new();
     let story = scratch.story();
