@@ -112,7 +112,10 @@ impl Block<'_> {
     /// The names of a search walk in order, with what came of each.
     fn tried(&mut self, of: &Finding) {
         let candidates = of.details.get("candidates").and_then(Value::as_array);
-        let candidates = candidates.map(Vec::as_slice).unwrap_or_default();
+        // Other findings have plain names there.
+        let Some(candidates) = candidates.filter(|all| all.iter().all(Value::is_object)) else {
+            return;
+        };
         let suffix = |of: &Value| match of["suffix"].as_str() {
             Some(suffix) => visible(&format!(".{suffix}")),
             None => "as typed".to_owned(),

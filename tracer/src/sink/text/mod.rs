@@ -134,7 +134,8 @@ impl<W: Write> Sink for Text<W> {
         let text = match output {
             Output::Event(event) => {
                 // What else is told under an event's number stands beneath it.
-                let beneath = self.event.replace(event.n) == Some(event.n);
+                let same = self.event.replace(event.n) == Some(event.n);
+                let beneath = same && payload::is_data(event);
                 let head = (!beneath).then(|| line::event(event, &mut self.clock, &self.style));
                 head.into_iter().chain(payload::lines(event)).collect::<Vec<_>>().join("\n")
             }

@@ -10,6 +10,11 @@ use crate::text::{escape, visible};
 
 const ROW: usize = 16;
 
+/// What else is told of an event, not an event itself.
+pub(super) fn is_data(of: &EventLine) -> bool {
+    of.payload.is_some() && matches!(of.kind.as_str(), "arguments" | "data")
+}
+
 /// Lines for an event that carries its payload, indented; none for others.
 pub(super) fn lines(of: &EventLine) -> Vec<String> {
     let Some(payload) = &of.payload else { return Vec::new() };
