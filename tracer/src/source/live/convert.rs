@@ -247,6 +247,34 @@ mod tests {
     use super::*;
     use tracer_common::record::kind;
 
+    /// A packet of this protocol and mark, 20 bytes of each header and what it carries.
+    fn packet(protocol: u8, flags: u16, content: &[u8]) -> Vec<u8> {
+        let mut body = vec![1, 4, protocol, 1];
+        body.extend(flags.to_ne_bytes());
+        body.extend(20_u16.to_ne_bytes());
+        let len = 40 + content.len() as u32;
+        body.extend([len.to_ne_bytes(), len.to_ne_bytes()].concat());
+        body.extend([0; 8]);
+        body.extend([0x45; 20]);
+        body.extend([0x50; 20]); // five words of TCP header
+        body.extend(content);
+        body
+    }
+
+    #[test]
+    fn a_control_packet_loses_what_it_carries() {
+        let body = |raw: Vec<u8>| record(&self::raw(kind::PACKET, &raw)).unwrap().body;
+        let got = body(packet(6, 0, b"hunter2"));
+        assert_eq!(got.len(), 24 + 40);
+        assert_eq!((u32_at(&got, 8), u32_at(&got, 12)), (47, 40), "original and captured");
+        for kept in [packet(6, 0, b""), packet(6, PACKET_DNS, b"dns"), packet(17, PACKET_DNS, b"d")]
+        {
+            assert_eq!(body(kept.clone()), kept);
+        }
+        let short = packet(6, 0, b"hunter2")[..50].to_vec();
+        assert_eq!(body(short.clone()), short);
+    }
+
     fn raw(kind: u16, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![WIRE_VERSION, 0];
         bytes.extend(kind.to_ne_bytes());
