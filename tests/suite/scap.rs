@@ -111,7 +111,7 @@ fn shown(line: &Value) -> [String; 10] {
 }
 
 /// `svctrace -r` of the capture into a new file, its JSON, and what else was asked.
-fn convert(path: &PathBuf, into: &Path, more: &[&str]) -> String {
+fn convert(path: &Path, into: &Path, more: &[&str]) -> String {
     let words = ["-r", path.to_str().unwrap(), "-w", into.to_str().unwrap(), "-o", "json"];
     let output = binary::run(&[&words, more].concat());
     assert_eq!(binary::stderr(&output), "");
