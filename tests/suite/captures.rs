@@ -3,15 +3,15 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 use tests::capture::{file, replay, ring, writer};
 use tests::{binary, lines};
-use tracer::capture::{Item, Options, Reader, What};
-use tracer::record::{Record, RecordKind};
+use tracer::capture::{Item, Options, Reader, Skipped, What};
+use tracer::record::{Record, RecordKind, Timestamp};
 use tracer::source::CaptureErrorKind;
 
 use crate::scenarios;
@@ -222,18 +222,57 @@ fn a_newer_format_is_refused_and_a_newer_minor_read() {
 #[test]
 fn old_captures_still_read() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures");
-    let bytes = fs::read(dir.join("v1.pcapng")).unwrap();
-    let (read, error) = replay(&[bytes]);
-    assert!(error.is_none(), "{error:?}");
-    assert_eq!(read, scenarios::servfail());
+    for (name, records) in [("v1.pcapng", scenarios::servfail()), ("v1.1.pcapng", minor_1())] {
+        let bytes = fs::read(dir.join(name)).unwrap();
+        let mut reader = Reader::new(&bytes[..]).unwrap();
+        reader.by_ref().for_each(|item| drop(item.unwrap()));
+        assert_eq!(reader.skipped(), Skipped::default(), "{name}");
+        let (read, error) = replay(&[bytes]);
+        assert!(error.is_none(), "{name}: {error:?}");
+        assert_eq!(read, records, "{name}");
+    }
 }
 
-/// Makes `captures/v1.pcapng`; only ever run before the format was released.
+/// What format 1.1 added: a message out of a system call, with its packet beside it, and data.
+fn minor_1() -> Vec<Record> {
+    let query =
+        b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x04test\x00\x00\x01\x00\x01";
+    let len = u32::try_from(query.len()).unwrap().to_ne_bytes();
+    let end = |port: u16, last: u8| {
+        let mut end = [2_u16.to_ne_bytes(), port.to_ne_bytes()].concat();
+        end.extend([10, 0, 0, last]);
+        end.resize(20, 0);
+        end
+    };
+    let cut = 300_u32.to_ne_bytes();
+    let head = [end(4000, 1), end(53, 2), vec![17, 1, 0, 0]].concat();
+    let payload = [&head, &cut[..], &len, &query[..]].concat();
+    let words = b"-u\0root\0";
+    let size = u32::try_from(words.len()).unwrap().to_ne_bytes();
+    let data = [&[1, 0, 0, 0], &size[..], &size, &words[..]].concat();
+    let at = |ms: u64| Timestamp(1_700_000_000_000_000_000 + ms * 1_000_000);
+    vec![
+        Record { cut: true, ..Record::bare(1, at(0), RecordKind::Payload, payload) },
+        Record::bare(2, at(1), RecordKind::Data, data),
+    ]
+}
+
+#[test]
+fn a_message_out_of_a_call_is_a_packet_for_others_and_counts_once() {
+    let bytes = file(&minor_1(), PLAIN);
+    let mut frames = tracer::source::pcap::open(Box::new(std::io::Cursor::new(bytes))).unwrap();
+    let frame = frames.find_map(|r| r.ok().filter(|r| r.kind == RecordKind::Packet)).unwrap();
+    assert!(frame.cut && frame.at == minor_1()[0].at, "others see it at its time, and cut");
+    let output = tests::run(&replay(&[file(&minor_1(), PLAIN)]).0);
+    assert_eq!(output.lines("summary")[0]["events"], 2);
+}
+
+/// Makes `captures/v1.1.pcapng`; only ever run before that version was released.
 #[test]
 #[ignore = "writes the fixture"]
 fn make_the_fixture() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures");
-    fs::write(dir.join("v1.pcapng"), file(&scenarios::servfail(), PLAIN)).unwrap();
+    fs::write(dir.join("v1.1.pcapng"), file(&minor_1(), PLAIN)).unwrap();
 }
 
 // The program.
@@ -337,6 +376,54 @@ fn nothing_is_overwritten_unasked() {
     assert_eq!(binary::run(&["-r", &story, "-w", path, "--force"]).status.code(), Some(0));
     assert_eq!(fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(binary::run(&["-r", path, "--pid", "1"]).status.code(), Some(2));
+}
+
+#[test]
+fn what_sudo_lets_us_make_is_the_users() {
+    if !nix::unistd::Uid::effective().is_root() {
+        let test = "captures::what_sudo_lets_us_make_is_the_users";
+        return xtask::skips::note(test, "not root");
+    }
+    let scratch = Scratch::new();
+    let (story, new, old) = (scratch.story(), scratch.path("new"), scratch.path("old"));
+    fs::write(&old, "").unwrap();
+    for path in [&new, &old] {
+        let mut command = binary::command(&["-r", &story, "--force", "-w"]);
+        command.arg(path).env("SUDO_UID", "4000000000").env("SUDO_GID", "4000000001");
+        assert!(command.stdout(Stdio::null()).status().unwrap().success());
+        let about = fs::metadata(path).unwrap();
+        let theirs = if path == &new { (4_000_000_000, 4_000_000_001) } else { (0, 0) };
+        assert_eq!((about.uid(), about.gid()), theirs, "{}", path.display());
+        assert_eq!(about.permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn arguments_are_recorded_only_if_asked() {
+    let test = "captures::arguments_are_recorded_only_if_asked";
+    if let Err(why) = xtask::lab::check_machine() {
+        return xtask::skips::note(test, &format!("{why:#}"));
+    }
+    if binary::stderr(&binary::run(&["probes"])).contains("built without") {
+        return xtask::skips::note(test, "svctrace was built without its probes");
+    }
+    let scratch = Scratch::new();
+    for (name, more) in [("plain.pcapng", &[][..]), ("kept.pcapng", &["--keep-payload"][..])] {
+        let path = scratch.path(name);
+        let name = path.to_str().unwrap();
+        let shell = ["sh", "-c", "sleep 0.3; : hunter2"];
+        let words = [&["-w", name, "--no-api", "--no-resolver"], more, &["--"], &shell].concat();
+        let mut command = binary::command(&words);
+        let output = command.env("MARKER_IN_ENVIRONMENT", "swordfish").output().unwrap();
+        assert!(output.status.success(), "{}", binary::stderr(&output));
+        let bytes = fs::read(&path).unwrap();
+        let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+        assert_eq!(has(b"hunter2"), !more.is_empty(), "{name}");
+        assert!(!has(b"swordfish") && !has(b"MARKER_IN_ENVIRONMENT"), "{name}");
+        let replay = binary::run(&["-r", name, "--events", "-x"]);
+        let told = binary::stdout(&replay).contains("arguments -c 'sleep 0.3; : hunter2'");
+        assert_eq!(told, !more.is_empty(), "{name}");
+    }
 }
 
 #[test]

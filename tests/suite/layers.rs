@@ -28,7 +28,7 @@ const PROGRAM: [&str; 7] = ["main", "cli", "files", "handover", "inspect", "log"
 /// Outside crates that only these places may name.
 const RESERVED: [(&str, &[&str]); 10] = [
     ("hickory_proto", &["decode/dns.rs"]),
-    ("etherparse", &["decode/packet.rs", "source/pcap"]),
+    ("etherparse", &["capture/shown.rs", "decode/packet.rs", "source/pcap"]),
     ("pcap_file", &["capture", "source/pcap"]),
     ("cel", &["sink/filter"]),
     ("tokio", &["source/live", "main.rs"]),

@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use tests::{Output, run, run_default};
-use tracer::record::Record;
+use tests::{Output, binary, run, run_default};
+use tracer::decode::Decoder;
+use tracer::event::Body;
+use tracer::record::{Record, RecordKind};
 use tracer::source::scap;
 
 /// What sysdig is asked for, one event a line.
@@ -106,6 +108,115 @@ fn shown(line: &Value) -> [String; 10] {
         text(&line["args"]["tuple"]).replace(['[', ']'], ""),
         text(&who["comm"]),
     ]
+}
+
+/// `svctrace -r` of the capture into a new file, its JSON, and what else was asked.
+fn convert(path: &Path, into: &Path, more: &[&str]) -> String {
+    let words = ["-r", path.to_str().unwrap(), "-w", into.to_str().unwrap(), "-o", "json"];
+    let output = binary::run(&[&words, more].concat());
+    assert_eq!(binary::stderr(&output), "");
+    binary::stdout(&output)
+}
+
+#[test]
+fn the_conversion_replays_and_keeps_only_what_it_should() {
+    let Some(path) = capture() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let (plain, kept) = (scratch.path().join("plain.pcapng"), scratch.path().join("kept.pcapng"));
+    let original = convert(&path, &plain, &[]);
+    convert(&path, &kept, &["--keep-payload"]);
+    for file in [&plain, &kept] {
+        let replay = binary::run(&["-r", file.to_str().unwrap(), "-o", "json"]);
+        assert_eq!(binary::stderr(&replay), "");
+        assert!(binary::stdout(&replay) == original, "{}", file.display());
+    }
+    let again = scratch.path().join("again.pcapng");
+    convert(&kept, &again, &[]);
+    let has = |file: &Path, text: &str| {
+        let bytes = std::fs::read(file).unwrap();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    for secret in ["GET / HTTP/1.1", "KUBERNETES_SERVICE_HOST="] {
+        assert!(!has(&plain, secret) && !has(&again, secret), "{secret}");
+    }
+    assert!(has(&kept, "GET / HTTP/1.1"));
+    assert!(!has(&kept, "KUBERNETES_SERVICE_HOST="), "environment is in no capture");
+    let shown = binary::run(&["-r", kept.to_str().unwrap(), "--events", "-x"]);
+    let shown = binary::stdout(&shown);
+    for text in ["    arguments backend.critical-app.svc.cluster.local\n", "|GET / HTTP/1.1..|"] {
+        assert!(shown.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn the_conversion_shows_its_dns_in_wireshark() {
+    let Some(path) = capture() else { return };
+    let test = "scap::the_conversion_shows_its_dns_in_wireshark";
+    if Command::new("tshark").arg("--version").output().is_err() {
+        return xtask::skips::note(test, "no tshark");
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("converted.pcapng");
+    convert(&path, &file, &[]);
+    let fields = ["frame.time_epoch", "frame.interface_name", "ip.dst", "dns.qry.name"];
+    let mut tshark = Command::new("tshark");
+    tshark.arg("-r").arg(&file).args(["-Y", "dns.flags.response == 0", "-T", "fields"]);
+    tshark.args(fields.map(|field| ["-e", field]).concat());
+    let output = tshark.output().unwrap();
+    let warned = binary::stderr(&output);
+    assert!(warned.lines().all(|line| line.starts_with("Running as user")), "{warned}");
+    let seen = binary::stdout(&output);
+    let sent: Vec<String> = records(&path)
+        .iter()
+        .filter(|record| record.kind == RecordKind::Payload)
+        .filter_map(|record| {
+            let mut events = Vec::new();
+            Decoder::default().decode(record, &mut events).unwrap();
+            let Body::Dns(dns) = &events[0].body else { return None };
+            let question = dns.message.question.as_ref().filter(|_| !dns.message.response)?;
+            let at = record.at.0;
+            Some(format!("{}.{:09}|{}", at / 1_000_000_000, at % 1_000_000_000, question.name))
+        })
+        .collect();
+    let shown: Vec<String> = seen
+        .lines()
+        .map(|line| {
+            let fields: Vec<_> = line.split('\t').collect();
+            format!("{}|{}", fields[0], fields[3])
+        })
+        .collect();
+    assert_eq!(shown, sent);
+    let foreign =
+        "critical-app/client\t10.0.2.15\tbackend.critical-app.svc.cluster.local.localdomain";
+    assert!(seen.contains(foreign), "{seen}");
+    assert!(
+        seen.contains("\t8.8.8.8\tbackend.critical-app.svc.cluster.local.localdomain"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn the_report_has_all_of_it() {
+    let Some(path) = capture() else { return };
+    let text = run_default(&records(&path)).text;
+    for words in [
+        "critical-app/client, curl[22369]",
+        "The resolver (skydns (pid 4617)) received the question and forwarded it to 8.8.8.8:53",
+        "tries each, silent for 4.0",
+        "search suffix localdomain sends the cluster's names to 8.8.8.8:53, which cost 8.01 s",
+        "│ nameserver 10.0.2.15",
+        "│ options ndots:5",
+        ".critical-app.svc.cluster.local  nxdomain      2.2 ms",
+        ".svc.cluster.local               nxdomain      0.7 ms",
+        ".cluster.local                   nxdomain      0.9 ms",
+        ".localdomain                     servfail      8.01 s  asked again after 5.00 s",
+        "as typed                         answered      1.4 ms",
+        "svc/backend.critical-app:80",
+        "10.3.0.214:80, to critical-app/backend-1440326531-csj02 172.17.0.5:80",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert_eq!(text.matches("│ options ndots:5").count(), 1, "told once");
 }
 
 fn lookup(output: &Output) -> Value {

@@ -233,6 +233,32 @@ pub struct Payload {
 
 const _: () = assert!(size_of::<Payload>() == 52);
 
+/// Body of `DATA`; `captured` bytes follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Data {
+    /// One of [`data`].
+    pub what: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+    /// Bytes there were.
+    pub original: u32,
+    /// Bytes that follow.
+    pub captured: u32,
+}
+
+const _: () = assert!(size_of::<Data>() == 12);
+
+/// Numbers of [`Data::what`].
+pub mod data {
+    /// Arguments of a command from the second word on, each with a NUL behind it.
+    pub const ARGUMENTS: u8 = 1;
+    /// Sent on a socket.
+    pub const SENT: u8 = 2;
+    /// Received on a socket.
+    pub const RECEIVED: u8 = 3;
+}
+
 /// Body of `CALL`; `name_len` bytes of the call's name and `args_len` bytes of its arguments follow,
 /// each argument as `key=value` and a NUL.
 #[repr(C)]

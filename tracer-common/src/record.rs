@@ -69,6 +69,9 @@ pub mod kind {
     /// One side of a system call (or another event) of a foreign capture: [`crate::bodies::Call`],
     /// its name and its arguments.
     pub const CALL: u16 = 0x0170;
+    /// Arguments of a command, or what passed a socket and is not DNS: [`crate::bodies::Data`] and the
+    /// bytes. Only where somebody asked for it.
+    pub const DATA: u16 = 0x0180;
 }
 
 /// Which hook saw a record; also the index into the per-CPU counters.

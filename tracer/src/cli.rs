@@ -113,7 +113,7 @@ pub(crate) struct How {
     /// Stop after this time, such as 30s or 5m
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) duration: Option<Duration>,
-    /// Ports that mean DNS besides 53
+    /// Ports that mean DNS besides 53; for -r, in captures of other tools
     #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) dns_port: Vec<u16>,
     /// Most bytes of a DNS packet to keep
@@ -137,7 +137,7 @@ pub(crate) struct How {
 }
 
 /// Options of a trace that mean nothing for a capture.
-const LIVE_ONLY: [&str; 17] = [
+const LIVE_ONLY: [&str; 16] = [
     "pod",
     "namespace",
     "container",
@@ -148,7 +148,6 @@ const LIVE_ONLY: [&str; 17] = [
     "no_syscalls",
     "wait",
     "duration",
-    "dns_port",
     "snaplen",
     "ring_size",
     "kubeconfig",
@@ -167,6 +166,10 @@ pub(crate) struct Capture {
     /// Replay a capture instead of tracing, - is standard input; repeatable for the files of one recording
     #[arg(short, long, value_name = "FILE", conflicts_with_all = LIVE_ONLY)]
     pub(crate) read: Vec<PathBuf>,
+    /// Keep the arguments of commands and, from a capture that has them, payloads other than DNS; they
+    /// show with --events -x
+    #[arg(long)]
+    pub(crate) keep_payload: bool,
     /// Overwrite the file that -w names
     #[arg(long, requires = "write")]
     pub(crate) force: bool,

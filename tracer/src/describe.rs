@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tracer_common::record::probe;
 
 use crate::event::{
-    AddressCall, Body, CallSide, Direction, Dns, Event, Protocol, SocketAddress, SocketClosed,
-    Syscall, Tcp, TcpChange, TcpState,
+    AddressCall, Body, CallSide, Data, DataKind, Direction, Dns, Event, Protocol, SocketAddress,
+    SocketClosed, Syscall, Tcp, TcpChange, TcpState,
 };
 use crate::identify::Identifier;
 use crate::report::{EventLine, Ts};
@@ -50,15 +50,18 @@ pub fn event_line(event: &Event, who: &Identifier) -> EventLine {
     }
 }
 
-/// Adds the bytes of a DNS message, in hex, as far as they were captured.
+/// Adds the bytes of a DNS message or of kept data, in hex, as far as they were captured.
 pub fn add_payload(event: &Event, line: &mut EventLine) {
-    if let Body::Dns(dns) = &event.body {
-        let mut hex = String::with_capacity(2 * dns.payload.len());
-        for byte in &dns.payload {
-            let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
-        }
-        line.payload = Some(hex);
+    let bytes = match &event.body {
+        Body::Dns(dns) => &dns.payload,
+        Body::Data(data) => &data.bytes,
+        _ => return,
+    };
+    let mut hex = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
     }
+    line.payload = Some(hex);
 }
 
 /// Name of the error in a system call's result (`-111` is `ECONNREFUSED`); `None` without one.
@@ -115,6 +118,7 @@ fn parts(event: &Event) -> Parts {
         Body::CgroupMade(cgroup) => context("cgroup-mkdir", value(cgroup)),
         Body::CgroupRemoved(cgroup) => context("cgroup-rmdir", value(cgroup)),
         Body::Call(side) => call_side(side),
+        Body::Data(body) => data(body),
         Body::Host(body) => context("context-host", value(body)),
         Body::Heartbeat => plain("context-heartbeat", Args::new()),
         Body::Loss(body) => context("context-loss", value(body)),
@@ -184,6 +188,20 @@ fn call_side(side: &CallSide) -> Parts {
         direction: Some(if side.exit { "exit" } else { "enter" }),
         result: side.result,
         args,
+    }
+}
+
+fn data(data: &Data) -> Parts {
+    let (kind, way) = match data.kind {
+        DataKind::Arguments => ("arguments", None),
+        DataKind::Sent => ("data", Some(Direction::Out)),
+        DataKind::Received => ("data", Some(Direction::In)),
+    };
+    Parts {
+        kind: kind.into(),
+        direction: way.map(direction),
+        result: None,
+        args: args([("size", json!(data.original_len))]),
     }
 }
 

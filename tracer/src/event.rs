@@ -66,6 +66,7 @@ pub enum Body {
     CgroupMade(context::Cgroup),
     CgroupRemoved(context::Cgroup),
     Call(CallSide),
+    Data(Data),
     Host(context::Host),
     Heartbeat,
     Loss(context::Loss),
@@ -138,6 +139,28 @@ pub struct CallSide {
     pub name: Bytes,
     /// `key=value` each with a NUL behind it, bytes as in the record.
     pub args: Bytes,
+}
+
+/// What [`Data`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DataKind {
+    /// Arguments of a command from the second word on, each with a NUL behind it.
+    Arguments,
+    /// Sent on a socket.
+    Sent,
+    /// Received on a socket.
+    Received,
+}
+
+/// Arguments of a command, or what passed a socket and is not DNS (`--keep-payload`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Data {
+    /// Which.
+    pub kind: DataKind,
+    /// The bytes that were captured.
+    pub bytes: Bytes,
+    /// Bytes there were.
+    pub original_len: u32,
 }
 
 /// Which call a cgroup hook saw.

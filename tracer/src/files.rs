@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Read, Seek as _, Write};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::libc;
+use nix::unistd::Uid;
 use tracer::capture::{Options, Volume, Writer};
+use tracer::source::live;
 
 use crate::cli::{Capture, Handed};
 use crate::handover;
@@ -103,7 +105,10 @@ fn create_one(path: &Path, capture: &Capture) -> Result<(File, bool)> {
     let mut options = OpenOptions::new();
     options.write(true).mode(MODE).custom_flags(libc::O_NOFOLLOW);
     match options.clone().create_new(true).open(path) {
-        Ok(file) => return Ok((file, true)),
+        Ok(file) => {
+            hand_to_invoker(&file);
+            return Ok((file, true));
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error).with_context(failed),
     }
@@ -124,6 +129,15 @@ fn create_one(path: &Path, capture: &Capture) -> Result<(File, bool)> {
         file.set_permissions(fs::Permissions::from_mode(MODE)).with_context(failed)?;
     }
     Ok((file, false))
+}
+
+/// What sudo let us make is the user's. Only ever a file of this process's own making.
+fn hand_to_invoker(file: &File) {
+    if let Some((uid, gid)) = live::owner().filter(|_| Uid::effective().is_root())
+        && let Err(error) = fchown(file, Some(uid), Some(gid))
+    {
+        tracing::debug!("the capture stays root's: {error}");
+    }
 }
 
 /// `x.0.pcapng`, `x.1.pcapng`, … for `x.pcapng`; the name itself for one.

@@ -57,9 +57,9 @@ fn run(cli: Cli) -> Result<u8> {
             let Trace { target, how, capture, output } = cli.trace;
             log::start(output.verbose, output.quiet)?;
             if !capture.read.is_empty() {
-                return replay(&capture, &output);
+                return replay(&capture, &how.dns_port, &output);
             }
-            let options = settings::trace(target, how, output.verbose)?;
+            let options = settings::trace(target, how, capture.keep_payload, output.verbose)?;
             settings::capture(&capture, &options)?;
             let mut created = files::create(&capture)?;
             let mut arguments = Print::new(&output).arguments();
@@ -72,11 +72,12 @@ fn run(cli: Cli) -> Result<u8> {
 }
 
 /// The same pipeline, fed from files.
-fn replay(capture: &cli::Capture, output: &cli::Output) -> Result<u8> {
+fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Result<u8> {
     let name = files::names(&capture.read);
     let open = |path: &PathBuf| Ok((files::names(slice::from_ref(path)), files::open(path)?));
     let readers = capture.read.iter().map(open).collect::<Result<_>>()?;
-    let records = source::open_named(readers).map_err(|error| {
+    let how = settings::source(dns_ports, capture.keep_payload)?;
+    let records = source::open_named(readers, &how).map_err(|error| {
         let name = error.file.clone().unwrap_or_else(|| name.clone());
         anyhow::Error::new(error).context(name)
     })?;
@@ -84,8 +85,11 @@ fn replay(capture: &cli::Capture, output: &cli::Output) -> Result<u8> {
     let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
     let mut pipeline = print.pipeline(created.writer()?);
     let mut whole = true;
+    // What an earlier recording kept goes on into a new one only if somebody says so again.
+    let private = capture.keep_payload || capture.write.is_none();
     for record in records {
         match record {
+            Ok(record) if record.kind.is_private() && !private => {}
             Ok(record) => pipeline.push(&record)?,
             Err(error) => {
                 let name = error.file.as_deref().unwrap_or(&name);

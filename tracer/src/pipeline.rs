@@ -22,7 +22,7 @@ const UNDECODED_NS: u64 = 1_000_000_000;
 pub struct Options {
     /// Output events.
     pub events: bool,
-    /// Events of DNS messages carry the payload.
+    /// Events of DNS messages carry the payload, and so does what was kept of others.
     pub payload: bool,
     /// Output transactions.
     pub transactions: bool,
@@ -150,7 +150,9 @@ impl Pipeline {
 
     fn event(&mut self, event: &Event, first: bool) -> io::Result<()> {
         self.who.learn(event);
-        if self.options.events && first {
+        // Kept data stands beneath the call that carried it.
+        let beneath = self.options.payload && matches!(event.body, Body::Data(_));
+        if self.options.events && (first || beneath) {
             let mut line = describe::event_line(event, &self.who);
             if self.options.payload {
                 describe::add_payload(event, &mut line);

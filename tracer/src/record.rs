@@ -72,6 +72,7 @@ pub enum RecordKind {
     CgroupRemoved = wire::CGROUP_REMOVED,
     Payload = wire::PAYLOAD,
     Call = wire::CALL,
+    Data = wire::DATA,
     // Context records: bodies are the JSON of the type of the same name in `context`.
     Host = 0x8000,
     Heartbeat = 0x8001,
@@ -89,7 +90,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Syscall,
         Self::SocketAddress,
         Self::SocketClosed,
@@ -101,6 +102,7 @@ impl RecordKind {
         Self::CgroupRemoved,
         Self::Payload,
         Self::Call,
+        Self::Data,
         Self::Host,
         Self::Heartbeat,
         Self::Loss,
@@ -118,6 +120,11 @@ impl RecordKind {
     /// The kind with this number, if this version knows it.
     pub fn from_number(number: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u16 == number)
+    }
+
+    /// Holds arguments or payload, which are in no capture unless somebody asked for them.
+    pub fn is_private(self) -> bool {
+        self == Self::Data
     }
 
     /// Made by user space about host or cluster, not seen at a hook.

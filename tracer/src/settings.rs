@@ -13,7 +13,7 @@ use tracer::sink::capture::Capture;
 use tracer::sink::filter::{Filter, Filtered};
 use tracer::sink::json::Json;
 use tracer::sink::text::{Style, Text, Times};
-use tracer::source::live;
+use tracer::source::{self, live};
 use tracer_common::limits::{DNS_PORTS_MAX, SNAP_MAX};
 
 use crate::cli::{FailOn, Format, How, Output, Target, Time, When};
@@ -25,7 +25,12 @@ const RING_BYTES: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 30);
 const SNAP_MIN: u32 = 128;
 
 /// What to trace, and how.
-pub(crate) fn trace(target: Target, how: How, verbose: u8) -> Result<live::Options> {
+pub(crate) fn trace(
+    target: Target,
+    how: How,
+    keep_payload: bool,
+    verbose: u8,
+) -> Result<live::Options> {
     let wait = how.wait;
     ensure!(
         target.namespace.is_none() || target.pod.is_some(),
@@ -47,17 +52,7 @@ pub(crate) fn trace(target: Target, how: How, verbose: u8) -> Result<live::Optio
         (SNAP_MIN..=SNAP_MAX as u32).contains(&how.snaplen),
         "--snaplen must be from {SNAP_MIN} to {SNAP_MAX} bytes"
     );
-    let mut dns_ports = vec![53];
-    for port in how.dns_port {
-        if !dns_ports.contains(&port) {
-            dns_ports.push(port);
-        }
-    }
-    ensure!(
-        dns_ports.len() <= DNS_PORTS_MAX,
-        "--dns-port takes at most {} ports besides 53",
-        DNS_PORTS_MAX - 1
-    );
+    let dns_ports = dns_ports(&how.dns_port)?;
     Ok(live::Options {
         targets,
         resolver: !how.no_resolver,
@@ -72,7 +67,26 @@ pub(crate) fn trace(target: Target, how: How, verbose: u8) -> Result<live::Optio
         wait,
         duration: how.duration,
         probe_log: verbose >= 3,
+        keep_payload,
     })
+}
+
+/// What to make of captures of other tools.
+pub(crate) fn source(more_ports: &[u16], keep_payload: bool) -> Result<source::Options> {
+    Ok(source::Options { dns_ports: dns_ports(more_ports)?, keep_payload })
+}
+
+/// 53 and those that the user named.
+fn dns_ports(more: &[u16]) -> Result<Vec<u16>> {
+    let mut ports = vec![53];
+    for port in more {
+        if !ports.contains(port) {
+            ports.push(*port);
+        }
+    }
+    let most = DNS_PORTS_MAX - 1;
+    ensure!(ports.len() <= DNS_PORTS_MAX, "--dns-port takes at most {most} ports besides 53");
+    Ok(ports)
 }
 
 /// Whether recording so makes sense beside this trace.
@@ -252,7 +266,13 @@ mod tests {
 
     fn meaning(words: &str) -> Result<live::Options, String> {
         let cli = parse(words);
-        trace(cli.trace.target, cli.trace.how, cli.trace.output.verbose).map_err(|e| e.to_string())
+        trace(
+            cli.trace.target,
+            cli.trace.how,
+            cli.trace.capture.keep_payload,
+            cli.trace.output.verbose,
+        )
+        .map_err(|e| e.to_string())
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod decoration;
 mod encoding;
 pub mod info;
 mod reader;
+mod shown;
 mod snapshot;
 mod writer;
 
@@ -24,6 +25,9 @@ pub const MAGIC: &[u8; 8] = b"svctrace";
 pub const OPTION_SECTION: u16 = 0x9353;
 /// Option of a packet block: a record without its packet.
 pub const OPTION_RECORD: u16 = 0x9354;
+/// Option of a packet block that is decoration: made for other readers beside the record whose
+/// number it holds.
+pub const OPTION_SHOWN: u16 = 0x9355;
 /// Block: one record.
 pub const BLOCK_RECORD: u32 = 0x9353_0001;
 /// Block: a [`Mark`].

@@ -15,7 +15,8 @@ use tracer_common::record::WIRE_VERSION;
 
 use super::encoding::{self, Decoded};
 use super::{
-    BLOCK_MARK, BLOCK_MAX, BLOCK_RECORD, MAJOR, Mark, OPTION_RECORD, OPTION_SECTION, Section, What,
+    BLOCK_MARK, BLOCK_MAX, BLOCK_RECORD, MAJOR, Mark, OPTION_RECORD, OPTION_SECTION, OPTION_SHOWN,
+    Section, What,
 };
 use crate::capture_error::{CaptureError, CaptureErrorKind};
 use crate::record::Record;
@@ -193,16 +194,19 @@ impl Context<'_> {
             .try_into_block(state)
             .map_err(|error| CaptureError::damaged(offset, chain(&error)))?;
         let Block::EnhancedPacket(packet) = block else { return Ok(None) };
-        let stored = packet.options.iter().find_map(|option| match option {
-            EnhancedPacketOption::Common(CommonOption::Unknown(option))
-                if option.code == OPTION_RECORD =>
-            {
-                Some(&option.value)
-            }
-            _ => None,
-        });
-        let Some(stored) = stored else {
-            self.skipped.blocks += 1;
+        let option = |code: u16| {
+            packet.options.iter().find_map(|option| match option {
+                EnhancedPacketOption::Common(CommonOption::Unknown(option))
+                    if option.code == code =>
+                {
+                    Some(&option.value)
+                }
+                _ => None,
+            })
+        };
+        let Some(stored) = option(OPTION_RECORD) else {
+            // What is made for other readers only, we need not know.
+            self.skipped.blocks += u64::from(option(OPTION_SHOWN).is_none());
             return Ok(None);
         };
         let decoded = encoding::decode(stored, &packet.data)

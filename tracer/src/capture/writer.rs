@@ -21,10 +21,11 @@ use tracer_common::bodies::{DIRECTION_OUT, Packet};
 use tracer_common::record::WIRE_VERSION;
 
 use super::decoration::{self, Decoration, Interface};
+use super::shown::{self, Shown};
 use super::snapshot::Snapshot;
 use super::{
     BLOCK_MARK, BLOCK_MAX, BLOCK_RECORD, MAJOR, MINOR, Mark, OPTION_RECORD, OPTION_SECTION,
-    Section, What, encoding,
+    OPTION_SHOWN, Section, What, encoding,
 };
 use crate::record::{Record, RecordKind, Timestamp};
 
@@ -108,14 +109,20 @@ impl Writer {
         if self.file.is_none() {
             self.start_file(record)?;
         }
+        let mut shown = None;
         if let Some(event) = self.decoration.learn(record) {
             self.snapshot.learn(record, event);
+            // Where the packet itself was captured, its record is in the packet's own block.
+            shown = (record.kind == RecordKind::Payload).then(|| shown::packet(event)).flatten();
         }
         self.write_names(false)?;
-        let written = match packet_end(record) {
+        let mut written = match packet_end(record) {
             Some(end) => self.write_packet(record, end)?,
             None => self.write_record(record, false)?,
         };
+        if let Some(shown) = shown {
+            written += self.write_shown(record, shown)?;
+        }
         self.last = (record.number, record.at);
         let Some(file) = &mut self.file else { return Ok(()) };
         file.bytes += written as u64;
@@ -249,13 +256,36 @@ impl Writer {
 
     fn write_packet(&mut self, record: &Record, original: u32) -> io::Result<usize> {
         let (front, packet) = record.body.split_at(FRONT);
-        let interface_id = self.interface(record)?;
-        let direction = front.first() == Some(&DIRECTION_OUT);
+        let outbound = front.first() == Some(&DIRECTION_OUT);
         let comment = self.decoration.comment(record);
-        let stored = encoding::encode(record, false, front);
+        let stored = unknown(OPTION_RECORD, encoding::encode(record, false, front));
+        self.packet_block(record, packet, original, outbound, stored, comment)
+    }
+
+    /// A packet for other readers beside a record that is not one.
+    fn write_shown(&mut self, record: &Record, shown: Shown) -> io::Result<usize> {
+        let mut comment = self.decoration.comment(record);
+        if !comment.is_empty() {
+            comment.push_str("; ");
+        }
+        comment.push_str(shown.note);
+        let of = unknown(OPTION_SHOWN, record.number.to_le_bytes().to_vec());
+        self.packet_block(record, &shown.bytes, shown.original, shown.outbound, of, comment)
+    }
+
+    fn packet_block(
+        &mut self,
+        record: &Record,
+        packet: &[u8],
+        original: u32,
+        outbound: bool,
+        ours: CommonOption<'static>,
+        comment: String,
+    ) -> io::Result<usize> {
+        let interface_id = self.interface(record)?;
         let mut options = vec![
-            EnhancedPacketOption::Common(unknown(OPTION_RECORD, stored)),
-            EnhancedPacketOption::Flags(if direction { OUTBOUND } else { INBOUND }),
+            EnhancedPacketOption::Common(ours),
+            EnhancedPacketOption::Flags(if outbound { OUTBOUND } else { INBOUND }),
         ];
         if !comment.is_empty() {
             let comment = CommonOption::Comment(Cow::Owned(comment));

@@ -3,7 +3,7 @@
 
 use tracer_common::bodies::{
     CALL_ENTER, CALL_EXIT, CALL_FD, CALL_RESULT, DIRECTION_IN, DIRECTION_OUT, SYSCALL_OPEN, call,
-    role, tcp_event,
+    data as data_number, role, tcp_event,
 };
 use tracer_common::record::probe;
 
@@ -12,8 +12,8 @@ use super::cursor::Cursor;
 use super::dns;
 use crate::context;
 use crate::event::{
-    AddressCall, Body, Call, CallSide, Direction, Dns, Protocol, SocketAddress, SocketClosed,
-    Syscall, TcpChange, TcpState,
+    AddressCall, Body, Call, CallSide, Data, DataKind, Direction, Dns, Protocol, SocketAddress,
+    SocketClosed, Syscall, TcpChange, TcpState,
 };
 use crate::record::{Record, Timestamp};
 use crate::text;
@@ -166,6 +166,20 @@ pub(super) fn payload(cursor: &mut Cursor<'_>, record: &Record) -> Result<Body, 
         payload: record.body.slice_ref(bytes),
         original_len,
     }))
+}
+
+pub(super) fn data(cursor: &mut Cursor<'_>, record: &Record) -> Result<Data, DecodeError> {
+    let kind = match cursor.u8("what")? {
+        data_number::ARGUMENTS => DataKind::Arguments,
+        data_number::SENT => DataKind::Sent,
+        data_number::RECEIVED => DataKind::Received,
+        other => return Err(cursor.field_error("what", other.to_string())),
+    };
+    cursor.bytes(3, "pad")?;
+    let original_len = cursor.u32("original")?;
+    let captured = cursor.length("captured")?;
+    let bytes = cursor.bytes(captured, "bytes")?;
+    Ok(Data { kind, bytes: record.body.slice_ref(bytes), original_len })
 }
 
 pub(super) fn call_side(cursor: &mut Cursor<'_>, record: &Record) -> Result<CallSide, DecodeError> {

@@ -69,6 +69,7 @@ impl Decoder {
                 None => return Ok(()),
             },
             RecordKind::Payload => body::payload(cursor, record)?,
+            RecordKind::Data => Body::Data(body::data(cursor, record)?),
             RecordKind::Call => Body::Call(body::call_side(cursor, record)?),
             RecordKind::Host => Body::Host(json(record)?),
             RecordKind::Heartbeat => Body::Heartbeat,

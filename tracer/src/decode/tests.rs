@@ -131,6 +131,14 @@ fn payload_body(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+fn data_body(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![1, 0, 0, 0];
+    out.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
+    out.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
+    out.extend_from_slice(bytes);
+    out
+}
+
 fn call_body(name: &[u8], args: &[u8]) -> Vec<u8> {
     let mut out = 5_i64.to_le_bytes().to_vec();
     out.extend((-11_i64).to_le_bytes());
@@ -165,6 +173,7 @@ fn good() -> Vec<(RecordKind, Vec<u8>)> {
         (RecordKind::CgroupMade, cgroup_body(b"/a/b")),
         (RecordKind::CgroupRemoved, cgroup_body(b"/a/b")),
         (RecordKind::Payload, payload_body(QUERY)),
+        (RecordKind::Data, data_body(b"-u\0root\0")),
         (RecordKind::Call, call_body(b"read", b"size=80\0")),
         (RecordKind::Host, br#"{"boot_id":"x"}"#.to_vec()),
         (RecordKind::Loss, br#"{"stage":"kernel"}"#.to_vec()),

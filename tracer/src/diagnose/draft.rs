@@ -237,7 +237,7 @@ impl Draft {
             Facts::Silent(f) => resolver::silent_text(self, f, who),
             Facts::Unreachable(f) => resolver::unreachable_text(self, f, who),
             Facts::Error(f) => dns_error::text(self, f, who),
-            Facts::Expansion(f) => search::expansion_text(self, f),
+            Facts::Expansion(f) => search::expansion_text(self, f, who),
             Facts::Foreign(f) => search::foreign_text(self, f, who),
             Facts::Nxdomain(f) => nxdomain::text(self, f, who),
             Facts::Lost(f) => lost::text(f),

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::correlate::{Attempt, Lookup};
-use crate::identify::{Identifier, SuffixOrigin};
+use crate::correlate::{Attempt, Lookup, Transaction};
+use crate::identify::{Identifier, ResolverConfig, SuffixOrigin};
 use crate::report::{Code, Confidence, Outcome};
 
 use super::draft::{self, Draft, Text};
@@ -71,7 +71,8 @@ pub(crate) fn expansion(lookup: &Lookup, domain: Option<&str>, threshold_ns: u64
     }
     let candidates = lookup.attempts.iter().map(|a| {
         json!({ "name": a.name, "suffix": a.suffix, "outcome": a.outcome,
-            "duration_ns": a.ended.since(a.started), "queries": a.datagrams() })
+            "duration_ns": a.ended.since(a.started), "queries": a.datagrams(),
+            "asked_again_ns": asked_again(a) })
     });
     let time = |a: &Attempt| a.ended.since(a.started);
     let slowest =
@@ -98,7 +99,26 @@ pub(crate) fn expansion(lookup: &Lookup, domain: Option<&str>, threshold_ns: u64
     Some(draft)
 }
 
-pub(crate) fn expansion_text(draft: &Draft, facts: &Expansion) -> Text {
+/// resolv.conf as the victim of `draft` read it, if it is known.
+fn read_conf(draft: &Draft, who: &Identifier) -> Value {
+    let config = draft.victims.first().and_then(|victim| who.resolver_config(&victim.actor));
+    let told = |config: &ResolverConfig| json!({ "path": config.path, "lines": config.lines, "more_lines": config.more_lines });
+    config.map_or(Value::Null, told)
+}
+
+/// When a query of `attempt` went out once more, in nanoseconds after its start; both address types
+/// together count once.
+fn asked_again(attempt: &Attempt) -> Vec<u64> {
+    const TOGETHER_NS: u64 = 50_000_000;
+    let again = |t: &Transaction| usize::from(t.try_number == 1);
+    let sends = attempt.transactions.iter().flat_map(|t| t.sends.iter().skip(again(t)));
+    let mut times: Vec<u64> = sends.map(|sent| sent.at.since(attempt.started)).collect();
+    times.sort_unstable();
+    times.dedup_by(|later, earlier| *later - *earlier < TOGETHER_NS);
+    times
+}
+
+pub(crate) fn expansion_text(draft: &Draft, facts: &Expansion, who: &Identifier) -> Text {
     let typed = &facts.typed;
     let time = words::time(draft.cost.length_ns());
     let queries = usize::try_from(facts.queries).unwrap_or(usize::MAX);
@@ -140,6 +160,7 @@ pub(crate) fn expansion_text(draft: &Draft, facts: &Expansion) -> Text {
             ("ndots", json!(facts.ndots)),
             ("search", json!(facts.search)),
             ("candidates", json!(facts.candidates)),
+            ("resolv_conf", read_conf(draft, who)),
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into(),
@@ -268,6 +289,7 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
             ),
             ("names", json!(names)),
             ("queries", json!(facts.queries)),
+            ("resolv_conf", read_conf(draft, who)),
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into(),

@@ -58,6 +58,10 @@ pub struct ResolverConfig {
     pub options: Vec<String>,
     /// Path it was read from.
     pub path: String,
+    /// Its first lines as they were read, safe to print.
+    pub lines: Vec<String>,
+    /// Lines it has besides.
+    pub more_lines: usize,
     /// Lines that mean nothing to a resolver.
     pub strange: Vec<String>,
 }

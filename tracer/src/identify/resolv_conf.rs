@@ -15,6 +15,9 @@ const SEARCH_MAX: usize = 64;
 const NAME_MAX: usize = 253;
 const STRANGE_MAX: usize = 16;
 const OPTIONS_MAX: usize = 32;
+/// Lines kept as they are, and characters of each.
+const LINES_MAX: usize = 12;
+const LINE_MAX: usize = 300;
 
 /// Reads `text`, the file at `path`.
 pub(super) fn parse(text: &str, path: &str) -> ResolverConfig {
@@ -26,6 +29,12 @@ pub(super) fn parse(text: &str, path: &str) -> ResolverConfig {
         ..ResolverConfig::default()
     };
     for line in text.lines() {
+        if config.lines.len() < LINES_MAX {
+            let start: String = line.chars().take(LINE_MAX).collect();
+            config.lines.push(text::visible(&start));
+        } else {
+            config.more_lines += 1;
+        }
         if line.starts_with(['#', ';']) || line.trim().is_empty() {
             continue;
         }

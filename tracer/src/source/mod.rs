@@ -13,5 +13,23 @@ pub use replay::{open, open_all, open_named};
 
 use crate::record::Record;
 
+/// Port that means DNS unless somebody says more.
+const DNS_PORT: u16 = 53;
+
+/// What to make of captures of other tools; svctrace's own say all this themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Ports that mean DNS.
+    pub dns_ports: Vec<u16>,
+    /// Keep arguments of commands and payloads other than DNS.
+    pub keep_payload: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { dns_ports: vec![DNS_PORT], keep_payload: false }
+    }
+}
+
 /// Records of a capture, in order; the error of a damaged capture is the last item.
 pub type Records = Box<dyn Iterator<Item = Result<Record, CaptureError>> + Send>;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 
 use super::nodes::{Nodes, Recording};
-use super::{CaptureError, CaptureErrorKind, Format, Records, pcap, recognise, scap};
+use super::{CaptureError, CaptureErrorKind, Format, Options, Records, pcap, recognise, scap};
 use crate::capture::{Item, Mark, Reader, What};
 use crate::context::{Loss, LossStage};
 use crate::record::{Record, RecordKind, Timestamp};
@@ -20,12 +20,17 @@ pub fn open(reader: Bytes) -> Result<Records, CaptureError> {
 
 /// The records of several captures, in any order, whose names nobody knows.
 pub fn open_all(readers: Vec<Bytes>) -> Result<Records, CaptureError> {
-    open_named(readers.into_iter().map(|reader| (String::new(), reader)).collect())
+    let unnamed = readers.into_iter().map(|reader| (String::new(), reader)).collect();
+    open_named(unnamed, &Options::default())
 }
 
 /// The records of one capture, or of all files of svctrace's recordings, in any order, each with its
-/// name for what is wrong with it. Several recordings come as one stream, merged by time.
-pub fn open_named(readers: Vec<(String, Bytes)>) -> Result<Records, CaptureError> {
+/// name for what is wrong with it. Several recordings come as one stream, merged by time. `options`
+/// are for captures of other tools.
+pub fn open_named(
+    readers: Vec<(String, Bytes)>,
+    options: &Options,
+) -> Result<Records, CaptureError> {
     let mut captures = Vec::new();
     for (name, reader) in readers {
         let capture = recognise(reader).map_err(|error| error.in_file(&name))?;
@@ -42,8 +47,8 @@ pub fn open_named(readers: Vec<(String, Bytes)>) -> Result<Records, CaptureError
     };
     match format {
         Format::Svctrace(_) => Ok(Box::new(Replay::new(vec![File { name, bytes }]))),
-        Format::Pcap | Format::Pcapng => pcap::open(bytes),
-        Format::Scap => scap::open(bytes),
+        Format::Pcap | Format::Pcapng => pcap::open_with(bytes, &options.dns_ports),
+        Format::Scap => scap::open_with(bytes, options),
         Format::Empty => Err(unsupported("there is nothing in it".to_owned())),
     }
 }

@@ -1,7 +1,9 @@
 //! Findings as blocks: the root cause first, what it caused inside it.
 
+use serde_json::Value;
+
 use super::line::word;
-use super::words::{count, duration, pad, place, process, wrap};
+use super::words::{count, duration, pad, place, process, width, wrap};
 use super::{BAD, BOLD, DIM, ODD, Style};
 use crate::report::{Confidence, Finding, Severity};
 use crate::text::visible;
@@ -10,6 +12,10 @@ use crate::text::visible;
 const HELD_MAX: usize = 256;
 /// Evidence numbers that are written out.
 const EVIDENCE_MAX: usize = 8;
+/// Names of a search walk that are written out.
+const TRIED_MAX: usize = 10;
+/// Columns of an outcome.
+const OUTCOME: usize = 11;
 /// Columns of a block's labels.
 const LABEL: usize = 10;
 
@@ -45,7 +51,7 @@ impl Held {
 pub(super) fn lines(group: &[Finding], style: &Style) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some((root, caused)) = group.split_first() {
-        let mut block = Block { style, indent: 0, lines: &mut lines };
+        let mut block = Block { style, indent: 0, lines: &mut lines, conf_shown: false };
         block.finding(root, None);
         for finding in caused {
             block.lines.push(String::new());
@@ -60,6 +66,8 @@ struct Block<'a> {
     style: &'a Style,
     indent: usize,
     lines: &'a mut Vec<String>,
+    /// resolv.conf was printed with an earlier finding of this group.
+    conf_shown: bool,
 }
 
 impl Block<'_> {
@@ -91,11 +99,71 @@ impl Block<'_> {
         for caveat in &of.caveats {
             self.labelled("caveat", caveat);
         }
+        self.tried(of);
+        self.resolv_conf(of);
         if !of.evidence.is_empty() {
             self.labelled("evidence", &evidence(&of.evidence));
         }
         for (n, remedy) in of.remedy.iter().enumerate() {
             self.remedy(if n == 0 { "fix" } else { "" }, remedy);
+        }
+    }
+
+    /// The names of a search walk in order, with what came of each.
+    fn tried(&mut self, of: &Finding) {
+        let candidates = of.details.get("candidates").and_then(Value::as_array);
+        // Other findings have plain names there.
+        let Some(candidates) = candidates.filter(|all| all.iter().all(Value::is_object)) else {
+            return;
+        };
+        let suffix = |of: &Value| match of["suffix"].as_str() {
+            Some(suffix) => visible(&format!(".{suffix}")),
+            None => "as typed".to_owned(),
+        };
+        let shown = candidates.iter().take(TRIED_MAX);
+        let wide = shown.clone().map(|of| width(&suffix(of))).max().unwrap_or_default();
+        let mut label = "tried";
+        for candidate in shown {
+            let outcome = visible(candidate["outcome"].as_str().unwrap_or("-"));
+            let ns = |value: &Value| value.as_u64().unwrap_or_default();
+            let mut line = format!(
+                "{}  {} {:>8}",
+                pad(&suffix(candidate), wide),
+                pad(&outcome, OUTCOME),
+                duration(ns(&candidate["duration_ns"])),
+            );
+            let again = candidate["asked_again_ns"].as_array();
+            let again: Vec<_> = again.into_iter().flatten().map(|at| duration(ns(at))).collect();
+            if !again.is_empty() {
+                line.push_str(&format!("  asked again after {}", again.join(", ")));
+            }
+            self.label_line(label, &line);
+            label = "";
+        }
+        if let Some(more) = candidates.len().checked_sub(TRIED_MAX).filter(|more| *more > 0) {
+            self.label_line("", &format!("and {}", count(more as u64, "more name", "more names")));
+        }
+    }
+
+    /// resolv.conf as the process read it, once in a group.
+    fn resolv_conf(&mut self, of: &Finding) {
+        let Some(conf) = of.details.get("resolv_conf").filter(|conf| !conf.is_null()) else {
+            return;
+        };
+        if std::mem::replace(&mut self.conf_shown, true) {
+            return;
+        }
+        let path = visible(conf["path"].as_str().unwrap_or("resolv.conf"));
+        self.labelled("read", &format!("{path}:"));
+        for line in conf["lines"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            for (n, part) in wrap(&visible(line), self.room(LABEL + 4)).iter().enumerate() {
+                let more = if n > 0 { "  " } else { "" };
+                self.push(LABEL, &format!("│ {more}{part}"));
+            }
+        }
+        let more = conf["more_lines"].as_u64().unwrap_or_default();
+        if more > 0 {
+            self.push(LABEL, &format!("│ … {}", count(more, "more line", "more lines")));
         }
     }
 

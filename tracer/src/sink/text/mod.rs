@@ -77,6 +77,8 @@ pub struct Text<W: Write> {
     worst: BTreeMap<Code, u64>,
     /// The last line printed was an empty one.
     gap: bool,
+    /// Number of the event printed last.
+    event: Option<u64>,
 }
 
 impl<W: Write> Text<W> {
@@ -90,6 +92,7 @@ impl<W: Write> Text<W> {
             held: Held::default(),
             worst: BTreeMap::new(),
             gap: true,
+            event: None,
         }
     }
 
@@ -130,8 +133,11 @@ impl<W: Write> Sink for Text<W> {
         self.release_findings()?;
         let text = match output {
             Output::Event(event) => {
-                let line = line::event(event, &mut self.clock, &self.style);
-                [vec![line], payload::lines(event)].concat().join("\n")
+                // What else is told under an event's number stands beneath it.
+                let same = self.event.replace(event.n) == Some(event.n);
+                let beneath = same && payload::is_data(event);
+                let head = (!beneath).then(|| line::event(event, &mut self.clock, &self.style));
+                head.into_iter().chain(payload::lines(event)).collect::<Vec<_>>().join("\n")
             }
             Output::Transaction(of) => self.columns.transaction(of, &mut self.clock, &self.style),
             Output::Lookup(of) => self.columns.lookup(of, &mut self.clock, &self.style),

@@ -1,15 +1,28 @@
-//! A DNS message beneath its event: decoded, and in hex with the printable bytes beside it.
+//! A DNS message beneath its event: decoded, and in hex with the printable bytes beside it. Other
+//! payload in hex alone, arguments of a command as words.
+
+use std::fmt::Write as _;
 
 use serde_json::Value;
 
 use crate::report::EventLine;
-use crate::text::visible;
+use crate::text::{escape, visible};
 
 const ROW: usize = 16;
+
+/// What else is told of an event, not an event itself.
+pub(super) fn is_data(of: &EventLine) -> bool {
+    of.payload.is_some() && matches!(of.kind.as_str(), "arguments" | "data")
+}
 
 /// Lines for an event that carries its payload, indented; none for others.
 pub(super) fn lines(of: &EventLine) -> Vec<String> {
     let Some(payload) = &of.payload else { return Vec::new() };
+    match of.kind.as_str() {
+        "arguments" => return vec![arguments(&bytes(payload))],
+        "data" => return dumped(of, &bytes(payload), Vec::new()),
+        _ => {}
+    }
     let arg = |name: &str| of.args.get(name).unwrap_or(&Value::Null);
     let response = arg("response") == &Value::Bool(true);
     let mut head = format!(
@@ -36,15 +49,31 @@ pub(super) fn lines(of: &EventLine) -> Vec<String> {
         let offset = arg("undecoded")["offset"].as_u64().unwrap_or_default();
         lines.push(format!("      from byte {offset}: {}", visible(why)));
     }
-    let bytes = bytes(payload);
+    dumped(of, &bytes(payload), lines)
+}
+
+/// `lines` and the bytes in hex.
+fn dumped(of: &EventLine, bytes: &[u8], mut lines: Vec<String>) -> Vec<String> {
     for (row, chunk) in bytes.chunks(ROW).enumerate() {
         lines.push(dump(row * ROW, chunk));
     }
-    let missing = arg("size").as_u64().unwrap_or_default().saturating_sub(bytes.len() as u64);
+    let size = of.args.get("size").and_then(Value::as_u64).unwrap_or_default();
+    let missing = size.saturating_sub(bytes.len() as u64);
     if missing > 0 {
         lines.push(format!("    … {missing} more bytes were not captured"));
     }
     lines
+}
+
+/// The words of a command, those with spaces in quotes.
+fn arguments(bytes: &[u8]) -> String {
+    let mut line = "    arguments".to_owned();
+    for word in bytes.strip_suffix(b"\0").unwrap_or(bytes).split(|byte| *byte == 0) {
+        let word = escape(word);
+        let quoted = word.is_empty() || word.contains(' ');
+        let _ = if quoted { write!(line, " '{word}'") } else { write!(line, " {word}") };
+    }
+    line
 }
 
 fn bytes(hex: &str) -> Vec<u8> {

@@ -16,7 +16,7 @@ use super::clock::Clock;
 use super::command::{self, Running, Waiting};
 use super::convert::{self, Lifecycle};
 use super::following::Following;
-use super::invoker::Invoker;
+use super::invoker::{Invoker, environment};
 use super::kubernetes::{Access, Cluster};
 use super::link::Sender;
 use super::node_files::NodeFiles;
@@ -482,11 +482,6 @@ fn connect(options: &Options, invoker: Option<&Invoker>) -> anyhow::Result<Optio
 
 fn hostname() -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the agent may look at the environment")]
-fn environment(name: &str) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the agent reads the host's clock")]

@@ -8,11 +8,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use tracer_common::bodies::{Cgroup, SYSCALL_OPEN, Syscall, call};
+use tracer_common::bodies::{Cgroup, Data, PACKET_DNS, Packet, SYSCALL_OPEN, Syscall, call, data};
 use tracer_common::limits::COMM_LEN;
 use tracer_common::maps::Call;
 use tracer_common::record::{FLAG_CUT, RecordHeader, WIRE_VERSION, kind as wire, probe};
 
+use crate::context::Process;
 use crate::record::{HostId, Record, RecordKind, Task, Timestamp};
 
 /// Why kernel bytes are no record.
@@ -39,6 +40,10 @@ pub(super) fn record(raw: &[u8]) -> Result<Record, Unreadable> {
     let len = u32_at(header, offset_of!(RecordHeader, len)) as usize;
     let body = raw.get(size_of::<RecordHeader>()..len).ok_or(Unreadable::Short(raw.len()))?;
     let number = u16_at(header, offset_of!(RecordHeader, kind));
+    let body = match number {
+        wire::PACKET => without_content(body).unwrap_or_else(|| Bytes::copy_from_slice(body)),
+        _ => Bytes::copy_from_slice(body),
+    };
     let kind = RecordKind::from_number(number).filter(|kind| !kind.is_context());
     let comm = &header[offset_of!(RecordHeader, comm)..][..COMM_LEN];
     let pid = u32_at(header, offset_of!(RecordHeader, tgid));
@@ -57,8 +62,26 @@ pub(super) fn record(raw: &[u8]) -> Result<Record, Unreadable> {
         }),
         cgroup: known(u64_at(header, offset_of!(RecordHeader, cgroup_id))),
         cookie: known(u64_at(header, offset_of!(RecordHeader, cookie))),
-        body: Bytes::copy_from_slice(body),
+        body,
     })
+}
+
+/// The packet up to the end of its TCP header, where it is no DNS and carries something: what a SYN
+/// or FIN carries is nobody's business. `None`: it may stay as it is.
+fn without_content(body: &[u8]) -> Option<Bytes> {
+    const TCP: u8 = 6;
+    const DATA_OFFSET: usize = 12;
+    let (front, packet) = body.split_at_checked(size_of::<Packet>())?;
+    let dns = u16_at(front, offset_of!(Packet, flags)) & PACKET_DNS != 0;
+    (front.get(offset_of!(Packet, protocol)) == Some(&TCP) && !dns).then_some(())?;
+    let transport = usize::from(u16_at(front, offset_of!(Packet, transport_offset)));
+    let words = packet.get(transport + DATA_OFFSET)? >> 4;
+    let kept = packet.get(..transport + 4 * usize::from(words))?;
+    (kept.len() < packet.len()).then_some(())?;
+    let mut body = [front, kept].concat();
+    let captured = (kept.len() as u32).to_ne_bytes();
+    body.get_mut(offset_of!(Packet, captured)..)?.get_mut(..4)?.copy_from_slice(&captured);
+    Some(body.into())
 }
 
 /// Moves all times of `record` from the boot clock to Unix time.
@@ -78,22 +101,9 @@ pub(super) fn to_unix(record: &mut Record, offset_ns: i64) {
 
 /// The record of a call that had not returned at `now`, as the probes would write it.
 pub(super) fn open_call(pid_tgid: u64, call: &Call, comm: &[u8], now_boot_ns: u64) -> Bytes {
-    let mut raw = Vec::with_capacity(size_of::<RecordHeader>() + size_of::<Syscall>());
-    raw.extend([WIRE_VERSION, 0]);
-    raw.extend(wire::SYSCALL.to_ne_bytes());
-    raw.extend(((size_of::<RecordHeader>() + size_of::<Syscall>()) as u32).to_ne_bytes());
-    for value in [now_boot_ns, call.cgroup_id, call.cookie] {
-        raw.extend(value.to_ne_bytes());
-    }
-    for value in [(pid_tgid >> 32) as u32, pid_tgid as u32, 0] {
-        raw.extend(value.to_ne_bytes());
-    }
     let probe = probe::SYS_CONNECT + call.call.saturating_sub(call::CONNECT);
-    raw.extend(probe.to_ne_bytes());
-    raw.extend([0; 2]);
-    let mut name = [0; COMM_LEN];
-    name.iter_mut().zip(comm).for_each(|(to, from)| *to = *from);
-    raw.extend(name);
+    let who = (pid_tgid, call.cgroup_id, call.cookie);
+    let mut raw = header(wire::SYSCALL, probe, size_of::<Syscall>(), now_boot_ns, who, comm);
     raw.extend(call.call.to_ne_bytes());
     raw.extend(SYSCALL_OPEN.to_ne_bytes());
     raw.extend(call.fd.to_ne_bytes());
@@ -105,6 +115,48 @@ pub(super) fn open_call(pid_tgid: u64, call: &Call, comm: &[u8], now_boot_ns: u6
     raw.extend(call.peer.addr);
     raw.extend([0; 4]);
     raw.into()
+}
+
+/// The record of a command's arguments, from the second word on.
+pub(super) fn arguments(process: &Process, words: &[u8], now_boot_ns: u64) -> Bytes {
+    let who =
+        (u64::from(process.pid) << 32 | u64::from(process.pid), process.cgroup.unwrap_or(0), 0);
+    let len = size_of::<Data>() + words.len();
+    let mut raw = header(wire::DATA, 0, len, now_boot_ns, who, process.comm.as_bytes());
+    raw.extend([data::ARGUMENTS, 0, 0, 0]);
+    raw.extend((words.len() as u32).to_ne_bytes());
+    raw.extend((words.len() as u32).to_ne_bytes());
+    raw.extend(words);
+    raw.into()
+}
+
+/// The head of a record that user space makes: `len` bytes follow. `who`: thread group and thread,
+/// cgroup, cookie.
+fn header(
+    kind: u16,
+    probe: u16,
+    len: usize,
+    now_boot_ns: u64,
+    who: (u64, u64, u64),
+    comm: &[u8],
+) -> Vec<u8> {
+    let (pid_tgid, cgroup, cookie) = who;
+    let mut raw = Vec::with_capacity(size_of::<RecordHeader>() + len);
+    raw.extend([WIRE_VERSION, 0]);
+    raw.extend(kind.to_ne_bytes());
+    raw.extend(((size_of::<RecordHeader>() + len) as u32).to_ne_bytes());
+    for value in [now_boot_ns, cgroup, cookie] {
+        raw.extend(value.to_ne_bytes());
+    }
+    for value in [(pid_tgid >> 32) as u32, pid_tgid as u32, 0] {
+        raw.extend(value.to_ne_bytes());
+    }
+    raw.extend(probe.to_ne_bytes());
+    raw.extend([0; 2]);
+    let mut name = [0; COMM_LEN];
+    name.iter_mut().zip(comm).for_each(|(to, from)| *to = *from);
+    raw.extend(name);
+    raw
 }
 
 /// What a record of the small ring says to the agent.
@@ -195,6 +247,34 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
     use tracer_common::record::kind;
+
+    /// A packet of this protocol and mark, 20 bytes of each header and what it carries.
+    fn packet(protocol: u8, flags: u16, content: &[u8]) -> Vec<u8> {
+        let mut body = vec![1, 4, protocol, 1];
+        body.extend(flags.to_ne_bytes());
+        body.extend(20_u16.to_ne_bytes());
+        let len = 40 + content.len() as u32;
+        body.extend([len.to_ne_bytes(), len.to_ne_bytes()].concat());
+        body.extend([0; 8]);
+        body.extend([0x45; 20]);
+        body.extend([0x50; 20]); // five words of TCP header
+        body.extend(content);
+        body
+    }
+
+    #[test]
+    fn a_control_packet_loses_what_it_carries() {
+        let body = |raw: Vec<u8>| record(&self::raw(kind::PACKET, &raw)).unwrap().body;
+        let got = body(packet(6, 0, b"hunter2"));
+        assert_eq!(got.len(), 24 + 40);
+        assert_eq!((u32_at(&got, 8), u32_at(&got, 12)), (47, 40), "original and captured");
+        for kept in [packet(6, 0, b""), packet(6, PACKET_DNS, b"dns"), packet(17, PACKET_DNS, b"d")]
+        {
+            assert_eq!(body(kept.clone()), kept);
+        }
+        let short = packet(6, 0, b"hunter2")[..50].to_vec();
+        assert_eq!(body(short.clone()), short);
+    }
 
     fn raw(kind: u16, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![WIRE_VERSION, 0];

@@ -21,6 +21,19 @@ pub(super) struct Invoker {
     home: Option<PathBuf>,
 }
 
+/// User and group ids of the one who ran us through sudo, if that is somebody else than root: what
+/// we make for them is theirs.
+pub fn owner() -> Option<(u32, u32)> {
+    let invoker = Invoker::find(environment).filter(|invoker| !invoker.uid.is_root())?;
+    Some((invoker.uid.as_raw(), invoker.gid.as_raw()))
+}
+
+/// A variable of our own environment, if it says something.
+#[expect(clippy::disallowed_methods, reason = "the agent may look at the environment")]
+pub(super) fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 impl Invoker {
     /// From what sudo put into the environment, which `environment` asks.
     pub(super) fn find(environment: impl Fn(&str) -> Option<OsString>) -> Option<Self> {

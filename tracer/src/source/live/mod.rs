@@ -56,6 +56,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Print the probes' own log.
     pub probe_log: bool,
+    /// Tell the arguments of commands.
+    pub keep_payload: bool,
 }
 
 mod agent;
@@ -83,4 +85,5 @@ mod sockets;
 mod targets;
 
 pub use agent::agent;
+pub use invoker::owner;
 pub use ring::{Ending, receive};

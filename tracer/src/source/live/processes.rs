@@ -13,6 +13,8 @@ use crate::context;
 
 /// Longest name read; the kernel's own limit is 16.
 const COMM_MAX: u64 = 64;
+/// Most bytes of a command's words.
+const ARGUMENTS_MAX: u64 = 4096;
 
 /// What /proc says about `pid` now.
 pub(super) fn describe(pid: u32, mount: &Mount) -> Option<context::Process> {
@@ -34,6 +36,16 @@ pub(super) fn describe(pid: u32, mount: &Mount) -> Option<context::Process> {
         net_ns: namespace(pid, "net"),
         uid: process.uid().ok(),
     })
+}
+
+/// Arguments of a process's command, from the second word on, each with a NUL behind it.
+pub(super) fn arguments(pid: u32) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(format!("/proc/{pid}/cmdline")).ok()?;
+    file.take(ARGUMENTS_MAX).read_to_end(&mut bytes).ok()?;
+    let first = bytes.iter().position(|byte| *byte == 0)?;
+    let words = bytes.split_off(first + 1);
+    (!words.is_empty()).then_some(words)
 }
 
 /// Name of a process, escaped.

@@ -37,6 +37,7 @@ pub(super) struct Session {
     pub(super) process: Option<u32>,
     clock: Clock,
     dns_ports: Vec<u16>,
+    keep_payload: bool,
     host_root: PathBuf,
     scopes: Vec<Attached>,
     resolver_inside: bool,
@@ -82,6 +83,7 @@ impl Session {
             process: None,
             clock,
             dns_ports: options.dns_ports.clone(),
+            keep_payload: options.keep_payload,
             host_root: options.host_root.clone(),
             scopes: Vec::new(),
             resolver_inside: false,
@@ -295,6 +297,13 @@ impl Session {
         let process = processes::describe(pid, &self.mount)?;
         self.told.insert(pid);
         self.tell(RecordKind::Process, &process);
+        if self.keep_payload
+            && of_target
+            && let Some(words) = processes::arguments(pid)
+        {
+            let raw = convert::arguments(&process, &words, clock::boot_ns());
+            self.send(&Message::Kernel(raw));
+        }
         if of_target {
             self.process = Some(pid);
         }

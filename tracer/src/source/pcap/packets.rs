@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use etherparse::{LaxIpSlice, TcpHeaderSlice, UdpSlice, ip_number};
 use tracer_common::bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS, role};
-use tracer_common::limits::CONTROL_SNAP;
 
 use super::copies::{Act, Copies, Flow, Sighting, TCP};
 use super::fragments::Fragments;
@@ -112,7 +111,7 @@ impl Packets {
             ip_id: ip_id(ip),
             exchange: u32::from(id),
         };
-        Some(facts(packet, ip, sighting, true))
+        Some(facts(packet, ip, sighting, None))
     }
 }
 
@@ -137,7 +136,8 @@ fn control<'a>(packet: &Packet<'a>, ip: &LaxIpSlice<'a>) -> Option<Facts<'a>> {
         ip_id: ip_id(ip),
         exchange: TCP,
     };
-    Some(facts(packet, ip, sighting, false))
+    // What a SYN or FIN carries is nobody's business.
+    Some(facts(packet, ip, sighting, Some(tcp.slice().len())))
 }
 
 fn flow(ip: &LaxIpSlice<'_>, from: u16, to: u16) -> Flow {
@@ -151,7 +151,13 @@ fn ip_id(ip: &LaxIpSlice<'_>) -> Option<u16> {
     ip.ipv4().map(|v4| v4.header().identification())
 }
 
-fn facts<'a>(packet: &Packet<'a>, ip: &LaxIpSlice<'a>, sighting: Sighting, dns: bool) -> Facts<'a> {
+/// `header`: bytes of the transport header, where only that is kept.
+fn facts<'a>(
+    packet: &Packet<'a>,
+    ip: &LaxIpSlice<'a>,
+    sighting: Sighting,
+    header: Option<usize>,
+) -> Facts<'a> {
     let whole = match ip {
         LaxIpSlice::Ipv4(v4) => usize::from(v4.header().total_len()),
         LaxIpSlice::Ipv6(v6) => 40 + usize::from(v6.header().payload_length()),
@@ -160,11 +166,11 @@ fn facts<'a>(packet: &Packet<'a>, ip: &LaxIpSlice<'a>, sighting: Sighting, dns: 
     let payload = ip.payload().payload;
     let transport_offset = (payload.as_ptr() as usize).wrapping_sub(packet.bytes.as_ptr() as usize);
     let there = transport_offset.saturating_add(payload.len()).min(packet.bytes.len());
-    let most = if dns { there } else { there.min(CONTROL_SNAP) };
+    let most = header.map_or(there, |len| there.min(transport_offset.saturating_add(len)));
     Facts {
         sighting,
         protocol: ip.payload().ip_number.0,
-        dns,
+        dns: header.is_none(),
         transport_offset,
         bytes: packet.bytes.get(..most).unwrap_or_default(),
         original: if whole > transport_offset { whole } else { there },

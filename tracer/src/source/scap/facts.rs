@@ -1,6 +1,7 @@
 //! What calls on processes, descriptors and files mean, before and after the event itself is told.
 
 use bytes::{BufMut, BytesMut};
+use tracer_common::bodies::data;
 
 use super::bytes::c_text;
 use super::events::Event;
@@ -13,6 +14,8 @@ use crate::text;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const RESOLV_CONF_MAX: usize = 64 * 1024;
+/// Place of the arguments in the parameters of execve, all versions.
+const ARGUMENTS: usize = 2;
 const O_CLOEXEC: u64 = 0x1000;
 const F_DUPFD: u64 = 1;
 const F_DUPFD_CLOEXEC: u64 = 26;
@@ -205,6 +208,10 @@ impl Engine {
             body.put_u32_ne(0);
             body.put_slice(exe);
             self.out.fact(RecordKind::Exec, event.at, who.clone(), None, body.freeze());
+            if let Some(words) = event.get(ARGUMENTS).filter(|_| self.options.keep_payload) {
+                let size = u32::try_from(words.len()).unwrap_or(u32::MAX);
+                self.out.data(event.at, who.clone(), data::ARGUMENTS, words, size);
+            }
             let mut closed = Vec::new();
             self.state.exec(event.tid, &mut closed);
             for cookie in closed {

@@ -3,7 +3,8 @@
 //!
 //! Each event becomes one `Call` record with sysdig's own number, and behind it the facts it stands
 //! for: payloads, connects, accepts, closes, programs, resolv.conf as it was read. Environment
-//! variables, arguments of commands and payloads other than DNS never leave this module.
+//! variables never leave this module; arguments of commands and payloads other than DNS only if
+//! `keep_payload` is set.
 
 mod blocks;
 mod bytes;
@@ -31,15 +32,13 @@ use self::sections::{FdKind, Machine};
 use self::state::{Enter, Fd, Socket, State, Thread};
 use crate::context;
 use crate::record::{Record, RecordKind, Task};
-use crate::source::{CaptureError, CaptureErrorKind, Records};
+use crate::source::{CaptureError, CaptureErrorKind, Options, Records};
 use crate::text;
 
 /// `IPPROTO_TCP`.
 const TCP: u8 = 6;
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;
-/// Port that means DNS.
-const DNS_PORT: u16 = 53;
 /// Blocks read between two looks at the queue.
 const BATCH: usize = 64;
 const CGROUPS_MAX: usize = 32_768;
@@ -48,8 +47,13 @@ const NOBODY: &str = "<NA>";
 
 /// Records of the scap file in `reader`, raw or gzip; the error of a damaged file is the last item.
 pub fn open(reader: Box<dyn Read + Send>) -> Result<Records, CaptureError> {
+    open_with(reader, &Options::default())
+}
+
+/// The same with these options.
+pub fn open_with(reader: Box<dyn Read + Send>, options: &Options) -> Result<Records, CaptureError> {
     let mut blocks = Blocks::new(reader)?;
-    let mut engine = Engine::new();
+    let mut engine = Engine::new(options.clone());
     let foreign = || {
         let what = "this is no scap file: it does not begin with a section header";
         CaptureError::new(0, CaptureErrorKind::Unsupported(what.to_owned()))
@@ -105,6 +109,7 @@ impl Iterator for Reader {
 
 /// From blocks to records.
 struct Engine {
+    options: Options,
     out: Out,
     state: State,
     metadata: Metadata,
@@ -119,8 +124,9 @@ struct Engine {
 }
 
 impl Engine {
-    fn new() -> Self {
+    fn new(options: Options) -> Self {
         Self {
+            options,
             out: Out::default(),
             state: State::default(),
             metadata: Metadata::default(),
@@ -196,7 +202,7 @@ impl Engine {
         let host = context::Host {
             hostname: machine.hostname.clone(),
             cpus: machine.cpus,
-            dns_ports: vec![DNS_PORT],
+            dns_ports: self.options.dns_ports.clone(),
             syscalls: true,
             ..context::Host::default()
         };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::{BufMut, BytesMut};
-use tracer_common::bodies::{SYSCALL_OPEN, call, role, tcp_event};
+use tracer_common::bodies::{SYSCALL_OPEN, call, data, role, tcp_event};
 use tracer_common::record::probe;
 
 use super::bytes::{Ends, address, canonical, tuple};
@@ -11,7 +11,7 @@ use super::call::polled;
 use super::events::Event;
 use super::out::{Message, Who, put_address};
 use super::state::{Connect, Enter, Fd, Socket};
-use super::{DNS_PORT, Engine, TCP, UDP, file};
+use super::{Engine, TCP, UDP, file};
 use crate::record::RecordKind;
 
 const SOCK_CLOEXEC: u64 = 0x8_0000;
@@ -82,18 +82,24 @@ pub(super) fn enter(event: &Event<'_>) -> Enter {
     enter
 }
 
-fn is_dns(end: Option<SocketAddr>) -> bool {
-    end.is_some_and(|end| end.port() == DNS_PORT)
-}
-
-impl Socket {
-    fn is_dns(&self) -> bool {
-        self.protocol != Some(TCP) && (is_dns(self.local) || is_dns(self.remote))
-    }
+/// Ports that mean DNS.
+trait DnsPorts {
+    fn is_dns(&self, end: Option<SocketAddr>) -> bool;
 
     /// A client's socket towards a DNS server.
-    fn asks(&self) -> bool {
-        self.protocol == Some(UDP) && is_dns(self.remote)
+    fn asks(&self, socket: &Socket) -> bool {
+        socket.protocol == Some(UDP) && self.is_dns(socket.remote)
+    }
+
+    /// Any socket that carries DNS.
+    fn carries(&self, socket: &Socket) -> bool {
+        socket.protocol != Some(TCP) && (self.is_dns(socket.local) || self.is_dns(socket.remote))
+    }
+}
+
+impl DnsPorts for Vec<u16> {
+    fn is_dns(&self, end: Option<SocketAddr>) -> bool {
+        end.is_some_and(|end| self.contains(&end.port()))
     }
 }
 
@@ -101,6 +107,7 @@ impl Engine {
     /// A socket call began: what counts from here on.
     pub(super) fn network_enter(&mut self, event: &Event<'_>, who: &Who) {
         let tid = event.tid;
+        let ports = &self.options.dns_ports;
         match event.kind {
             4 => {
                 if let Some(lost) = event.i64(0).and_then(|fd| self.state.close(tid, fd)) {
@@ -113,7 +120,7 @@ impl Engine {
                 let writable = wanted.filter(|(_, bits)| bits & POLLOUT != 0).map(|(fd, _)| fd);
                 let found = writable
                     .filter_map(|fd| self.state.socket_of(tid, fd))
-                    .find(|cookie| self.state.socket(*cookie).is_some_and(Socket::asks));
+                    .find(|cookie| self.state.socket(*cookie).is_some_and(|s| ports.asks(s)));
                 if let Some(thread) = self.state.thread_mut(tid).filter(|_| found.is_some()) {
                     thread.dns = found;
                 }
@@ -124,9 +131,10 @@ impl Engine {
 
     /// sendmmsg of old tells neither socket nor data.
     fn sends_unseen(&mut self, event: &Event<'_>, who: &Who) {
-        let asks = |cookie: &u64| self.state.socket(*cookie).is_some_and(Socket::asks);
+        let ports = &self.options.dns_ports;
+        let asks = |cookie: &u64| self.state.socket(*cookie).is_some_and(|s| ports.asks(s));
         let polled = self.state.thread(event.tid).and_then(|thread| thread.dns).filter(asks);
-        let Some(cookie) = polled.or_else(|| self.state.only_socket(event.tid, Socket::asks))
+        let Some(cookie) = polled.or_else(|| self.state.only_socket(event.tid, |s| ports.asks(s)))
         else {
             return;
         };
@@ -206,7 +214,7 @@ impl Engine {
             socket.remote = Some(remote);
         }
         let (local, protocol, v6) = (socket.local, socket.protocol.unwrap_or(0), socket.v6);
-        if protocol == UDP && remote.port() == DNS_PORT {
+        if protocol == UDP && self.options.dns_ports.is_dns(Some(remote)) {
             if let Some(thread) = self.state.thread_mut(event.tid) {
                 thread.dns = Some(cookie);
             }
@@ -262,8 +270,9 @@ impl Engine {
     fn sent_unseen(&mut self, event: &Event<'_>, who: &Who, enter: &Enter) {
         let Some(hold) = enter.hold else { return };
         self.out.place_hold(hold);
+        let ports = &self.options.dns_ports;
         let cookie = self.state.thread(event.tid).and_then(|thread| thread.dns);
-        let Some(cookie) = cookie.or_else(|| self.state.only_socket(event.tid, Socket::asks))
+        let Some(cookie) = cookie.or_else(|| self.state.only_socket(event.tid, |s| ports.asks(s)))
         else {
             return;
         };
@@ -323,7 +332,8 @@ impl Engine {
         };
         let Some(cookie) = cookie else {
             // The socket is not known, but only datagrams come with addresses.
-            let dns = |ends: &Ends| is_dns(Some(ends.0)) || is_dns(Some(ends.1));
+            let ports = &self.options.dns_ports;
+            let dns = |ends: &Ends| ports.is_dns(Some(ends.0)) || ports.is_dns(Some(ends.1));
             if let Some((local, remote)) = ends.filter(dns) {
                 self.tell_message(event, who.clone(), at, (local, remote), result);
             }
@@ -340,7 +350,9 @@ impl Engine {
         let local = local.or(ends.map(|(local, _)| local)).or(socket.local);
         let remote = ends.map(|(_, remote)| remote).or(socket.remote);
         let (Some(local), Some(remote)) = (local, remote) else { return };
-        if socket.protocol != Some(UDP) || !(socket.is_dns() || is_dns(Some(remote))) {
+        let ports = &self.options.dns_ports;
+        if socket.protocol != Some(UDP) || !(ports.carries(socket) || ports.is_dns(Some(remote))) {
+            self.keep_payload(event, who, at, cookie, result);
             return;
         }
         socket.told = true;
@@ -351,6 +363,22 @@ impl Engine {
         let called =
             Called { call: at.call, fd, result: Some(result), at: begun, size: enter.size };
         self.tell_call(event.at, &who, &called, Some(remote));
+    }
+
+    /// What a socket carried that is not DNS.
+    fn keep_payload(
+        &mut self,
+        event: &Event<'_>,
+        who: &Who,
+        at: &Transfer,
+        cookie: u64,
+        result: i64,
+    ) {
+        let size = u32::try_from(result).ok().filter(|size| *size > 0 && self.options.keep_payload);
+        let (Some(size), Some(bytes)) = (size, event.get(at.data)) else { return };
+        let what = if at.incoming { data::RECEIVED } else { data::SENT };
+        let who = Who { cookie: Some(cookie), ..who.clone() };
+        self.out.data(event.at, who, what, bytes, size);
     }
 
     fn tell_message(

@@ -139,6 +139,20 @@ impl Out {
         }
     }
 
+    /// Arguments or payload of the event told last, of which there were `original` bytes.
+    pub(super) fn data(&mut self, at: u64, who: Who, what: u8, bytes: &[u8], original: u32) {
+        if self.muted {
+            return;
+        }
+        let mut body = BytesMut::with_capacity(12 + bytes.len());
+        body.put_u8(what);
+        body.put_bytes(0, 3);
+        body.put_u32_ne(original);
+        body.put_u32_ne(u32::try_from(bytes.len()).unwrap_or_default());
+        body.put_slice(bytes);
+        self.push(RecordKind::Data, at, who, None, false, body.freeze());
+    }
+
     /// A fact about host or cluster.
     pub(super) fn context(&mut self, kind: RecordKind, body: &impl Serialize) {
         // Plain data: this cannot fail.

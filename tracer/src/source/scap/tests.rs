@@ -435,6 +435,69 @@ fn programs_pods_and_resolv_conf() {
 }
 
 #[test]
+fn arguments_and_payload_only_if_asked() {
+    let mut file = File::new();
+    file.processes((0x212, 6), &[(10, 10, "sh")]);
+    let mut exec = vec![n(0).to_vec(), b"/bin/curl\0".to_vec(), b"-u\0hunter2\0".to_vec()];
+    exec.extend([n(10), n(10), n(1)].map(|number| number.to_vec()));
+    exec.push(b"/\0".to_vec());
+    exec.extend([vec![0; 8], vec![0; 8], vec![0; 8], vec![0; 4], vec![0; 4], vec![0; 4]]);
+    exec.extend([b"curl\0".to_vec(), Vec::new(), b"SECRET=1\0".to_vec()]);
+    let exec: Vec<&[u8]> = exec.iter().map(Vec::as_slice).collect();
+    file.event(0x204, 10, 10, 231, &exec);
+    file.event(0x204, 20, 10, 18, &[&w(2), &w(1), &w(0)]);
+    file.event(0x204, 30, 10, 19, &[&n(3)]);
+    file.event(0x204, 40, 10, 22, &[&n(3)]);
+    file.event(0x204, 50, 10, 23, &[&n(0), &ends("172.17.0.7:4000", "10.3.0.214:80")]);
+    file.event(0x204, 60, 10, 8, &[&n(3), &w(300)]);
+    file.event(0x204, 70, 10, 9, &[&n(300), b"POST /login"]);
+    let read = |keep_payload| {
+        let options = Options { keep_payload, ..Options::default() };
+        let records = open_with(Box::new(Cursor::new(file.0.clone())), &options).unwrap();
+        records.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    let (without, with) = (read(false), read(true));
+    let has = |records: &[Record], text: &str| {
+        records.iter().any(|r| String::from_utf8_lossy(&r.body).contains(text))
+    };
+    assert!(!has(&without, "hunter2") && !has(&without, "POST"));
+    assert!(!has(&with, "SECRET"));
+    let kept: Vec<_> = bodies(&with)
+        .into_iter()
+        .filter_map(|(r, b)| if let Body::Data(data) = b { Some((r.number, data)) } else { None })
+        .collect();
+    assert_eq!((kept[0].0, &kept[0].1.bytes[..]), (1, &b"-u\0hunter2\0"[..]));
+    assert_eq!((kept[1].0, &kept[1].1.bytes[..]), (7, &b"POST /login"[..]));
+    assert_eq!(kept[1].1.original_len, 300);
+    let others: Vec<_> = with.into_iter().filter(|r| !r.kind.is_private()).collect();
+    assert_eq!(others, without, "nothing else depends on it");
+}
+
+#[test]
+fn ports_that_mean_dns_can_be_named() {
+    let mut file = File::new();
+    file.processes((0x212, 6), &[(10, 10, "curl")]);
+    file.event(0x204, 0, 10, 18, &[&w(2), &w(2), &w(0)]);
+    file.event(0x204, 10, 10, 19, &[&n(3)]);
+    file.event(0x204, 20, 10, 22, &[&n(3)]);
+    file.event(0x204, 30, 10, 23, &[&n(0), &ends("172.17.0.7:4000", "10.0.2.15:5353")]);
+    let query = dns(7, false, "a.test", 1);
+    file.event(0x204, 40, 10, 30, &[&n(3), &w(24), &[]]);
+    file.event(0x204, 50, 10, 31, &[&n(24), &query]);
+    for (ports, count) in [(vec![53], 0), (vec![53, 5353], 1)] {
+        let options = Options { dns_ports: ports, ..Options::default() };
+        let records = open_with(Box::new(Cursor::new(file.0.clone())), &options).unwrap();
+        let records: Vec<_> = records.map(Result::unwrap).collect();
+        assert_eq!(messages(&records).len(), count);
+        let ports = bodies(&records).into_iter().find_map(|(_, body)| match body {
+            Body::Host(host) => Some(host.dns_ports),
+            _ => None,
+        });
+        assert_eq!(ports.unwrap(), options.dns_ports);
+    }
+}
+
+#[test]
 fn gzip_members_and_sections_follow_each_other() {
     let mut file = File::new();
     file.event(0x204, 0, 10, 4, &[&n(3)]);
