@@ -11,6 +11,8 @@ use tracer::source::{self, Format};
 
 use crate::{cli, files};
 
+type File<'a> = (&'a PathBuf, Info);
+
 /// Prints all of them; 3 when one is damaged or its tail missing.
 pub(crate) fn run(paths: &[PathBuf], output: cli::Format) -> Result<u8> {
     let infos = paths.iter().map(|path| Ok((path, read(path)?))).collect::<Result<Vec<_>>>()?;
@@ -35,8 +37,8 @@ pub(crate) fn run(paths: &[PathBuf], output: cli::Format) -> Result<u8> {
 }
 
 /// Files of one recording stand together, in its order; else as they were named.
-fn apart(infos: Vec<(&PathBuf, Info)>) -> Vec<(&PathBuf, Info)> {
-    let mut recordings: Vec<(Option<Ts>, Vec<(&PathBuf, Info)>)> = Vec::new();
+fn apart(infos: Vec<File<'_>>) -> Vec<File<'_>> {
+    let mut recordings: Vec<(Option<Ts>, Vec<File<'_>>)> = Vec::new();
     for (path, info) in infos {
         let same = |(id, _): &&mut (Option<Ts>, _)| id.is_some() && *id == info.recording;
         match recordings.iter_mut().find(same) {

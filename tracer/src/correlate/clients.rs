@@ -314,11 +314,7 @@ impl Clients {
     pub(crate) fn observe(&mut self, event: &Event) {
         self.sockets.observe(event);
         match &event.body {
-            Body::SocketClosed(_) => {
-                if event.actor.cookie.is_some() {
-                    self.socket_closed(&event.actor, event.at);
-                }
-            }
+            Body::SocketClosed(_) => self.socket_closed(&event.actor, event.at),
             Body::Syscall(call) => self.call_failed(event, call),
             Body::Exit => {
                 if let Some(task) = &event.actor.task {
