@@ -1,0 +1,1 @@
+//! Records of every kind and messages of every shape through the redactor.
