@@ -167,6 +167,13 @@ pub(crate) struct Capture {
     /// Replay a capture instead of tracing, - is standard input; repeatable for the files of one recording
     #[arg(short, long, value_name = "FILE", conflicts_with_all = LIVE_ONLY)]
     pub(crate) read: Vec<PathBuf>,
+    /// Replace names by stable pseudonyms, in what is recorded and printed; addresses, ports, times and
+    /// the lengths of names stay
+    #[arg(long, value_enum, value_name = "names", hide_possible_values = true)]
+    pub(crate) redact: Option<Redact>,
+    /// Key of the pseudonyms, for the same ones in several captures [default: a new one each time]
+    #[arg(long, value_name = "FILE", requires = "redact")]
+    pub(crate) redact_key: Option<PathBuf>,
     /// Overwrite the file that -w names
     #[arg(long, requires = "write")]
     pub(crate) force: bool,
@@ -179,6 +186,13 @@ pub(crate) struct Capture {
     /// Files in the ring [default: 10]
     #[arg(long, value_name = "N", requires = "write", value_parser = clap::value_parser!(u16).range(2..=1000))]
     pub(crate) rotate_count: Option<u16>,
+}
+
+/// `--redact`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Redact {
+    /// Names of hosts, pods, processes and all else.
+    Names,
 }
 
 /// The capture that the agent opened for the pipeline process.
@@ -196,6 +210,12 @@ pub(crate) struct Handed {
     /// Nanoseconds of one file
     #[arg(long, hide = true)]
     pub(crate) write_ns: Option<u64>,
+    /// What to replace
+    #[arg(long, value_enum, hide = true)]
+    pub(crate) redact: Option<Redact>,
+    /// Descriptor of the key
+    #[arg(long, hide = true)]
+    pub(crate) redact_key_fd: Option<i32>,
 }
 
 /// What to print.

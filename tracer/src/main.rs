@@ -5,6 +5,7 @@ mod files;
 mod handover;
 mod inspect;
 mod log;
+mod redaction;
 mod settings;
 
 use std::io::{self, Write};
@@ -44,7 +45,11 @@ fn run(cli: Cli) -> Result<u8> {
             log::start(output.verbose, output.quiet)?;
             let print = Print::new(&output).aside(capture.write_fd.contains(&1));
             let mut pipeline = print.pipeline(files::handed(&capture)?);
-            let ending = live::receive(handover::socket(fd)?, &mut |record| pipeline.push(record))?;
+            let mut redaction = redaction::handed(&capture, output.quiet)?;
+            let ending = live::receive(handover::socket(fd)?, &mut |record| {
+                pipeline.push(&redaction.record(record))
+            })?;
+            redaction.tell_shared();
             let whole = ending == live::Ending::Clean;
             if !whole {
                 pipeline.cut_short();
@@ -59,10 +64,14 @@ fn run(cli: Cli) -> Result<u8> {
             }
             let options = settings::trace(target, how, output.verbose)?;
             settings::capture(&capture, &options)?;
+            let redaction = redaction::to_hand_over(&capture)?;
             let mut created = files::create(&capture)?;
             let mut arguments = Print::new(&output).arguments();
             arguments.extend(created.arguments());
-            let code = live::agent(options, arguments, created.descriptors());
+            arguments.extend(redaction.arguments());
+            let mut descriptors = created.descriptors();
+            descriptors.extend(redaction.descriptor());
+            let code = live::agent(options, arguments, descriptors);
             created.remove_unused();
             code
         }
@@ -74,13 +83,14 @@ fn replay(capture: &cli::Capture, output: &cli::Output) -> Result<u8> {
     let name = files::names(&capture.read);
     let readers = capture.read.iter().map(|path| files::open(path)).collect::<Result<_>>()?;
     let records = source::open_all(readers).with_context(|| name.clone())?;
+    let mut redaction = redaction::asked(capture, output.quiet)?;
     let created = files::create(capture)?;
     let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
     let mut pipeline = print.pipeline(created.writer()?);
     let mut whole = true;
     for record in records {
         match record {
-            Ok(record) => pipeline.push(&record)?,
+            Ok(record) => pipeline.push(&redaction.record(&record))?,
             Err(error) => {
                 writeln!(io::stderr(), "svctrace: {name}: {error}")?;
                 whole = false;
@@ -88,6 +98,7 @@ fn replay(capture: &cli::Capture, output: &cli::Output) -> Result<u8> {
             }
         }
     }
+    redaction.tell_shared();
     Ok(print.exit_code(&pipeline.finish()?, whole))
 }
 
