@@ -26,7 +26,7 @@ impl Redact for Host {
             boot_id: self.boot_id,
             node: self.node.map(|node| names.name(&node)),
             hostname: names.name(&self.hostname),
-            kernel: names.words(&self.kernel),
+            kernel: names.release(&self.kernel),
             arch: self.arch,
             cpus: self.cpus,
             version: self.version,

@@ -60,6 +60,11 @@ impl Pseudonyms {
         self.apart(text, |c| !(c.is_alphanumeric() || matches!(c, '-' | '_')), Self::word)
     }
 
+    /// A kernel's release: numbers and what distributions call theirs stay.
+    pub(super) fn release(&mut self, release: &str) -> String {
+        self.apart(release, |c| !c.is_alphanumeric(), Self::word)
+    }
+
     /// A figure or an address stays; other text is words.
     pub(super) fn value(&mut self, value: &str) -> String {
         if is_figure(value) { value.to_owned() } else { self.words(value) }
