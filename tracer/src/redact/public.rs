@@ -359,6 +359,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_stays_is_documented() {
+        let document = include_str!("../../../docs/capture-format.md");
+        for word in LABELS.iter().chain(PROGRAMS) {
+            assert!(document.contains(&format!("`{word}`")), "{word}");
+        }
+    }
+
+    #[test]
     fn lists_are_sorted_and_short_enough_to_read() {
         for list in [LABELS, WORDS, PROGRAMS, KINDS, OPTIONS, REASONS] {
             assert!(list.is_sorted_by(|a, b| a < b), "{list:?}");
