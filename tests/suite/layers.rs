@@ -17,18 +17,19 @@ const LEVELS: [&[&str]; 13] = [
     &["describe"],
     &["correlate"],
     &["diagnose"],
-    &["capture"],
+    &["capture", "redact"],
     &["sink", "source"],
     &["pipeline"],
 ];
 
 /// The program around the library.
-const PROGRAM: [&str; 7] = ["main", "cli", "files", "handover", "inspect", "log", "settings"];
+const PROGRAM: [&str; 8] =
+    ["main", "cli", "files", "handover", "inspect", "log", "redaction", "settings"];
 
 /// Outside crates that only these places may name.
 const RESERVED: [(&str, &[&str]); 10] = [
     ("hickory_proto", &["decode/dns.rs"]),
-    ("etherparse", &["capture/shown.rs", "decode/packet.rs", "source/pcap"]),
+    ("etherparse", &["capture/shown.rs", "decode/packet.rs", "redact/packet.rs", "source/pcap"]),
     ("pcap_file", &["capture", "source/pcap"]),
     ("cel", &["sink/filter"]),
     ("tokio", &["source/live", "main.rs"]),

@@ -10,6 +10,7 @@ mod layers;
 mod lookups;
 mod nodes;
 mod pcap;
+mod redact;
 mod scap;
 mod scenarios;
 mod schema;

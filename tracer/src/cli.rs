@@ -170,6 +170,13 @@ pub(crate) struct Capture {
     /// show with --events -x
     #[arg(long)]
     pub(crate) keep_payload: bool,
+    /// Replace names by stable pseudonyms, in what is recorded and printed; addresses, ports, times and
+    /// the lengths of names stay
+    #[arg(long, value_enum, value_name = "names", hide_possible_values = true)]
+    pub(crate) redact: Option<Redact>,
+    /// Key of the pseudonyms, for the same ones in several captures [default: a new one each time]
+    #[arg(long, value_name = "FILE", requires = "redact")]
+    pub(crate) redact_key: Option<PathBuf>,
     /// Overwrite the file that -w names
     #[arg(long, requires = "write")]
     pub(crate) force: bool,
@@ -182,6 +189,13 @@ pub(crate) struct Capture {
     /// Files in the ring [default: 10]
     #[arg(long, value_name = "N", requires = "write", value_parser = clap::value_parser!(u16).range(2..=1000))]
     pub(crate) rotate_count: Option<u16>,
+}
+
+/// `--redact`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Redact {
+    /// Names of hosts, pods, processes and all else.
+    Names,
 }
 
 /// The capture that the agent opened for the pipeline process.
@@ -199,6 +213,12 @@ pub(crate) struct Handed {
     /// Nanoseconds of one file
     #[arg(long, hide = true)]
     pub(crate) write_ns: Option<u64>,
+    /// What to replace
+    #[arg(long, value_enum, hide = true)]
+    pub(crate) redact: Option<Redact>,
+    /// Descriptor of the key
+    #[arg(long, hide = true)]
+    pub(crate) redact_key_fd: Option<i32>,
 }
 
 /// What to print.

@@ -12,6 +12,7 @@ pub mod event;
 pub mod identify;
 pub mod pipeline;
 pub mod record;
+pub mod redact;
 pub mod report;
 pub mod sink;
 pub mod source;

@@ -5,6 +5,7 @@ mod files;
 mod handover;
 mod inspect;
 mod log;
+mod redaction;
 mod settings;
 
 use std::io::{self, Write};
@@ -46,7 +47,11 @@ fn run(cli: Cli) -> Result<u8> {
             log::start(output.verbose, output.quiet)?;
             let print = Print::new(&output).aside(capture.write_fd.contains(&1));
             let mut pipeline = print.pipeline(files::handed(&capture)?);
-            let ending = live::receive(handover::socket(fd)?, &mut |record| pipeline.push(record))?;
+            let mut redaction = redaction::handed(&capture, output.quiet)?;
+            let ending = live::receive(handover::socket(fd)?, &mut |record| {
+                pipeline.push(&redaction.record(record))
+            })?;
+            redaction.tell_shared();
             let whole = ending == live::Ending::Clean;
             if !whole {
                 pipeline.cut_short();
@@ -61,10 +66,14 @@ fn run(cli: Cli) -> Result<u8> {
             }
             let options = settings::trace(target, how, capture.keep_payload, output.verbose)?;
             settings::capture(&capture, &options)?;
+            let redaction = redaction::to_hand_over(&capture)?;
             let mut created = files::create(&capture)?;
             let mut arguments = Print::new(&output).arguments();
             arguments.extend(created.arguments());
-            let code = live::agent(options, arguments, created.descriptors());
+            arguments.extend(redaction.arguments());
+            let mut descriptors = created.descriptors();
+            descriptors.extend(redaction.descriptor());
+            let code = live::agent(options, arguments, descriptors);
             created.remove_unused();
             code
         }
@@ -81,6 +90,7 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
         let name = error.file.clone().unwrap_or_else(|| name.clone());
         anyhow::Error::new(error).context(name)
     })?;
+    let mut redaction = redaction::asked(capture, output.quiet)?;
     let created = files::create(capture)?;
     let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
     let mut pipeline = print.pipeline(created.writer()?);
@@ -90,7 +100,7 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     for record in records {
         match record {
             Ok(record) if record.kind.is_private() && !private => {}
-            Ok(record) => pipeline.push(&record)?,
+            Ok(record) => pipeline.push(&redaction.record(&record))?,
             Err(error) => {
                 let name = error.file.as_deref().unwrap_or(&name);
                 writeln!(io::stderr(), "svctrace: {name}: {error}")?;
@@ -99,6 +109,7 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
             }
         }
     }
+    redaction.tell_shared();
     Ok(print.exit_code(&pipeline.finish()?, whole))
 }
 
