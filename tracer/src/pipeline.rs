@@ -150,7 +150,9 @@ impl Pipeline {
 
     fn event(&mut self, event: &Event, first: bool) -> io::Result<()> {
         self.who.learn(event);
-        if self.options.events && first {
+        // With payloads, a message shows although it stands behind the call that carried it.
+        let message = self.options.payload && matches!(event.body, Body::Dns(_));
+        if self.options.events && (first || message) {
             let mut line = describe::event_line(event, &self.who);
             if self.options.payload {
                 describe::add_payload(event, &mut line);
