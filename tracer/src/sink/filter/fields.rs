@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators as op};
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators as op,
+};
 use serde_json::Value;
 
 use super::children;
@@ -140,7 +142,8 @@ impl<'a> Fields<'a, '_> {
         while let Some((schema, depth)) = open.pop() {
             let name = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next());
             let behind = name.map(|name| &self.root["$defs"][name]);
-            let among = ["anyOf", "oneOf", "allOf"].into_iter().filter_map(|k| schema[k].as_array());
+            let among =
+                ["anyOf", "oneOf", "allOf"].into_iter().filter_map(|k| schema[k].as_array());
             if depth < REFS_MAX {
                 open.extend(among.flatten().chain(behind).map(|schema| (schema, depth + 1)));
             }

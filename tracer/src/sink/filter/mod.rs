@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use cel::common::ast::{
-    CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators as op,
-};
+use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators as op};
 use cel::{Context, Env, ExecutionError, Program, Value};
 use unicode_width::UnicodeWidthStr;
 

@@ -136,11 +136,7 @@ fn mistakes_are_pointed_at() {
         ("attempts.outcome == 'x'", "attempts is a list", 9),
         ("attempts[0].outcom == 'x'", "has no field outcom", 12),
         ("attempts.exists(a, a.outcom == 'x')", "a has no field outcom", 21),
-        (
-            "attempts.exists(a, a.transactions.exists(t, t.nmae == 'x'))",
-            "t has no field nmae",
-            46,
-        ),
+        ("attempts.exists(a, a.transactions.exists(t, t.nmae == 'x'))", "t has no field nmae", 46),
         ("backend.pdo == 'x'", "backend has no field pdo", 8),
         ("n > 5 &&\n  kind == = 3", "", 10),
     ] {

@@ -250,8 +250,7 @@ impl Out {
 
     /// The next record, if all before it is known.
     pub(super) fn pop(&mut self) -> Option<Record> {
-        let full =
-            self.finished || self.queue.len() > HOLD_MAX || self.queued > HOLD_BYTES_MAX;
+        let full = self.finished || self.queue.len() > HOLD_MAX || self.queued > HOLD_BYTES_MAX;
         if self.now == 0 && !full {
             return None;
         }

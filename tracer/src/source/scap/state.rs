@@ -361,7 +361,13 @@ impl State {
     }
 
     /// More of a file that is being read; what is there of it now, unless that is too much.
-    pub(super) fn more_text(&mut self, tid: i64, fd: i64, more: &[u8], most: usize) -> Option<&[u8]> {
+    pub(super) fn more_text(
+        &mut self,
+        tid: i64,
+        fd: i64,
+        more: &[u8],
+        most: usize,
+    ) -> Option<&[u8]> {
         let room = self.texts + more.len() <= TEXTS_MAX;
         let Fd::File { text, .. } = &mut self.table_mut(tid)?.fds.get_mut(&fd)?.what else {
             return None;

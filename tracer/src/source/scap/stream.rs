@@ -100,7 +100,8 @@ impl Streams {
 
     /// The socket is gone; whether messages were under way on it.
     pub(super) fn end(&mut self, cookie: u64) -> bool {
-        let under_way = |partial: Option<Partial>| partial.is_some_and(|p| !matches!(p, Partial::Lost));
+        let under_way =
+            |partial: Option<Partial>| partial.is_some_and(|p| !matches!(p, Partial::Lost));
         let incoming = under_way(self.partial.remove(&(cookie, true)));
         under_way(self.partial.remove(&(cookie, false))) || incoming
     }
