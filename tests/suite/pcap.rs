@@ -294,6 +294,76 @@ fn every_link_layer_and_format_says_the_same() {
     }
 }
 
+/// A pcapng block, little-endian.
+fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+    let padded = body.len().next_multiple_of(4);
+    let len = u32::try_from(padded + 12).unwrap().to_le_bytes();
+    let padding = vec![0; padded - body.len()];
+    [&kind.to_le_bytes()[..], &len, body, &padding, &len].concat()
+}
+
+fn section() -> Vec<u8> {
+    let head = [0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0];
+    block(0x0a0d_0d0a, &[&head[..], &[0xff; 8]].concat())
+}
+
+/// An interface; `resolution` as in `if_tsresol`, `offset` in seconds.
+fn interface(link: u16, resolution: u8, offset: i64) -> Vec<u8> {
+    let mut body = [&link.to_le_bytes()[..], &[0; 6]].concat();
+    body.extend([9, 0, 1, 0, resolution, 0, 0, 0, 14, 0, 8, 0]);
+    body.extend(offset.to_le_bytes());
+    body.extend([0; 4]);
+    block(1, &body)
+}
+
+fn enhanced(interface: u32, ticks: u64, frame: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(frame.len()).unwrap();
+    let (high, low) = ((ticks >> 32) as u32, ticks as u32);
+    let head: Vec<u8> =
+        [interface, high, low, len, len].into_iter().flat_map(u32::to_le_bytes).collect();
+    block(6, &[head, frame.to_vec()].concat())
+}
+
+#[test]
+fn sections_interfaces_and_clocks_of_pcapng() {
+    const SECOND: u64 = 1_700_000_000;
+    let query = udp("10.0.0.1:4000", "10.0.0.2:53", 1, &message(7, "a.test", "A", None, &[]));
+    let answer = udp("10.0.0.2:53", "10.0.0.1:4000", 2, &message(7, "a.test", "A", Some(3), &[]));
+    let (query, answer) = (framed(1, &query), framed(101, &answer));
+    let first =
+        |resolution, ticks| [section(), interface(1, resolution, 0), enhanced(0, ticks, &query)];
+    // The answer 0.25 s later, at another interface with another clock, or in another section.
+    for (resolution, unit) in
+        [(0, 1), (3, 1000), (6, 1_000_000), (9, 1_000_000_000), (0x94, 1 << 20)]
+    {
+        let begin = first(resolution, SECOND * unit).concat();
+        let same = [interface(101, 9, 0), enhanced(1, SECOND * 1_000_000_000 + 250 * MS, &answer)];
+        let other = [section(), interface(101, 0x82, 0), enhanced(0, SECOND * 4 + 1, &answer)];
+        let offset = [interface(101, 3, 1_699_999_999), enhanced(1, 1250, &answer)];
+        for rest in [same.concat(), other.concat(), offset.concat()] {
+            let (records, error) = read([begin.clone(), rest].concat());
+            assert!(error.is_none(), "{resolution}: {error:?}");
+            let lookups = run(&records).lines("lookup");
+            assert_eq!(lookups.len(), 1, "{resolution}");
+            assert_eq!(
+                (&lookups[0]["outcome"], &lookups[0]["duration_ns"]),
+                (&"nxdomain".into(), &(250 * MS).into()),
+                "{resolution}"
+            );
+        }
+    }
+    // A Simple Packet Block has no time: that of the packet before.
+    let simple = [&u32::try_from(query.len()).unwrap().to_le_bytes()[..], &query].concat();
+    let (records, error) =
+        read([first(6, SECOND * 1_000_000).concat(), block(3, &simple)].concat());
+    assert!(error.is_none());
+    assert_eq!(records.last().unwrap().at.0, SECOND * 1_000_000_000);
+    // A clock that nobody here can read is an error with a place.
+    let (records, error) = read(first(0xa0, SECOND << 32).concat());
+    assert!(records.iter().all(|r| r.number == 0));
+    assert_eq!(error.unwrap().offset, 28);
+}
+
 #[test]
 fn evidence_is_frame_numbers() {
     let output = seen(View::Client, 113);

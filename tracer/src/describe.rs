@@ -103,7 +103,14 @@ fn parts(event: &Event) -> Parts {
         Body::Dns(message) => Parts {
             kind: "dns".into(),
             direction: Some(direction(message.direction)),
-            args: dns(message),
+            args: {
+                let mut args = dns(message);
+                if event.probe == Some(probe::RECOVERED) {
+                    // Nobody saw it leave: told from the far side, or from its response.
+                    args.insert("recovered".to_owned(), json!(true));
+                }
+                args
+            },
             ..Parts::default()
         },
         Body::Tcp(packet) => Parts {

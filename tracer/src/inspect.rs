@@ -81,7 +81,11 @@ fn print(out: &mut impl Write, path: &Path, info: &Info) -> io::Result<()> {
     for host in &info.hosts {
         let node = host.node.as_deref().map(|node| format!(", node {node}")).unwrap_or_default();
         let (name, kernel, arch, by) = (&host.hostname, &host.kernel, &host.arch, &host.version);
-        row("host", format!("{name}{node}, Linux {kernel} {arch}, recorded by svctrace {by}"))?;
+        // Other tools tell the name alone.
+        let linux = format!("{kernel} {arch}");
+        let linux = if linux == " " { String::new() } else { format!(", Linux {linux}") };
+        let by = if by.is_empty() { String::new() } else { format!(", recorded by svctrace {by}") };
+        row("host", format!("{name}{node}{linux}{by}"))?;
     }
     for (path, role) in &info.scopes {
         let role = if *role == Role::Target { "target" } else { "resolver" };

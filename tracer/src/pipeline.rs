@@ -150,8 +150,9 @@ impl Pipeline {
 
     fn event(&mut self, event: &Event, first: bool) -> io::Result<()> {
         self.who.learn(event);
-        // Kept data stands beneath the call that carried it.
-        let beneath = self.options.payload && matches!(event.body, Body::Data(_));
+        // With payloads, kept data and messages show although they stand behind the call that
+        // carried them.
+        let beneath = self.options.payload && matches!(event.body, Body::Data(_) | Body::Dns(_));
         if self.options.events && (first || beneath) {
             let mut line = describe::event_line(event, &self.who);
             if self.options.payload {

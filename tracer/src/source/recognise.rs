@@ -67,12 +67,19 @@ fn format(first: &[u8]) -> Result<Format, CaptureError> {
     match first {
         [] => Ok(Format::Empty),
         first if is_cut_section(first) => Err(CaptureError::new(0, CaptureErrorKind::TailMissing)),
-        [0x0a, 0x0d, 0x0d, 0x0a, _, _, _, _, 0x1a, 0x2b, 0x3c, 0x4d, ..] => Ok(Format::Pcapng),
+        [0x0a, 0x0d, 0x0d, 0x0a, _, _, _, _, 0x1a, 0x2b, 0x3c, 0x4d, ..] => {
+            if followed_by_scap(first, u32::from_be_bytes) {
+                let what = "scap of a big-endian machine; only little-endian ones are read";
+                return Err(CaptureError::new(0, CaptureErrorKind::Unsupported(what.to_owned())));
+            }
+            Ok(Format::Pcapng)
+        }
         [0x0a, 0x0d, 0x0d, 0x0a, _, _, _, _, 0x4d, 0x3c, 0x2b, 0x1a, ..] => {
             if let Some(section) = Section::at_start_of(first) {
                 return Ok(Format::Svctrace(section));
             }
-            Ok(if followed_by_scap(first) { Format::Scap } else { Format::Pcapng })
+            let scap = followed_by_scap(first, u32::from_le_bytes);
+            Ok(if scap { Format::Scap } else { Format::Pcapng })
         }
         [0xd4, 0xc3, 0xb2, 0xa1, ..]
         | [0xa1, 0xb2, 0xc3, 0xd4, ..]
@@ -94,8 +101,9 @@ fn is_cut_section(first: &[u8]) -> bool {
 }
 
 /// scap's section header is pcapng's; the type of the block behind it tells them apart.
-fn followed_by_scap(first: &[u8]) -> bool {
-    let next = number(first, 4).and_then(|len| number(first, len as usize));
+fn followed_by_scap(first: &[u8], order: fn([u8; 4]) -> u32) -> bool {
+    let number = |at: usize| Some(order(first.get(at..at.checked_add(4)?)?.try_into().ok()?));
+    let next = number(4).and_then(|len| number(len as usize));
     next.is_some_and(|next| matches!(next, 0x201..=0x2ff) || next & 0xff00_ffff == 0x8000_abcd)
 }
 

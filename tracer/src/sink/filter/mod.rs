@@ -2,18 +2,17 @@
 //! The summary always passes, and records do. A missing or null field makes what asks about it
 //! false; other errors of evaluation leave the line out and are counted.
 
+mod fields;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use cel::common::ast::{
-    CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators as op,
-};
+use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators as op};
 use cel::{Context, Env, ExecutionError, Program, Value};
 use unicode_width::UnicodeWidthStr;
 
 use super::Sink;
-use super::schema;
 use crate::record::Record;
 use crate::report::Output;
 use crate::text::visible;
@@ -79,10 +78,9 @@ impl Filter {
             return Err("more steps inside one another than anybody can follow".to_owned());
         }
         let mut fields = BTreeSet::new();
-        let known = known_fields();
-        if let Some((name, id)) = unknown(program.expression(), &known, &[], &mut fields) {
-            let at = place(&program, text, id);
-            return Err(pointed(text, at, &format!("no line has a field {name}")));
+        if let Err(unknown) = fields::check(program.expression(), &mut fields) {
+            let at = place(&program, text, unknown.id, &unknown.name);
+            return Err(pointed(text, at, &unknown.what));
         }
         let expression = boolean(program.expression(), &[], true);
         Ok(Self {
@@ -170,20 +168,6 @@ impl Sink for Filtered {
     }
 }
 
-/// Top-level fields of all types of lines.
-fn known_fields() -> BTreeSet<String> {
-    let schema = schema::schema().to_value();
-    let mut known = BTreeSet::new();
-    for variant in schema["oneOf"].as_array().into_iter().flatten() {
-        let name = variant["$ref"].as_str().and_then(|path| path.rsplit('/').next());
-        let body = name.map(|name| &schema["$defs"][name]["properties"]);
-        for properties in [Some(&variant["properties"]), body].into_iter().flatten() {
-            known.extend(properties.as_object().into_iter().flatten().map(|(key, _)| key.clone()));
-        }
-    }
-    known
-}
-
 /// JSON as CEL has it; integers are `int`, so that they can be computed with.
 fn converted(value: serde_json::Value) -> Value {
     use serde_json::Value as Json;
@@ -232,13 +216,27 @@ fn depth(node: &IdedExpr) -> usize {
     1 + children(node).into_iter().map(depth).max().unwrap_or(0).max(inner)
 }
 
-/// Line and column, both from 1.
-fn place(program: &Program, text: &str, id: u64) -> (isize, isize) {
+/// Line and column, both from 1, of `name` in the node.
+fn place(program: &Program, text: &str, id: u64, name: &str) -> (isize, isize) {
     let at = program.source_info().offset_for(id).map_or(0, |(start, _)| start as usize);
+    // A node of a path may begin before the name that is meant.
+    let skipped: usize = text.chars().take(at).map(char::len_utf8).sum();
+    let rest = text.get(skipped..).unwrap_or_default();
+    let ahead = rest.match_indices(name).find(|(found, _)| is_word(rest, *found, name.len()));
+    let ahead = ahead.and_then(|(found, _)| rest.get(..found)).unwrap_or_default();
+    let at = at + ahead.chars().count();
     let before: String = text.chars().take(at).collect();
     let line = before.matches('\n').count();
     let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count());
     (line as isize + 1, column as isize + 1)
+}
+
+/// No letter or digit stands at either side.
+fn is_word(text: &str, at: usize, len: usize) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    let before = text.get(..at).and_then(|before| before.chars().next_back());
+    let after = text.get(at + len..).and_then(|after| after.chars().next());
+    !before.is_some_and(part) && !after.is_some_and(part)
 }
 
 /// `what`, the line it is about and a mark under the place.
@@ -247,34 +245,6 @@ fn pointed(text: &str, (line, column): (isize, isize), what: &str) -> String {
     let shown = visible(text.lines().nth(index(line)).unwrap_or_default());
     let before: String = shown.chars().take(index(column)).collect();
     format!("{}\n  {shown}\n  {}^", visible(what), " ".repeat(before.width()))
-}
-
-/// The first name that is no field; fields that are named go to `fields`.
-fn unknown(
-    node: &IdedExpr,
-    known: &BTreeSet<String>,
-    bound: &[String],
-    fields: &mut BTreeSet<String>,
-) -> Option<(String, u64)> {
-    match &node.expr {
-        Expr::Ident(name) if bound.contains(name) => None,
-        Expr::Ident(name) if known.contains(name) => {
-            fields.insert(name.clone());
-            None
-        }
-        Expr::Ident(name) => Some((name.clone(), node.id)),
-        Expr::Comprehension(all) => unknown(&all.iter_range, known, bound, fields).or_else(|| {
-            let inner = scope(all, bound);
-            let parts = [&all.accu_init, &all.loop_cond, &all.loop_step, &all.result];
-            parts.into_iter().find_map(|part| unknown(part, known, &inner, fields))
-        }),
-        _ => children(node).into_iter().find_map(|child| unknown(child, known, bound, fields)),
-    }
-}
-
-fn scope(all: &ComprehensionExpr, bound: &[String]) -> Vec<String> {
-    let own = [Some(&all.iter_var), all.iter_var2.as_ref(), Some(&all.accu_var)];
-    bound.iter().chain(own.into_iter().flatten()).cloned().collect()
 }
 
 fn children(node: &IdedExpr) -> Vec<&IdedExpr> {

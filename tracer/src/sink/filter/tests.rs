@@ -87,13 +87,16 @@ fn missing_and_null_are_false_and_no_error() {
         ("errno != 'ENOENT'", false),
         ("identity.comm == 'curl'", false),
         ("identity.comm.startsWith('c')", false),
-        ("identity.nothing.at.all == 1", false),
         ("args.question.deep == 1", false),
         ("name.endsWith('.local') || type == 'event'", true),
         ("size(answers) > 0", false),
         ("attempts.exists(a, a.outcome == 'timeout')", false),
         ("type == 'lookup' ? duration_ns > 5 : cost_ns > 5", false),
         ("args.none[0] == 1", false),
+        ("details.whatever == 1", false),
+        ("backend.pod == 'x'", false),
+        ("attempts[0].transactions[0].recovered", false),
+        ("attempts.exists(a, a.transactions.exists(t, t.recovered))", false),
         ("args['nothing'] == 1", false),
         ("errno == null", true),
         ("identity.comm == null", true),
@@ -101,7 +104,6 @@ fn missing_and_null_are_false_and_no_error() {
         ("identity.pod != null", true),
         ("duration_ns == null", true),
         ("has(identity.pod)", true),
-        ("has(attempts.x)", false),
     ] {
         assert_eq!(takes(text, &event()), Ok(wanted), "{text}");
     }
@@ -128,6 +130,15 @@ fn mistakes_are_pointed_at() {
         ("type = 'lookup'", "", 5),
         ("type == 'lookup' && duraton_ns > 5", "no line has a field duraton_ns", 20),
         ("(n > 5", "", 6),
+        ("identity.pdo == 'x'", "identity has no field pdo", 9),
+        ("has(identity.pdo)", "identity has no field pdo", 13),
+        ("n > 1 && identity.pod.x == 1", "identity.pod has no field x", 22),
+        ("identity['pdo'] == 'x'", "identity has no field pdo", 10),
+        ("attempts.outcome == 'x'", "attempts is a list", 9),
+        ("attempts[0].outcom == 'x'", "has no field outcom", 12),
+        ("attempts.exists(a, a.outcom == 'x')", "a has no field outcom", 21),
+        ("attempts.exists(a, a.transactions.exists(t, t.nmae == 'x'))", "t has no field nmae", 46),
+        ("backend.pdo == 'x'", "backend has no field pdo", 8),
         ("n > 5 &&\n  kind == = 3", "", 10),
     ] {
         let told = Filter::compile(text).unwrap_err();

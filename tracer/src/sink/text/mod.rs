@@ -2,6 +2,7 @@
 //! the end. Reads neither clock nor environment: width and colour are told.
 
 mod block;
+mod latency;
 mod line;
 mod payload;
 mod summary;
@@ -13,6 +14,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style as Paint};
 
 use self::block::Held;
+use self::latency::Latency;
 use self::line::Columns;
 use super::Sink;
 use super::flush::Flushing;
@@ -88,7 +90,12 @@ impl<W: Write> Text<W> {
             writer: Flushing::new(writer),
             style,
             columns: Columns::default(),
-            clock: Clock { times: style.times, first: None, previous: None },
+            clock: Clock {
+                times: style.times,
+                first: None,
+                previous: None,
+                latency: Latency::default(),
+            },
             held: Held::default(),
             worst: BTreeMap::new(),
             gap: true,
@@ -120,6 +127,9 @@ impl<W: Write> Text<W> {
 impl<W: Write> Sink for Text<W> {
     fn record(&mut self, record: &Record) -> io::Result<()> {
         self.clock.first.get_or_insert(record.at);
+        if self.clock.times == Times::Own {
+            self.clock.latency.record(record);
+        }
         self.release_findings()?;
         self.writer.record(record)
     }
@@ -164,6 +174,7 @@ struct Clock {
     times: Times,
     first: Option<Timestamp>,
     previous: Option<Timestamp>,
+    latency: Latency,
 }
 
 impl Clock {

@@ -39,7 +39,8 @@ impl Engine {
         for (index, parameter) in parameters.iter().enumerate().take(event.count()) {
             let Some(value) = event.get(index) else { continue };
             match parameter.show {
-                Show::Result if value.len() == 8 => result = signed(value),
+                // Descriptors and process ids of four bytes are new.
+                Show::Result if matches!(value.len(), 4 | 8) => result = signed(value),
                 Show::Fd => fd = signed(value),
                 Show::Not | Show::Result => {}
                 show => argument(body, parameter.name, show, value),

@@ -244,7 +244,7 @@ impl Engine {
     fn duplicated(&mut self, event: &Event<'_>, old: Option<i64>, close_on_exec: bool) {
         let Some(new) = event.i64(0).filter(|fd| *fd >= 0) else { return };
         let Some(old) = old.filter(|old| *old != new) else { return };
-        let what = self.state.fd(event.tid, old).map(|descriptor| descriptor.what.clone());
+        let what = self.state.fd(event.tid, old).map(|descriptor| descriptor.copied().what);
         self.opened(event.tid, new, what.unwrap_or(Fd::Other), close_on_exec);
     }
 
@@ -259,13 +259,12 @@ impl Engine {
     /// A read of a file: resolv.conf is kept as its reader got it. What the snap length cut is not
     /// the file's text, and nothing is said.
     pub(super) fn file_read(&mut self, tid: i64, fd: i64, data: &[u8], result: i64) {
-        let Some(descriptor) = self.state.fd_mut(tid, fd) else { return };
-        let Fd::File { path, text } = &mut descriptor.what else { return };
+        let Some(Fd::File { path, .. }) = self.state.fd(tid, fd).map(|d| &d.what) else { return };
         let whole = usize::try_from(result).is_ok_and(|size| size == data.len());
-        if &**path != RESOLV_CONF || !whole || text.len() + data.len() > RESOLV_CONF_MAX {
+        if &**path != RESOLV_CONF || !whole {
             return;
         }
-        text.extend_from_slice(data);
+        let Some(text) = self.state.more_text(tid, fd, data, RESOLV_CONF_MAX) else { return };
         let text = String::from_utf8_lossy(text).into_owned();
         let Some(thread) = self.state.thread(tid) else { return };
         let conf = context::ResolvConf {
@@ -283,10 +282,10 @@ impl Engine {
 fn name(thread: &mut Thread, event: &Event<'_>, at: &Positions) {
     let exe = event.get(1).map(c_text);
     if let Some(exe) = exe {
-        thread.exe = text::escape(exe);
+        thread.exe = text::escape(super::first(exe, super::EXE_MAX));
     }
     let comm = at.comm.and_then(|index| event.get(index)).map(c_text).or(exe.map(base));
     if let Some(comm) = comm {
-        thread.comm = text::escape(comm);
+        thread.comm = text::escape(super::first(comm, super::COMM_MAX));
     }
 }

@@ -20,6 +20,7 @@ pub(super) const CONTAINER_JSON: u16 = 272;
 const NOTIFICATION: u16 = 280;
 const INFRASTRUCTURE: u16 = 286;
 pub(super) const CONTAINER_JSON_2: u16 = 324;
+pub(super) const ASYNC: u16 = 402;
 
 /// One of those.
 pub(super) fn is_meta(event: u16) -> bool {
@@ -32,12 +33,18 @@ pub(super) fn is_meta(event: u16) -> bool {
             | NOTIFICATION
             | INFRASTRUCTURE
             | CONTAINER_JSON_2
+            | ASYNC
     )
 }
 
+/// Name of the container that holds a pod's network.
+const SANDBOX: &str = "POD";
 /// Digits of a container id that a writer keeps.
 const SHORT: usize = 12;
 const CONTAINERS_MAX: usize = 16_384;
+/// Longer JSON is nobody's container or cluster, nor are longer names.
+const JSON_MAX: usize = 1 << 20;
+const NAME_MAX: usize = 253;
 
 #[derive(Deserialize)]
 struct ContainerEvent {
@@ -127,9 +134,10 @@ impl Metadata {
 
     /// An event with a container's JSON.
     pub(super) fn container_json(&mut self, json: &[u8], out: &mut Out) {
-        let Ok(event) = serde_json::from_slice::<ContainerEvent>(json) else { return };
+        let Some(event) = parsed::<ContainerEvent>(json) else { return };
         let container = event.container;
-        let Some(known) = by_labels(&container).or_else(|| by_name(&container)) else { return };
+        let known = by_labels(&container).or_else(|| by_name(&container));
+        let Some(known) = known.filter(|known| known.is_plausible(&container.id)) else { return };
         let whole = (!container.full_id.is_empty()).then_some(&container.full_id);
         match whole.or_else(|| self.whole.get(&container.id)) {
             Some(id) => tell(known, id, out),
@@ -145,7 +153,8 @@ impl Metadata {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let container =
             ContainerJson { id: text(id), name: text(name), ..ContainerJson::default() };
-        let Some(known) = by_name(&container) else { return };
+        let known = by_name(&container).filter(|known| known.is_plausible(&container.id));
+        let Some(known) = known else { return };
         match self.whole.get(&container.id) {
             Some(id) => tell(known, id, out),
             None if self.waiting.len() < CONTAINERS_MAX => {
@@ -156,10 +165,22 @@ impl Metadata {
     }
 }
 
+impl Known {
+    /// No longer than such names can be.
+    fn is_plausible(&self, id: &str) -> bool {
+        let pod = &self.pod;
+        [id, &pod.uid, &pod.namespace, &pod.name, &self.name].iter().all(|t| t.len() <= NAME_MAX)
+    }
+}
+
+fn parsed<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
+    serde_json::from_slice(json.get(..JSON_MAX).map_or(json, |_| &[])).ok()
+}
+
 /// The container's pod is known, and so is its whole id.
 fn tell(known: Known, id: &str, out: &mut Out) {
     let mut pod = known.pod;
-    if known.name != "POD" {
+    if known.name != SANDBOX {
         pod.containers = vec![Container { name: known.name, id: Some(id.to_owned()) }];
     }
     out.context(RecordKind::Pod, &pod);
@@ -182,7 +203,8 @@ fn by_labels(container: &ContainerJson) -> Option<Known> {
             origin: Origin::Cri,
             ..Pod::default()
         },
-        name: label("io.kubernetes.container.name")?,
+        // A sandbox has none.
+        name: label("io.kubernetes.container.name").unwrap_or_else(|| SANDBOX.to_owned()),
     })
 }
 
@@ -206,7 +228,7 @@ fn by_name(container: &ContainerJson) -> Option<Known> {
 
 /// An event with Kubernetes objects.
 pub(super) fn kubernetes_json(json: &[u8], out: &mut Out) {
-    let Ok(event) = serde_json::from_slice::<KubernetesEvent>(json) else { return };
+    let Some(event) = parsed::<KubernetesEvent>(json) else { return };
     let deleted = event.change == "DELETED";
     if event.change == "ERROR" {
         return;

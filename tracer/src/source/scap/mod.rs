@@ -16,6 +16,7 @@ mod network;
 mod out;
 mod sections;
 mod state;
+mod stream;
 mod types;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use self::metadata::Metadata;
 use self::out::{Out, Who};
 use self::sections::{FdKind, Machine};
 use self::state::{Enter, Fd, Socket, State, Thread};
+use self::stream::Streams;
 use crate::context;
 use crate::record::{Record, RecordKind, Task};
 use crate::source::{CaptureError, CaptureErrorKind, Options, Records};
@@ -42,6 +44,12 @@ const UDP: u8 = 17;
 /// Blocks read between two looks at the queue.
 const BATCH: usize = 64;
 const CGROUPS_MAX: usize = 32_768;
+/// Bytes kept of texts that a file repeats as often as it likes: cgroup's path, name and path of a
+/// program, path of an open file.
+const CGROUP_PATH_MAX: usize = 1024;
+const COMM_MAX: usize = 64;
+const EXE_MAX: usize = 256;
+const PATH_MAX: usize = 256;
 /// A process of which nothing is known, as sysdig shows it.
 const NOBODY: &str = "<NA>";
 
@@ -100,6 +108,7 @@ impl Iterator for Reader {
                 }
                 if self.ended {
                     self.engine.out.finish();
+                    self.engine.tell_refused();
                     break;
                 }
             }
@@ -121,6 +130,7 @@ struct Engine {
     next_cgroup: u64,
     /// The kernel's numbers of calls without an event type, by sysdig's.
     natives: HashMap<u64, u64>,
+    streams: Streams,
 }
 
 impl Engine {
@@ -136,6 +146,7 @@ impl Engine {
             cgroups: HashMap::new(),
             next_cgroup: 1, // the root's id says nothing, and ours begin after it
             natives: HashMap::new(),
+            streams: Streams::default(),
         }
     }
 
@@ -164,8 +175,8 @@ impl Engine {
                     pid: entry.pid,
                     ptid: entry.ptid,
                     vtid: entry.vtid.unwrap_or(entry.tid),
-                    comm: text::escape(entry.comm),
-                    exe: text::escape(entry.exe),
+                    comm: text::escape(first(entry.comm, COMM_MAX)),
+                    exe: text::escape(first(entry.exe, EXE_MAX)),
                     cgroup,
                     ..Thread::default()
                 };
@@ -179,6 +190,7 @@ impl Engine {
                 sections::section(block)?;
                 self.events = false;
                 self.state.clear();
+                self.streams = Streams::default();
                 self.cgroups.clear();
                 self.metadata = Metadata::default();
             }
@@ -195,6 +207,17 @@ impl Engine {
             Ok(())
         } else {
             Err(CaptureError::damaged(offset, "no events in this file"))
+        }
+    }
+
+    /// There are bounds to what is remembered; past them events have no name or socket.
+    fn tell_refused(&self) {
+        let (refused, torn) = (self.state.refused, self.streams.given_up);
+        if refused > 0 {
+            tracing::warn!("{refused} threads or descriptors more than can be remembered");
+        }
+        if torn > 0 {
+            tracing::warn!("{torn} TCP streams to port 53 could not be followed");
         }
     }
 
@@ -271,6 +294,14 @@ impl Engine {
         self.call(event, at, who, None);
         let json = bytes::c_text(event.get(0).unwrap_or_default());
         match event.kind {
+            // Newest writers leave containers to a plugin, which tells of them by name.
+            metadata::ASYNC
+                if event.get(1).map(bytes::c_text) == Some(b"container")
+                    || event.get(1).map(bytes::c_text) == Some(b"container_added") =>
+            {
+                let json = bytes::c_text(event.get(2).unwrap_or_default());
+                self.metadata.container_json(json, &mut self.out);
+            }
             metadata::CONTAINER => {
                 let name = bytes::c_text(event.get(2).unwrap_or_default());
                 self.metadata.container_named(json, name, &mut self.out);
@@ -318,7 +349,12 @@ impl Engine {
 
 /// An open file.
 fn file(path: &[u8]) -> Fd {
-    Fd::File { path: String::from_utf8_lossy(path).into(), text: Vec::new() }
+    Fd::File { path: String::from_utf8_lossy(first(path, PATH_MAX)).into(), text: Vec::new() }
+}
+
+/// At most `count` bytes of `text`.
+fn first(text: &[u8], count: usize) -> &[u8] {
+    text.get(..count).unwrap_or(text)
 }
 
 fn process(tid: i64, thread: &Thread) -> context::Process {
@@ -350,7 +386,7 @@ fn cgroup(
     if let Some(id) = known.get(path) {
         return Some(*id);
     }
-    if known.len() >= CGROUPS_MAX {
+    if known.len() >= CGROUPS_MAX || path.len() > CGROUP_PATH_MAX {
         return None;
     }
     *next += 1;

@@ -18,6 +18,8 @@ const SOCK_CLOEXEC: u64 = 0x8_0000;
 const EINPROGRESS: i64 = -115;
 /// Return of read(2).
 const READ: u16 = 7;
+/// Of readv(2): musl reads files with it.
+const READV: u16 = 117;
 const POLLOUT: u16 = 4;
 const POLLERR_POLLHUP: u16 = 8 | 16;
 
@@ -27,26 +29,28 @@ struct Transfer {
     fd: usize,
     data: usize,
     ends: Option<usize>,
+    /// Bytes asked for, where the return tells.
+    size: Option<usize>,
     call: u16,
 }
 
 /// read(2) and write(2) on a socket are its recv and send.
 fn transfer(kind: u16) -> Option<Transfer> {
-    let (incoming, fd, data, ends, call) = match kind {
-        7 => (true, 2, 1, None, call::RECVFROM),
-        9 => (false, 2, 1, None, call::SENDTO),
-        29 | 31 => (false, 2, 1, Some(4), call::SENDTO),
-        33 => (true, 2, 1, Some(4), call::RECVFROM),
-        35 => (true, 3, 1, Some(2), call::RECVFROM),
-        49 => (false, 2, 1, Some(4), call::SENDMSG),
-        51 => (false, 1, 3, Some(4), call::SENDMMSG),
-        53 => (true, 5, 2, Some(3), call::RECVMSG),
-        55 => (true, 1, 3, Some(4), call::RECVMMSG),
-        117 => (true, 3, 2, None, call::RECVMSG),
-        119 => (false, 2, 1, None, call::SENDMSG),
+    let (incoming, fd, data, ends, size, call) = match kind {
+        7 => (true, 2, 1, None, Some(3), call::RECVFROM),
+        9 => (false, 2, 1, None, Some(3), call::SENDTO),
+        29 | 31 => (false, 2, 1, Some(4), Some(3), call::SENDTO),
+        33 => (true, 2, 1, Some(4), Some(3), call::RECVFROM),
+        35 => (true, 3, 1, Some(2), Some(4), call::RECVFROM),
+        49 => (false, 2, 1, Some(4), Some(3), call::SENDMSG),
+        51 => (false, 1, 3, Some(4), Some(2), call::SENDMMSG),
+        53 => (true, 5, 2, Some(3), None, call::RECVMSG),
+        55 => (true, 1, 3, Some(4), Some(2), call::RECVMMSG),
+        117 => (true, 3, 2, None, None, call::RECVMSG),
+        119 => (false, 2, 1, None, Some(3), call::SENDMSG),
         _ => return None,
     };
-    Some(Transfer { incoming, fd, data, ends, call })
+    Some(Transfer { incoming, fd, data, ends, size, call })
 }
 
 /// What of an entry the return will need.
@@ -85,6 +89,11 @@ pub(super) fn enter(event: &Event<'_>) -> Enter {
 /// Ports that mean DNS.
 trait DnsPorts {
     fn is_dns(&self, end: Option<SocketAddr>) -> bool;
+
+    /// A stream of DNS messages.
+    fn streams(&self, socket: &Socket) -> bool {
+        socket.protocol == Some(TCP) && (self.is_dns(socket.local) || self.is_dns(socket.remote))
+    }
 
     /// A client's socket towards a DNS server.
     fn asks(&self, socket: &Socket) -> bool {
@@ -172,6 +181,13 @@ impl Engine {
             23 => self.connected(event, who, enter),
             27 | 57 | 247 | 249 | 389 => self.accepted(event, who),
             51 if event.count() == 0 => self.sent_unseen(event, who, enter),
+            // What it received, and on which socket, nobody knows.
+            55 if event.count() == 0 => {
+                let ports = &self.options.dns_ports;
+                if self.state.not_heard(event.tid, |socket| ports.carries(socket)) {
+                    self.out.unseen("recvmmsg without parameters", event.at);
+                }
+            }
             81 | 255 => self.polled(event, who),
             _ => {
                 if let Some(at) = transfer(event.kind) {
@@ -317,7 +333,7 @@ impl Engine {
         // From the socket's point of view.
         let ends = ends.map(|(from, to)| if at.incoming { (to, from) } else { (from, to) });
         let fd = event.i64(at.fd).or(enter.fd);
-        if let (READ, Some(fd), Some(data)) = (event.kind, fd, event.get(at.data)) {
+        if let (READ | READV, Some(fd), Some(data)) = (event.kind, fd, event.get(at.data)) {
             self.file_read(event.tid, fd, data, result);
         }
         let cookie = match fd {
@@ -351,6 +367,11 @@ impl Engine {
         let remote = ends.map(|(_, remote)| remote).or(socket.remote);
         let (Some(local), Some(remote)) = (local, remote) else { return };
         let ports = &self.options.dns_ports;
+        if ports.streams(socket) {
+            let stream = (cookie, canonical(local, remote));
+            self.streamed(event, who, at, stream, result);
+            return;
+        }
         if socket.protocol != Some(UDP) || !(ports.carries(socket) || ports.is_dns(Some(remote))) {
             self.keep_payload(event, who, at, cookie, result);
             return;
@@ -360,8 +381,8 @@ impl Engine {
         self.tell_message(event, who.clone(), at, canonical(local, remote), result);
         let begun = if enter.at == 0 { event.at } else { enter.at };
         let fd = fd.unwrap_or(-1);
-        let called =
-            Called { call: at.call, fd, result: Some(result), at: begun, size: enter.size };
+        let size = at.size.and_then(|index| event.u64(index)).unwrap_or(enter.size);
+        let called = Called { call: at.call, fd, result: Some(result), at: begun, size };
         self.tell_call(event.at, &who, &called, Some(remote));
     }
 
@@ -391,16 +412,44 @@ impl Engine {
     ) {
         let Some(original) = u32::try_from(result).ok().filter(|size| *size > 0) else { return };
         let bytes = event.get(at.data).unwrap_or_default();
-        let (local, remote) = ends;
-        let message = Message { local, remote, incoming: at.incoming, bytes, original };
+        let ((local, remote), incoming, protocol) = (ends, at.incoming, UDP);
+        let message = Message { local, remote, incoming, protocol, bytes, original };
         self.out.message(event.at, who, message);
+    }
+
+    /// Bytes passed on a stream: the messages that are whole now.
+    fn streamed(
+        &mut self,
+        event: &Event<'_>,
+        who: &Who,
+        at: &Transfer,
+        (cookie, (local, remote)): (u64, Ends),
+        result: i64,
+    ) {
+        let Ok(size) = usize::try_from(result) else { return };
+        let mut whole = Vec::new();
+        let bytes = event.get(at.data).unwrap_or_default();
+        self.streams.pass((cookie, at.incoming), bytes, size, &mut whole);
+        for message in &whole {
+            let (incoming, protocol, original) = (at.incoming, TCP, message.original);
+            let bytes = message.bytes.as_slice();
+            let message = Message { local, remote, incoming, protocol, bytes, original };
+            let who = Who { cookie: Some(cookie), ..who.clone() };
+            self.out.message(event.at, who, message);
+        }
+        if let Some(socket) = self.state.socket_mut(cookie).filter(|_| !whole.is_empty()) {
+            socket.told = true;
+        }
     }
 
     /// Nobody holds the socket any more.
     pub(super) fn socket_ended(&mut self, cookie: u64, at: u64, who: &Who) {
         let Some(socket) = self.state.bury(cookie) else { return };
         self.out.closed(cookie);
-        if !socket.told {
+        if self.streams.end(cookie) {
+            self.out.unseen("DNS over TCP that ends inside a message", at);
+        }
+        if !socket.told || socket.unheard {
             return;
         }
         let mut body = BytesMut::with_capacity(48);

@@ -3,7 +3,7 @@
 //!
 //! Old captures do not say what a `sendmmsg` sent, but the resolver's side or the response does, a
 //! little later. Everything behind such a call waits until its questions are known, 6 s of the
-//! capture's time have passed, or 65,536 records wait.
+//! capture's time have passed, or 65,536 records or 32 MiB wait. What stays unknown is told as loss.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -13,12 +13,15 @@ use serde::Serialize;
 use tracer_common::bodies::{AF_INET, AF_INET6, DIRECTION_IN, DIRECTION_OUT};
 use tracer_common::record::probe;
 
-use super::UDP;
+use crate::context::{Loss, LossStage};
 use crate::record::{HostId, Record, RecordKind, Task, Timestamp};
 
 const HOLD_NS: u64 = 6_000_000_000;
 const HOLD_MAX: usize = 65_536;
+const HOLD_BYTES_MAX: usize = 32 << 20;
 const HOLDS_MAX: usize = 4096;
+/// Longest query kept for a call that waits.
+const QUERY_MAX: usize = 4096;
 /// glibc sends the questions for both address types with one call; nobody else uses it so.
 const QUESTIONS: usize = 2;
 const ARENA: usize = 64 * 1024;
@@ -40,6 +43,8 @@ pub(super) struct Message<'a> {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) incoming: bool,
+    /// `IPPROTO_*`.
+    pub(super) protocol: u8,
     pub(super) bytes: &'a [u8],
     /// Bytes it had on the socket.
     pub(super) original: u32,
@@ -60,7 +65,8 @@ struct Hold {
 #[derive(Debug)]
 enum Item {
     Record(Record),
-    Hold(u64),
+    /// A call that waits: its id, its number and time.
+    Hold(u64, u64, u64),
 }
 
 /// The queue.
@@ -73,6 +79,8 @@ pub(super) struct Out {
     /// State only: nothing but context leaves.
     pub(super) muted: bool,
     queue: VecDeque<Item>,
+    /// Bytes of the bodies in `queue`.
+    queued: usize,
     ready: VecDeque<Record>,
     holds: BTreeMap<u64, Hold>,
     next_hold: u64,
@@ -170,6 +178,7 @@ impl Out {
         body: Bytes,
     ) {
         let record = record(self.number, kind, at, who, hook, cut, body);
+        self.queued += record.body.len();
         self.queue.push_back(Item::Record(record));
     }
 
@@ -205,7 +214,7 @@ impl Out {
             }
         }
         if self.holds.len() >= HOLDS_MAX {
-            self.holds.pop_first();
+            self.holds.pop_first(); // its place in the queue tells the loss
         }
         self.next_hold += 1;
         let hold = Hold { who, at, number: 0, local, remote, found: Vec::new(), done: false };
@@ -217,7 +226,7 @@ impl Out {
     pub(super) fn place_hold(&mut self, id: u64) {
         if let Some(hold) = self.holds.get_mut(&id) {
             hold.number = self.number;
-            self.queue.push_back(Item::Hold(id));
+            self.queue.push_back(Item::Hold(id, hold.number, hold.at));
         }
     }
 
@@ -237,7 +246,8 @@ impl Out {
     fn arrived(&mut self, client: SocketAddr, bytes: &[u8], original: u32) {
         let mut waiting = self.holds.values_mut().rev();
         if let Some(hold) = waiting.find(|hold| hold.local == client && !hold.done) {
-            hold.add(Bytes::copy_from_slice(bytes), original);
+            let kept = bytes.get(..QUERY_MAX).unwrap_or(bytes);
+            hold.add(Bytes::copy_from_slice(kept), original);
         }
     }
 
@@ -254,44 +264,65 @@ impl Out {
 
     /// The next record, if all before it is known.
     pub(super) fn pop(&mut self) -> Option<Record> {
-        if self.now == 0 && !self.finished {
+        let full = self.finished || self.queue.len() > HOLD_MAX || self.queued > HOLD_BYTES_MAX;
+        if self.now == 0 && !full {
             return None;
         }
         loop {
             if let Some(record) = self.ready.pop_front() {
                 return Some(record);
             }
-            if let Some(Item::Hold(id)) = self.queue.front() {
-                let id = *id;
-                let full = self.finished || self.queue.len() > HOLD_MAX;
+            if let Some(Item::Hold(id, number, at)) = self.queue.front() {
+                let (id, number, at) = (*id, *number, *at);
                 let waits = |hold: &Hold| !hold.done && self.now.saturating_sub(hold.at) < HOLD_NS;
                 if !full && self.holds.get(&id).is_some_and(waits) {
                     return None;
                 }
                 self.queue.pop_front();
-                self.release(id);
+                self.release(id, number, at);
                 continue;
             }
             return match self.queue.pop_front() {
-                Some(Item::Record(record)) => Some(record),
+                Some(Item::Record(record)) => {
+                    self.queued -= record.body.len();
+                    Some(record)
+                }
                 _ => None,
             };
         }
     }
 
-    fn release(&mut self, id: u64) {
-        let Some(hold) = self.holds.remove(&id) else { return };
+    fn release(&mut self, id: u64, number: u64, at: u64) {
+        let hold = self.holds.remove(&id).filter(|hold| !hold.found.is_empty());
+        let Some(hold) = hold else {
+            let body = loss("sendmmsg without parameters", Timestamp(at));
+            let who = Who::default();
+            self.ready.push_back(record(number, RecordKind::Loss, at, who, None, false, body));
+            return;
+        };
         for (bytes, original) in &hold.found {
             let cut = (bytes.len() as u64) < u64::from(*original);
             let (local, remote) = (hold.local, hold.remote);
-            let body =
-                payload(Message { local, remote, incoming: false, bytes, original: *original });
+            let (incoming, protocol, original) = (false, super::UDP, *original);
+            let body = payload(Message { local, remote, incoming, protocol, bytes, original });
             let hook = Some(probe::RECOVERED);
             let who = hold.who.clone();
             let kind = RecordKind::Payload;
             self.ready.push_back(record(hold.number, kind, hold.at, who, hook, cut, body));
         }
     }
+
+    /// A message passed that the writer did not keep.
+    pub(super) fn unseen(&mut self, source: &str, at: u64) {
+        let body = loss(source, Timestamp(at));
+        self.fact(RecordKind::Loss, at, Who::default(), None, body);
+    }
+}
+
+fn loss(source: &str, at: Timestamp) -> Bytes {
+    let source = source.to_owned();
+    let loss = Loss { stage: LossStage::Payload, source, count: 1, first: at, last: at };
+    serde_json::to_vec(&loss).unwrap_or_default().into()
 }
 
 impl Hold {
@@ -333,7 +364,7 @@ fn payload(message: Message<'_>) -> Bytes {
     let mut body = BytesMut::with_capacity(52 + message.bytes.len());
     put_address(&mut body, Some(message.local));
     put_address(&mut body, Some(message.remote));
-    body.put_u8(UDP);
+    body.put_u8(message.protocol);
     body.put_u8(if message.incoming { DIRECTION_IN } else { DIRECTION_OUT });
     body.put_u16_ne(0);
     body.put_u32_ne(message.original);

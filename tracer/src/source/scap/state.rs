@@ -8,7 +8,11 @@ use std::sync::Arc;
 use super::bytes::Ends;
 
 const THREADS_MAX: usize = 262_144;
+/// Descriptors of one table, and of all.
 const FDS_MAX: usize = 65_536;
+const ALL_FDS_MAX: usize = 262_144;
+/// Bytes of resolv.conf files that are being read, of all descriptors.
+const TEXTS_MAX: usize = 16 << 20;
 
 /// clone(2): the descriptor table is shared.
 pub(super) const CLONE_FILES: u64 = 1;
@@ -93,6 +97,8 @@ pub(super) struct Socket {
     pub(super) connect: Connect,
     /// A record named it: its end is worth one too.
     pub(super) told: bool,
+    /// What came in on it may not have been written down: its end says nothing about answers.
+    pub(super) unheard: bool,
     /// Descriptors that hold it.
     pub(super) refs: u32,
 }
@@ -113,6 +119,22 @@ pub(super) struct State {
     inodes: HashMap<u64, u64>,
     next_table: u64,
     next_cookie: u64,
+    /// Descriptors in all tables, and bytes of text in them.
+    descriptors: usize,
+    texts: usize,
+    /// Threads and descriptors for which there was no room.
+    pub(super) refused: u64,
+}
+
+impl Descriptor {
+    /// For another table; what is being read stays with the first.
+    pub(super) fn copied(&self) -> Self {
+        let what = match &self.what {
+            Fd::File { path, .. } => Fd::File { path: Arc::clone(path), text: Vec::new() },
+            other => other.clone(),
+        };
+        Self { what, close_on_exec: self.close_on_exec }
+    }
 }
 
 impl State {
@@ -122,6 +144,7 @@ impl State {
         self.tables.clear();
         self.sockets.clear();
         self.inodes.clear();
+        (self.descriptors, self.texts) = (0, 0);
     }
 
     /// Events begin.
@@ -158,6 +181,7 @@ impl State {
             self.bury(cookie);
         }
         if self.threads.len() >= THREADS_MAX {
+            self.refused += 1;
             return;
         }
         let shared = with.and_then(|with| self.threads.get(&with)).map(|other| other.table);
@@ -177,10 +201,10 @@ impl State {
 
     /// `tid` gets a copy of the descriptors of `from`.
     pub(super) fn copy_fds(&mut self, tid: i64, from: i64) {
-        let fds = match self.table(from) {
-            Some(table) => table.fds.clone(),
-            None => return,
-        };
+        let Some(fds) = self.copies(from) else { return };
+        if self.table(tid).is_none() {
+            return;
+        }
         for descriptor in fds.values() {
             self.refer(descriptor);
         }
@@ -189,11 +213,21 @@ impl State {
         }
     }
 
+    /// The descriptors of `tid` for another table; none where there is no room for as many.
+    fn copies(&mut self, tid: i64) -> Option<BTreeMap<i64, Descriptor>> {
+        let fds = &self.table(tid)?.fds;
+        if self.descriptors + fds.len() > ALL_FDS_MAX {
+            self.refused += fds.len() as u64;
+            return None;
+        }
+        Some(fds.iter().map(|(fd, descriptor)| (*fd, descriptor.copied())).collect())
+    }
+
     /// A new program: its table is its own, and some descriptors are closed.
     pub(super) fn exec(&mut self, tid: i64, closed: &mut Vec<u64>) {
         if self.table(tid).is_some_and(|table| table.refs > 1) {
             let Some(thread) = self.threads.get(&tid).cloned() else { return };
-            let fds = self.table(tid).map(|table| table.fds.clone()).unwrap_or_default();
+            let fds = self.copies(tid).unwrap_or_default();
             for descriptor in fds.values() {
                 self.refer(descriptor);
             }
@@ -235,6 +269,7 @@ impl State {
     }
 
     fn refer(&mut self, descriptor: &Descriptor) {
+        self.descriptors += 1;
         if let Fd::Socket(cookie) = descriptor.what
             && let Some(socket) = self.sockets.get_mut(&cookie)
         {
@@ -244,6 +279,10 @@ impl State {
 
     /// The cookie, if that was the last descriptor of the socket; take it out with [`Self::bury`].
     fn release(&mut self, descriptor: &Descriptor) -> Option<u64> {
+        self.descriptors = self.descriptors.saturating_sub(1);
+        if let Fd::File { text, .. } = &descriptor.what {
+            self.texts = self.texts.saturating_sub(text.len());
+        }
         let Fd::Socket(cookie) = descriptor.what else { return None };
         let socket = self.sockets.get_mut(&cookie)?;
         socket.refs = socket.refs.saturating_sub(1);
@@ -260,10 +299,6 @@ impl State {
 
     pub(super) fn fd(&self, tid: i64, fd: i64) -> Option<&Descriptor> {
         self.table(tid)?.fds.get(&fd)
-    }
-
-    pub(super) fn fd_mut(&mut self, tid: i64, fd: i64) -> Option<&mut Descriptor> {
-        self.table_mut(tid)?.fds.get_mut(&fd)
     }
 
     /// The socket behind a descriptor.
@@ -284,16 +319,33 @@ impl State {
         found.all(|other| other == first).then_some(first)
     }
 
+    /// Marks the sockets of the process that `fits`, as [`Socket::unheard`]; whether there are any.
+    pub(super) fn not_heard(&mut self, tid: i64, fits: impl Fn(&Socket) -> bool) -> bool {
+        let Some(id) = self.threads.get(&tid).map(|thread| thread.table) else { return false };
+        let Some(table) = self.tables.get(&id) else { return false };
+        let mut any = false;
+        for descriptor in table.fds.values() {
+            if let Fd::Socket(cookie) = descriptor.what
+                && let Some(socket) = self.sockets.get_mut(&cookie).filter(|socket| fits(socket))
+            {
+                (socket.unheard, any) = (true, true);
+            }
+        }
+        any
+    }
+
     /// A new descriptor; returns the socket that lost its last one, if the old was never closed.
     pub(super) fn open(&mut self, tid: i64, fd: i64, what: Fd, close_on_exec: bool) -> Option<u64> {
         let lost = self.close(tid, fd);
         let descriptor = Descriptor { what, close_on_exec };
         self.refer(&descriptor);
-        match self.table_mut(tid).filter(|table| table.fds.len() < FDS_MAX) {
+        let room = self.descriptors <= ALL_FDS_MAX;
+        match self.table_mut(tid).filter(|table| room && table.fds.len() < FDS_MAX) {
             Some(table) => {
                 table.fds.insert(fd, descriptor);
             }
             None => {
+                self.refused += 1;
                 if let Some(cookie) = self.release(&descriptor) {
                     self.bury(cookie);
                 }
@@ -306,6 +358,29 @@ impl State {
     pub(super) fn close(&mut self, tid: i64, fd: i64) -> Option<u64> {
         let old = self.table_mut(tid)?.fds.remove(&fd)?;
         self.release(&old)
+    }
+
+    /// More of a file that is being read; what is there of it now, unless that is too much.
+    pub(super) fn more_text(
+        &mut self,
+        tid: i64,
+        fd: i64,
+        more: &[u8],
+        most: usize,
+    ) -> Option<&[u8]> {
+        let room = self.texts + more.len() <= TEXTS_MAX;
+        let Fd::File { text, .. } = &mut self.table_mut(tid)?.fds.get_mut(&fd)?.what else {
+            return None;
+        };
+        if !room || text.len() + more.len() > most {
+            return None;
+        }
+        text.extend_from_slice(more);
+        self.texts += more.len();
+        match &self.fd(tid, fd)?.what {
+            Fd::File { text, .. } => Some(text),
+            _ => None,
+        }
     }
 
     /// A socket without descriptors yet.
@@ -324,7 +399,9 @@ impl State {
             return *cookie;
         }
         let cookie = self.new_socket(socket);
-        self.inodes.insert(inode, cookie);
+        if self.inodes.len() < ALL_FDS_MAX {
+            self.inodes.insert(inode, cookie);
+        }
         cookie
     }
 }

@@ -1,5 +1,9 @@
 //! Synthetic files of every block version: what they say, what damage costs, what never leaves.
 
+mod dns;
+mod hostile;
+mod versions;
+
 use std::io::{Cursor, Write as _};
 use std::net::SocketAddr;
 
