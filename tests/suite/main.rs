@@ -8,6 +8,7 @@ mod hostile;
 mod lab;
 mod layers;
 mod lookups;
+mod manifests;
 mod pcap;
 mod scap;
 mod scenarios;
