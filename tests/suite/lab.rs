@@ -26,7 +26,7 @@ const POD: [&str; 4] = ["--pod", "client", "-n", "critical-app"];
 const URL: &str = "http://backend.critical-app.svc.cluster.local/";
 
 /// The right to use the lab, or a note why not.
-fn lab_for(test: &str) -> Option<MutexGuard<'static, ()>> {
+pub(crate) fn lab_for(test: &str) -> Option<MutexGuard<'static, ()>> {
     if let Err(why) = lab::check_machine() {
         skips::note(test, &format!("{why:#}"));
         return None;

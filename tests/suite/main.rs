@@ -8,6 +8,7 @@ mod hostile;
 mod lab;
 mod layers;
 mod lookups;
+mod manifests;
 mod nodes;
 mod pcap;
 mod redact;

@@ -35,7 +35,8 @@ fn capture(test: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("SKIPPED {test}: no capture at {} (set SVCTRACE_SCAP)", path.display());
+    let why = format!("no capture at {} (SVCTRACE_SCAP names another place)", path.display());
+    xtask::skips::note(test, &why);
     None
 }
 
@@ -48,7 +49,7 @@ fn the_capture_agrees_with_sysdig() {
     let Some(path) = capture("the_capture_agrees_with_sysdig") else { return };
     let Ok(theirs) = Command::new("sysdig").arg("-r").arg(&path).args(["-p", FORMAT]).output()
     else {
-        eprintln!("SKIPPED the_capture_agrees_with_sysdig: sysdig is not installed");
+        xtask::skips::note("scap::the_capture_agrees_with_sysdig", "sysdig is not installed");
         return;
     };
     let ours = run(&records(&path));

@@ -47,6 +47,8 @@ pub(crate) enum Verb {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
+    /// Do nothing until told to end: for a pod that is entered with `kubectl exec`
+    Idle,
     /// The unprivileged half of a trace; started by svctrace itself
     #[command(hide = true)]
     Pipeline {

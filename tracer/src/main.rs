@@ -15,6 +15,7 @@ use std::slice;
 
 use anyhow::Result;
 use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
 use tracer::source::{self, live};
 
 use crate::cli::{Cli, Trace, Verb};
@@ -43,6 +44,7 @@ fn run(cli: Cli) -> Result<u8> {
             Ok(if report.ok() { 0 } else { 2 })
         }
         Some(Verb::Info { files, output }) => inspect::run(&files, output),
+        Some(Verb::Idle) => idle(),
         Some(Verb::Pipeline { fd, capture, output }) => {
             log::start(output.verbose, output.quiet)?;
             let print = Print::new(&output).aside(capture.write_fd.contains(&1));
@@ -111,6 +113,17 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     }
     redaction.tell_shared();
     Ok(print.exit_code(&pipeline.finish()?, whole))
+}
+
+/// Until SIGTERM, SIGINT or SIGHUP; as a pod's first process it would ignore them otherwise.
+fn idle() -> Result<u8> {
+    let mut ends = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        ends.add(signal);
+    }
+    ends.thread_block().context("cannot block signals")?;
+    ends.wait().context("cannot wait for a signal")?;
+    Ok(0)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -5,6 +5,7 @@
 mod bench;
 mod build_cmd;
 mod demo;
+mod dist;
 mod kernels;
 mod lab_cli;
 mod setup;
@@ -26,6 +27,8 @@ enum Verb {
     Setup(setup::Options),
     /// Build svctrace and its probes
     Build(build_cmd::Options),
+    /// Build the one static file that runs on any node, and an image of it
+    Dist(dist::Options),
     /// The story: a lab, a slow request, svctrace, the cause
     Demo(demo::Options),
     /// Setup, build, lints, unit tests, end-to-end tests
@@ -64,6 +67,7 @@ fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Setup(options) => setup::run(options),
         Verb::Build(options) => build_cmd::run(options),
+        Verb::Dist(options) => dist::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Test => test::run(),
         Verb::Bench(_) | Verb::Lab(_) if sudo::needed() => sudo::again(),

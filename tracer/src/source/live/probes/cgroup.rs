@@ -1,6 +1,6 @@
 //! Where the cgroup v2 tree is.
 
-use std::{io, path::PathBuf};
+use std::{cmp::Reverse, io, path::PathBuf};
 
 /// Where cgroup v2 is mounted.
 ///
@@ -17,7 +17,9 @@ pub fn cgroup_root() -> io::Result<PathBuf> {
     })
 }
 
-/// A mount of the whole tree if there is one, and of several the one with the shortest path.
+/// The mount that shows most of the tree, and of several the one with the shortest path. Seen from
+/// a cgroup namespace of our own (a container), a mount's root is told relative to our cgroup: the
+/// host's whole tree is `/../..`, and `/` only ourselves.
 fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
     mountinfo
         .lines()
@@ -27,7 +29,11 @@ fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
             let (root, place) = (fields.next()?, fields.next()?);
             kind.starts_with("cgroup2 ").then_some((root, place))
         })
-        .min_by_key(|(root, place)| (*root != "/", place.len()))
+        .min_by_key(|(root, place)| {
+            let (up, down): (Vec<&str>, Vec<&str>) =
+                root.split('/').filter(|part| !part.is_empty()).partition(|part| *part == "..");
+            (Reverse(up.len()), down.len(), place.len())
+        })
         .map(|(_, place)| PathBuf::from(unescape(place)))
 }
 
@@ -48,6 +54,10 @@ mod tests {
         assert_eq!(cgroup_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/uni fied")));
         let nested = "1 0 0:1 /a/b /inner rw - cgroup2 c rw\n2 0 0:1 / /whole rw - cgroup2 c rw";
         assert_eq!(cgroup_mount(nested), Some(PathBuf::from("/whole")));
+        let contained = "1 0 0:1 / /sys/fs/cgroup ro - cgroup2 c rw
+2 0 0:1 /../../.. /host/sys/fs/cgroup ro - cgroup2 c rw
+3 0 0:1 /../other /elsewhere ro - cgroup2 c rw";
+        assert_eq!(cgroup_mount(contained), Some(PathBuf::from("/host/sys/fs/cgroup")));
         assert_eq!(cgroup_mount("rubbish\n - cgroup2 x"), None);
     }
 }

@@ -1,0 +1,46 @@
+//! `cargo xtask dist`: the one file that runs on any node: optimised, statically linked, stripped.
+//! With `--image` also a container image that holds nothing but it.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use xtask::{cmd, repo};
+
+use crate::build_cmd::cargo;
+
+/// Options of `cargo xtask dist`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Build an image of this name as well, with docker, podman or buildah
+    #[arg(long, value_name = "NAME:TAG")]
+    image: Option<String>,
+}
+
+/// Builds it, checks that it needs no library, and puts it into `target/dist`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    // As configuration, not RUSTFLAGS: the probes are built by a cargo below this one.
+    let flags = format!("target.{target}.rustflags=[\"-Ctarget-feature=+crt-static\"]");
+    let build = ["build", "--release", "--package", "tracer", "--target", &target];
+    cmd::show(cargo(&build).args(["--config", &flags]))?;
+    let built = repo::target_dir().join(&target).join("release/svctrace");
+    let needs = Command::new("ldd").arg(&built).output().context("cannot run ldd")?;
+    let said = String::from_utf8_lossy(&needs.stdout);
+    ensure!(!said.contains("=>"), "{} is not static: {said}", built.display());
+    let folder = repo::target_dir().join("dist");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = folder.join("svctrace");
+    fs::copy(&built, &file).with_context(|| format!("cannot write {}", file.display()))?;
+    let megabytes = fs::metadata(&file)?.len() as f64 / 1e6;
+    println!("{}: {megabytes:.1} MB, static", file.display());
+    let Some(image) = &options.image else { return Ok(()) };
+    let Some(builder) =
+        ["docker", "podman", "buildah"].into_iter().find(|name| cmd::find(name).is_some())
+    else {
+        bail!("none of docker, podman and buildah is installed, one of which builds images");
+    };
+    let mut command = Command::new(builder);
+    command.arg("build").args(["--tag", image, "--file"]);
+    cmd::show(command.arg(repo::root().join("deploy/Dockerfile")).arg(&folder))
+}
