@@ -59,6 +59,7 @@ pub struct Options {
 }
 
 mod agent;
+mod api;
 mod cgroups;
 mod clock;
 mod command;
