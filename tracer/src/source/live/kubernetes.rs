@@ -12,7 +12,9 @@ use tokio::runtime::Runtime;
 
 pub(super) use super::api::access::Access;
 use super::api::slim::{EndpointSlice, Meta, Named, Placed, Pod, Service};
-use super::api::{self, Cut, Failure, Facts, Followed, Health, Identity, Pace, Page, Place, Reporter};
+use super::api::{
+    self, Cut, Facts, Failure, Followed, Health, Identity, Pace, Page, Place, Reporter,
+};
 use super::api::{Trouble, Watch};
 use super::objects;
 use crate::context;

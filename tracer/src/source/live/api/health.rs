@@ -49,7 +49,9 @@ pub(in crate::source::live) fn of(failure: &Failure, resource: &'static str) -> 
 pub(super) fn words(trouble: &Trouble, group: &str, detail: &str) -> String {
     match trouble {
         Trouble::Unavailable => {
-            format!("no answer from the Kubernetes API ({detail}); trying again, names may be missing")
+            format!(
+                "no answer from the Kubernetes API ({detail}); trying again, names may be missing"
+            )
         }
         Trouble::Unauthorized => {
             "the Kubernetes API does not accept our credentials (401); names may be missing".into()
@@ -59,13 +61,17 @@ pub(super) fn words(trouble: &Trouble, group: &str, detail: &str) -> String {
              - {{apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [\"get\", \"list\", \"watch\"]}}"
         ),
         Trouble::Malformed(resource) => {
-            format!("the Kubernetes API sends {resource} that are none ({detail}); they are left out")
+            format!(
+                "the Kubernetes API sends {resource} that are none ({detail}); they are left out"
+            )
         }
         Trouble::Oversize(resource) => format!(
             "the Kubernetes API sends {resource} larger than Kubernetes allows; {detail} parts were left out"
         ),
         Trouble::TooMany(resource) => {
-            format!("the cluster has more {resource} than svctrace keeps ({detail}); others stay unnamed")
+            format!(
+                "the cluster has more {resource} than svctrace keeps ({detail}); others stay unnamed"
+            )
         }
     }
 }

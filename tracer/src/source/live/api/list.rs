@@ -33,7 +33,10 @@ pub(in crate::source::live) struct Page {
 
 impl Page {
     /// Asks for it.
-    pub(in crate::source::live) async fn get(client: &Client, target: &str) -> Result<Self, Failure> {
+    pub(in crate::source::live) async fn get(
+        client: &Client,
+        target: &str,
+    ) -> Result<Self, Failure> {
         let answer = request::get(client, target).await?;
         Ok(Self { answer, items: Items::default(), malformed: 0 })
     }

@@ -104,8 +104,7 @@ mod tests {
     #[test]
     fn a_watch_that_ends_each_second_is_not_asked_for_each_second() {
         let mut pace = Pace::default();
-        let ends: Vec<Duration> =
-            (0..6).map(|_| pace.after_end(Duration::from_secs(1))).collect();
+        let ends: Vec<Duration> = (0..6).map(|_| pace.after_end(Duration::from_secs(1))).collect();
         assert!(ends[5] > Duration::from_secs(3) && ends[5] <= SHORT, "{ends:?}");
         assert_eq!(pace.after_end(Duration::from_secs(50)), Duration::ZERO);
     }

@@ -46,7 +46,9 @@ pub(in crate::source::live) struct Identity {
 }
 
 /// A resource that can be followed.
-pub(in crate::source::live) trait Followed: DeserializeOwned + Send + Sync + 'static {
+pub(in crate::source::live) trait Followed:
+    DeserializeOwned + Send + Sync + 'static
+{
     /// As in paths.
     const PLURAL: &'static str;
     /// API group; empty for the core.
@@ -124,11 +126,7 @@ pub(in crate::source::live) struct Watch<K> {
 
 impl<K: Followed> Watch<K> {
     /// Asks nothing yet.
-    pub(in crate::source::live) fn new(
-        client: Client,
-        place: &Place,
-        reporter: Reporter,
-        ) -> Self {
+    pub(in crate::source::live) fn new(client: Client, place: &Place, reporter: Reporter) -> Self {
         Self {
             client,
             target: target(K::GROUP, K::PLURAL, place),
@@ -234,7 +232,9 @@ impl<K: Followed> Watch<K> {
                 other => other?,
             };
             match meta.r#continue {
-                Some(token) => target = format!("{}{limit}&continue={}", self.target, escaped(&token)),
+                Some(token) => {
+                    target = format!("{}{limit}&continue={}", self.target, escaped(&token))
+                }
                 None => {
                     self.version = meta.resource_version;
                     self.streaming = false;
@@ -374,9 +374,8 @@ impl<K: Followed> Watch<K> {
 
     async fn tell_failure(&mut self, failure: &Failure) {
         let trouble = health::of(failure, K::PLURAL);
-        let blip = trouble == Trouble::Unavailable
-            && self.listed
-            && self.pace.failures() <= FORGIVEN;
+        let blip =
+            trouble == Trouble::Unavailable && self.listed && self.pace.failures() <= FORGIVEN;
         if !blip {
             self.tell_trouble(trouble, &failure.to_string()).await;
         }
