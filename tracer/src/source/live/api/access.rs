@@ -36,6 +36,8 @@ pub(in crate::source::live) async fn config(access: &Access) -> anyhow::Result<O
     let mut found = find(access).await?;
     if let Some(config) = &mut found {
         config.connect_timeout = Some(CONNECT_WITHIN);
+        // The pauses are ours: kube would ask eight times before it says that the server is busy.
+        config.default_retry = false;
     }
     Ok(found)
 }

@@ -373,7 +373,7 @@ fn a_new_token_in_the_file_is_used() {
     let within = Duration::from_secs(2);
     let name = "checkout-service-7c9d8b6f5d-00002";
     assert!(cluster.pod("load", name, within).unwrap_err().to_string().contains("401"));
-    std::fs::write(&token, format!("{}\n", xtask::lab::api::TOKEN)).unwrap();
+    std::fs::write(&token, xtask::lab::api::TOKEN).unwrap();
     let begun = Instant::now();
     while cluster.pod("load", name, within).is_err() {
         assert!(begun.elapsed() < Duration::from_secs(65));
