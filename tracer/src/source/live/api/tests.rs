@@ -68,16 +68,24 @@ impl Story {
                     self.gone.push(pod.name);
                     self.pods.remove(&pod.uid);
                 }
-                Fact::Pod(pod) => drop(self.pods.insert(pod.uid.clone(), pod)),
+                Fact::Pod(pod) => {
+                    self.pods.insert(pod.uid.clone(), pod);
+                }
                 Fact::Service(service) if service.deleted => {
                     drop(self.services.remove(&service.name))
                 }
-                Fact::Service(service) => drop(self.services.insert(service.name)),
+                Fact::Service(service) => {
+                    self.services.insert(service.name);
+                }
                 Fact::EndpointSlice(slice) if slice.deleted => {
                     drop(self.slices.remove(&slice.name))
                 }
-                Fact::EndpointSlice(slice) => drop(self.slices.insert(slice.name.clone(), slice)),
-                Fact::Listed(resource) => drop(self.listed.insert(resource)),
+                Fact::EndpointSlice(slice) => {
+                    self.slices.insert(slice.name.clone(), slice);
+                }
+                Fact::Listed(resource) => {
+                    self.listed.insert(resource);
+                }
                 Fact::Node(_) => {}
                 Fact::Trouble(trouble, line) => {
                     if self.cluster.is_news(&trouble) {
