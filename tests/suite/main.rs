@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests run processes and measure real time")]
 #![expect(clippy::unwrap_used, reason = "a step that fails is a failed test")]
 
+mod api;
 mod captures;
 mod cli;
 mod hostile;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use tracing_subscriber::EnvFilter;
 
 /// Starts it at this level; `SVCTRACE_LOG` overrides, module by module.
+#[expect(clippy::disallowed_methods, reason = "the log's own variable")]
 pub(crate) fn start(verbose: u8, quiet: bool) -> Result<()> {
     let level = match (quiet, verbose) {
         (true, _) => "error",
@@ -15,7 +16,11 @@ pub(crate) fn start(verbose: u8, quiet: bool) -> Result<()> {
         (false, _) => "trace",
     };
     let builder = EnvFilter::builder().with_env_var("SVCTRACE_LOG");
-    let filter = builder.with_default_directive(level.parse()?).from_env()?;
+    let mut filter = builder.with_default_directive(level.parse()?).from_env()?;
+    if verbose < 2 && std::env::var_os("SVCTRACE_LOG").is_none() {
+        // Says every failed request as an error; what it means is said once, by ourselves.
+        filter = filter.add_directive("kube_client=off".parse()?);
+    }
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
     Ok(())
 }

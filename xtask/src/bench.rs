@@ -1,4 +1,5 @@
-//! `cargo xtask bench attach`: how long svctrace needs from its start until it misses nothing.
+//! `cargo xtask bench attach`: how long svctrace needs from its start until it misses nothing. The
+//! other measurements have files of their own.
 
 use std::time::Duration;
 
@@ -21,12 +22,15 @@ pub(crate) enum What {
         #[arg(long)]
         release: bool,
     },
+    /// Time and memory for the names of a large cluster
+    Identity(crate::bench_identity::Options),
 }
 
 /// Measures it.
 pub(crate) fn run(what: &What) -> Result<()> {
     match what {
         What::Attach { runs, release } => attach(*runs, *release),
+        What::Identity(options) => crate::bench_identity::run(options),
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "chores live in real time and read the environment")]
 
 mod bench;
+mod bench_identity;
 mod build_cmd;
 mod demo;
 mod dist;

@@ -70,6 +70,8 @@ impl Cluster {
         let best = match known {
             Some(old) if old.origin > pod.origin => filled(old.clone(), pod),
             Some(old) if old.origin < pod.origin => filled(cleaned(pod), old),
+            // Often only the name is told of what is gone.
+            Some(old) if pod.deleted => filled(cleaned(pod), old),
             _ => cleaned(pod),
         };
         // A worse source may miss a pod that a better one still has.
@@ -97,20 +99,26 @@ impl Cluster {
 
     pub(super) fn learn_service(&mut self, service: &Service, at: Timestamp) {
         let key = (clean(&service.namespace), clean(&service.name));
-        for ip in service.cluster_ips.iter().map(IpAddr::to_canonical) {
-            if !service.deleted || self.cluster_ips.get(&ip).is_none() {
-                self.cluster_ips.insert(ip, key.clone());
-            }
-        }
-        self.services.insert(key.clone(), service.clone());
         if service.deleted {
-            self.services.retire(&key, at);
-            for ip in service.cluster_ips.iter().map(IpAddr::to_canonical) {
+            // Often only the name is told of what is gone.
+            let known = self.services.get(&key).map(|old| old.cluster_ips.clone());
+            for ip in known.iter().flatten().chain(&service.cluster_ips).map(IpAddr::to_canonical) {
+                if self.cluster_ips.get(&ip).is_none() {
+                    self.cluster_ips.insert(ip, key.clone());
+                }
                 if self.cluster_ips.get(&ip) == Some(&key) {
                     self.cluster_ips.retire(&ip, at);
                 }
             }
+            if known.is_none() {
+                self.services.insert(key.clone(), service.clone());
+            }
+            return self.services.retire(&key, at);
         }
+        for ip in service.cluster_ips.iter().map(IpAddr::to_canonical) {
+            self.cluster_ips.insert(ip, key.clone());
+        }
+        self.services.insert(key, service.clone());
     }
 
     pub(super) fn learn_slice(&mut self, slice: &EndpointSlice, at: Timestamp) {

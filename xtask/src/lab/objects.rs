@@ -10,11 +10,11 @@ use super::state::World;
 
 /// One object and where it is found.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Object {
+pub struct Object {
     /// The plural of its kind, as in paths.
-    pub(crate) resource: &'static str,
+    pub resource: &'static str,
     /// Without kind and apiVersion, which items of a list do not carry.
-    pub(crate) body: Value,
+    pub body: Value,
 }
 
 impl Object {

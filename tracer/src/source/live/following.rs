@@ -173,13 +173,17 @@ impl Following {
                     self.services.slice(&slice);
                     session.tell(RecordKind::EndpointSlice, &slice);
                 }
-                Fact::Listed => self.services.listed(),
-                Fact::Node(node) => self.node = Some(node),
-                Fact::Trouble(why) => {
-                    if !self.troubles.contains(&why) {
-                        eprintln!("svctrace: {why}");
-                        self.troubles.insert(why);
+                Fact::Listed(resource) => {
+                    if resource != "pods" {
+                        self.services.listed();
                     }
+                }
+                Fact::Node(node) => self.node = Some(node),
+                Fact::Trouble(trouble, why) => {
+                    if self.cluster.as_ref().is_some_and(|cluster| cluster.is_news(&trouble)) {
+                        eprintln!("svctrace: {why}");
+                    }
+                    self.troubles.insert(why);
                 }
             }
         }

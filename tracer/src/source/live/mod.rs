@@ -61,6 +61,7 @@ pub struct Options {
 }
 
 mod agent;
+mod api;
 mod cgroups;
 mod clock;
 mod command;

@@ -2,18 +2,23 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
+use super::api::slim::{EndpointSlice, Meta, Pod, Service};
 use crate::context;
 
-/// Static pods: the UID that their cgroups carry, instead of the mirror pod's own.
-pub(super) const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// The UID as in cgroup paths: of a static pod the hash, not that of its mirror.
+pub(super) fn uid(pod: &Pod) -> &str {
+    uid_of(&pod.metadata)
+}
+
+/// The same from a pod's metadata.
+pub(super) fn uid_of(meta: &Meta) -> &str {
+    let hash = meta.annotations.as_ref().and_then(|all| all.config_hash.as_ref());
+    hash.or(meta.uid.as_ref()).map_or("", String::as_str)
+}
 
 /// A pod.
 pub(super) fn pod(pod: &Pod) -> context::Pod {
     let meta = &pod.metadata;
-    let hash = meta.annotations.as_ref().and_then(|all| all.get(CONFIG_HASH)).cloned();
     let spec = pod.spec.as_ref();
     let status = pod.status.as_ref();
     let ips = status.and_then(|status| status.pod_ips.as_ref());
@@ -24,7 +29,7 @@ pub(super) fn pod(pod: &Pod) -> context::Pod {
     }
     let searches = spec.and_then(|spec| spec.dns_config.as_ref()?.searches.clone());
     context::Pod {
-        uid: hash.or_else(|| meta.uid.clone()).unwrap_or_default(),
+        uid: uid(pod).to_owned(),
         namespace: meta.namespace.clone().unwrap_or_default(),
         name: meta.name.clone().unwrap_or_default(),
         node: spec.and_then(|spec| spec.node_name.clone()),
@@ -139,7 +144,7 @@ mod tests {
     fn static_pods_go_by_their_hash() {
         let value = json!({ "metadata": {
             "name": "etcd", "namespace": "kube-system", "uid": "mirror",
-            "annotations": { CONFIG_HASH: "aa7be809be48ec01ab43fd4f1ca22e9e" },
+            "annotations": { "kubernetes.io/config.hash": "aa7be809be48ec01ab43fd4f1ca22e9e" },
         }});
         assert_eq!(
             pod(&serde_json::from_value(value).unwrap()).uid,

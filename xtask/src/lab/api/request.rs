@@ -1,6 +1,6 @@
 //! What a request asks for: paths, selectors, discovery documents, and Status objects for errors.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{Params, kind_of};
@@ -90,20 +90,26 @@ impl Kind {
 }
 
 /// What went wrong with a request.
-pub(super) enum Fault {
+pub(super) enum Refusal {
     Unauthorized,
     Forbidden(String),
     NotFound(String, Value),
     BadRequest(String),
+    Invalid(String),
+    Expired(String),
+    TooNew(u64, u64),
 }
 
-impl Fault {
+impl Refusal {
     pub(super) fn code(&self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(..) => StatusCode::NOT_FOUND,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Expired(_) => StatusCode::GONE,
+            Self::TooNew(..) => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -113,6 +119,16 @@ impl Fault {
             Self::Forbidden(message) => status(403, "Forbidden", message, json!({})),
             Self::NotFound(message, details) => status(404, "NotFound", message, details.clone()),
             Self::BadRequest(message) => status(400, "BadRequest", message, json!(null)),
+            Self::Invalid(message) => status(422, "Invalid", message, json!({})),
+            Self::Expired(message) => status(410, "Expired", message, json!(null)),
+            Self::TooNew(asked, current) => {
+                let cause = json!({ "reason": "ResourceVersionTooLarge",
+                    "message": "Too large resource version" });
+                let message =
+                    format!("Timeout: Too large resource version: {asked}, current: {current}");
+                let details = json!({ "causes": [cause], "retryAfterSeconds": 1 });
+                status(504, "Timeout", &message, details)
+            }
         }
     }
 }
@@ -129,12 +145,27 @@ pub(super) fn status(code: u16, reason: &str, message: &str, details: Value) -> 
     body
 }
 
+/// Whether the caller may ask: with the right token, a certificate, or where all may.
+pub(super) fn authorized(headers: &HeaderMap, known: bool, path: &[&str]) -> Result<(), Refusal> {
+    match headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()) {
+        Some(token) if token == format!("Bearer {}", super::TOKEN).as_bytes() => Ok(()),
+        Some(_) => Err(Refusal::Unauthorized),
+        None if known || matches!(path, ["version" | "healthz" | "livez" | "readyz"]) => Ok(()),
+        None => {
+            let resource = path.last().copied().unwrap_or_default();
+            Err(Refusal::Forbidden(format!(
+                "{resource} is forbidden: User \"system:anonymous\" cannot list resource \"{resource}\" in API group \"\" at the cluster scope"
+            )))
+        }
+    }
+}
+
 /// Kind, namespace and name that a path asks for.
 pub(super) fn resource<'a>(
     path: &[&'a str],
-) -> Result<(&'static Kind, Option<&'a str>, Option<&'a str>), Fault> {
+) -> Result<(&'static Kind, Option<&'a str>, Option<&'a str>), Refusal> {
     let missing = || {
-        Fault::NotFound("the server could not find the requested resource".to_owned(), json!({}))
+        Refusal::NotFound("the server could not find the requested resource".to_owned(), json!({}))
     };
     let (group, rest) = match path {
         ["api", "v1", rest @ ..] => ("", rest),
@@ -150,7 +181,7 @@ pub(super) fn resource<'a>(
     };
     match kind_of(plural) {
         Some(kind) if kind.group == group => Ok((kind, namespace, name)),
-        _ => Err(Fault::Forbidden(format!(
+        _ => Err(Refusal::Forbidden(format!(
             "{plural} is forbidden: User \"svctrace\" cannot list resource \"{plural}\" in API group \"{group}\" at the cluster scope"
         ))),
     }
@@ -176,13 +207,13 @@ impl Selection {
         namespace: Option<&str>,
         name: Option<&str>,
         params: &Params,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Refusal> {
         let mut tests = Vec::new();
         for word in words(params, "fieldSelector") {
             let test = comparison(word).ok_or_else(|| invalid(word))?;
             let (field, value, equal) = test;
             if !kind.fields.contains(&field) {
-                return Err(Fault::BadRequest(format!("field label not supported: {field}")));
+                return Err(Refusal::BadRequest(format!("field label not supported: {field}")));
             }
             let pointer = format!("/{}", field.replace('.', "/"));
             tests.push(Test { pointer, value: Some(value.to_owned()), equal });
@@ -211,10 +242,10 @@ impl Selection {
             && self.tests.iter().all(|test| test.holds(object))
     }
 
-    pub(super) fn not_found(&self) -> Fault {
+    pub(super) fn not_found(&self) -> Refusal {
         let name = self.name.as_deref().unwrap_or_default();
         let plural = self.kind.plural;
-        Fault::NotFound(
+        Refusal::NotFound(
             format!("{plural} \"{name}\" not found"),
             json!({ "name": name, "kind": plural }),
         )
@@ -245,8 +276,8 @@ fn comparison(word: &str) -> Option<(&str, &str, bool)> {
     Some((left, right.strip_prefix('=').unwrap_or(right), true))
 }
 
-fn invalid(word: &str) -> Fault {
-    Fault::BadRequest(format!("unable to parse requirement: {word}"))
+fn invalid(word: &str) -> Refusal {
+    Refusal::BadRequest(format!("unable to parse requirement: {word}"))
 }
 
 /// The documents by which clients find out what is served.

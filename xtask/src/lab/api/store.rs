@@ -8,13 +8,17 @@ use crate::lab::objects::{self, Object};
 use crate::lab::state::World;
 
 /// One change, as a watch tells it.
+#[derive(Debug)]
 pub(super) struct Change {
     pub(super) kind: &'static str,
     pub(super) object: Object,
+    /// As it was.
+    pub(super) before: Option<Object>,
     version: u64,
 }
 
 /// Objects, the log of changes, and the latest version.
+#[derive(Debug)]
 pub(super) struct Store {
     objects: BTreeMap<(&'static str, String, String), Object>,
     log: Vec<Change>,
@@ -34,6 +38,38 @@ impl Store {
         store.oldest = store.version;
         store.log.clear();
         store
+    }
+
+    /// Holds these, and nothing of how they came.
+    pub(super) fn of(objects: Vec<Object>) -> Self {
+        let (log, first) = (Vec::new(), 1000);
+        let mut store = Self { objects: BTreeMap::new(), log, oldest: first, version: first };
+        for object in objects {
+            store.put(object);
+        }
+        store.compact();
+        store
+    }
+
+    /// Adds or replaces an object.
+    pub(super) fn put(&mut self, object: Object) {
+        let old = self.objects.remove(&object.key());
+        let kind = if old.is_some() { "MODIFIED" } else { "ADDED" };
+        self.log(kind, object, old, true);
+    }
+
+    /// Takes an object away; false when there was none.
+    pub(super) fn remove(&mut self, key: &(&'static str, String, String)) -> bool {
+        let Some(old) = self.objects.remove(key) else { return false };
+        self.log("DELETED", old.clone(), Some(old), false);
+        true
+    }
+
+    /// Forgets all changes: watches from before now have expired.
+    pub(super) fn compact(&mut self) {
+        self.log.clear();
+        self.version += 1;
+        self.oldest = self.version;
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -62,17 +98,17 @@ impl Store {
                 Some(old) if same(&old, &object) => {
                     self.objects.insert(key, old);
                 }
-                Some(_) => self.log("MODIFIED", object, true),
-                None => self.log("ADDED", object, true),
+                Some(old) => self.log("MODIFIED", object, Some(old), true),
+                None => self.log("ADDED", object, None, true),
             }
         }
         for object in gone.into_values() {
-            self.log("DELETED", object, false);
+            self.log("DELETED", object.clone(), Some(object), false);
         }
         self.version != before
     }
 
-    fn log(&mut self, kind: &'static str, mut object: Object, stays: bool) {
+    fn log(&mut self, kind: &'static str, mut object: Object, before: Option<Object>, stays: bool) {
         self.version += 1;
         if let Some(metadata) = object.body.get_mut("metadata") {
             metadata["resourceVersion"] = json!(self.version.to_string());
@@ -80,7 +116,7 @@ impl Store {
         if stays {
             self.objects.insert(object.key(), object.clone());
         }
-        self.log.push(Change { kind, object, version: self.version });
+        self.log.push(Change { kind, object, before, version: self.version });
     }
 }
 

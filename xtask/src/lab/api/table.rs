@@ -11,6 +11,8 @@ type Column = (&'static str, bool, fn(&Object) -> String);
 const PODS: &[Column] = &[
     ("Ready", false, |_| "1/1".to_owned()),
     ("Status", false, |pod| pod.field("/status/phase").to_owned()),
+    ("Restarts", false, |_| "0".to_owned()),
+    ("Age", false, age),
     ("IP", true, |pod| pod.field("/status/podIP").to_owned()),
     ("Node", true, |pod| pod.field("/spec/nodeName").to_owned()),
     ("QoS", true, |pod| pod.field("/status/qosClass").to_owned()),
@@ -19,7 +21,9 @@ const PODS: &[Column] = &[
 const SERVICES: &[Column] = &[
     ("Type", false, |service| service.field("/spec/type").to_owned()),
     ("Cluster-IP", false, |service| service.field("/spec/clusterIP").to_owned()),
+    ("External-IP", false, |_| "<none>".to_owned()),
     ("Port(s)", false, |service| joined(service, "/spec/ports", port)),
+    ("Age", false, age),
 ];
 
 const NODES: &[Column] = &[
@@ -33,10 +37,11 @@ const SLICES: &[Column] = &[
     ("Endpoints", false, |slice| {
         joined(slice, "/endpoints", |end| text(end.pointer("/addresses/0")))
     }),
+    ("Age", false, age),
 ];
 
-/// The objects as a Table.
-pub(super) fn of(kind: &Kind, version: u64, objects: &[&Object]) -> Value {
+/// The objects as a Table; in a watch only the first has the columns' heads.
+pub(super) fn of(kind: &Kind, version: u64, objects: &[&Object], with_heads: bool) -> Value {
     let columns = match kind.plural {
         "pods" => PODS,
         "services" => SERVICES,
@@ -62,8 +67,20 @@ pub(super) fn of(kind: &Kind, version: u64, objects: &[&Object]) -> Value {
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1",
         "metadata": { "resourceVersion": version.to_string() },
-        "columnDefinitions": heads, "rows": rows.collect::<Vec<_>>(),
+        "columnDefinitions": if with_heads { heads } else { Vec::new() }, "rows": rows.collect::<Vec<_>>(),
     })
+}
+
+fn age(object: &Object) -> String {
+    let made: Option<jiff::Timestamp> = object.field("/metadata/creationTimestamp").parse().ok();
+    let seconds = made.map(|made| jiff::Timestamp::now().as_second() - made.as_second());
+    match seconds {
+        Some(seconds @ 0..=119) => format!("{seconds}s"),
+        Some(seconds @ 120..=7199) => format!("{}m", seconds / 60),
+        Some(seconds @ 7200..=172_799) => format!("{}h", seconds / 3600),
+        Some(seconds) if seconds > 0 => format!("{}d", seconds / 86_400),
+        _ => "<unknown>".to_owned(),
+    }
 }
 
 fn joined(object: &Object, pointer: &str, one: fn(&Value) -> String) -> String {
