@@ -25,6 +25,7 @@ use super::state;
 mod request;
 mod store;
 mod table;
+mod workloads;
 
 /// The port it listens on.
 pub const PORT: u16 = 6443;
@@ -275,5 +276,5 @@ impl Watch {
 
 /// The kinds it knows, for other files of this folder.
 fn kind_of(plural: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|kind| kind.plural == plural)
+    KINDS.iter().chain(&workloads::KINDS).find(|kind| kind.plural == plural)
 }
