@@ -12,3 +12,4 @@ mod pcap;
 mod scap;
 mod scenarios;
 mod schema;
+mod targets;

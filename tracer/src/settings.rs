@@ -129,7 +129,11 @@ fn pods(target: &Target, other: bool) -> Result<Vec<live::Target>> {
         None if target.all_namespaces => live::Namespace::All,
         None => live::Namespace::Default,
     };
-    ensure!(target.namespace.as_deref() != Some(""), "--namespace is empty");
+    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    if let Some(name) = &target.namespace {
+        let named = !name.is_empty() && name.bytes().all(plain);
+        ensure!(named, "--namespace {name:?} is no name of a namespace");
+    }
     ensure!(target.pod.iter().all(|name| !name.is_empty()), "--pod is empty");
     let names = target.pod.iter().map(|name| (live::Kind::Pod, name.clone()));
     let mut wanted: Vec<live::Which> = names
@@ -349,6 +353,7 @@ mod tests {
         for (words, says) in [
             ("svctrace", "nothing to trace"),
             ("svctrace -n b --pid 7", "--pod NAME"),
+            ("svctrace -n a/b --pod c", "no name of a namespace"),
             ("svctrace -A --pid 7", "about pods"),
             ("svctrace -A deploy/web", "-n NAMESPACE"),
             ("svctrace --wait --pid 7", "--wait waits for pods"),

@@ -230,14 +230,10 @@ impl Following {
 
     /// Notes that pods of a selection are to be waited for.
     fn wait_for(&mut self, at: usize) {
-        if let (Some(cluster), Some(selection)) = (&self.cluster, self.selections.get(at)) {
-            match (&selection.namespace, selection.name(), selection.labels()) {
-                (Some(namespace), Some(name), _) => cluster.follow_pod(namespace, name),
-                (namespace, None, Some(labels)) => {
-                    cluster.follow_labels(namespace.as_deref(), &labels);
-                }
-                _ => {}
-            }
+        if let (Some(cluster), Some(selection)) = (&self.cluster, self.selections.get(at))
+            && let (Some(namespace), Some(name)) = (&selection.namespace, selection.name())
+        {
+            cluster.follow_pod(namespace, name);
         }
         self.awaited.insert(at);
     }

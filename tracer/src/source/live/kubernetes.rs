@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
 use super::invoker::Invoker;
+use super::kubeconfig::{self, read};
 use super::objects;
 use crate::context;
 
@@ -152,8 +153,17 @@ impl Cluster {
         self.client.clone()
     }
 
-    /// Waits for an answer, not longer than `within`.
-    pub(super) fn ask<T>(
+    /// Waits for what `question` gives, not longer than `within`.
+    pub(super) fn wait_for<T>(
+        &self,
+        within: Duration,
+        question: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let answer = self.runtime.block_on(async { tokio::time::timeout(within, question).await });
+        answer.map_err(|_| anyhow!("no answer within {} ms", within.as_millis()))?
+    }
+
+    fn ask<T>(
         &self,
         within: Duration,
         question: impl Future<Output = anyhow::Result<T>>,
@@ -208,15 +218,6 @@ impl Cluster {
         self.follow(pods, "pods", only, told_pod);
     }
 
-    /// Follows the pods that a label selector takes, wherever they are or will be.
-    pub(super) fn follow_labels(&self, namespace: Option<&str>, selector: &str) {
-        let pods: Api<Pod> = match namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        };
-        self.follow(pods, "pods", watcher::Config::default().labels(selector), told_pod);
-    }
-
     fn follow<K>(
         &self,
         api: Api<K>,
@@ -247,7 +248,7 @@ impl Cluster {
 }
 
 /// The server's own words without the object around them.
-pub(super) fn short(error: kube::Error) -> anyhow::Error {
+fn short(error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) => anyhow!("{} ({})", status.reason, status.code),
         other => other.into(),
@@ -416,9 +417,10 @@ fn kubeconfig(access: &Access) -> anyhow::Result<Option<Kubeconfig>> {
     let invoker = access.invoker.as_ref();
     let theirs = invoker.and_then(|invoker| in_home(invoker.home()?));
     let own = access.home.as_deref().and_then(in_home);
+    let home = invoker.and_then(Invoker::home).or(access.home.as_deref());
     let found = match (&access.kubeconfig, access.environment.as_slice(), theirs, own) {
-        (Some(path), ..) => Some(read(&at_home(path, access))?),
-        (None, paths @ [_, ..], ..) => merged(paths, access)?,
+        (Some(path), ..) => Some(read(&kubeconfig::at_home(path, home))?),
+        (None, paths @ [_, ..], ..) => kubeconfig::merged(paths, home)?,
         (None, [], Some(path), _) => Some(read(&path)?),
         (None, [], None, Some(path)) => return read(&path).map(Some),
         (None, [], None, None) => None,
@@ -427,30 +429,6 @@ fn kubeconfig(access: &Access) -> anyhow::Result<Option<Kubeconfig>> {
         Some(invoker) => running_as(kubeconfig, invoker),
         None => kubeconfig,
     }))
-}
-
-/// The files of `KUBECONFIG` as one. As kubectl does: those that do not exist are left out.
-fn merged(paths: &[PathBuf], access: &Access) -> anyhow::Result<Option<Kubeconfig>> {
-    let mut all: Option<Kubeconfig> = None;
-    for path in paths.iter().map(|path| at_home(path, access)).filter(|path| path.exists()) {
-        let next = read(&path)?;
-        all = Some(match all {
-            Some(all) => {
-                all.merge(next).context("the files of KUBECONFIG contradict each other")?
-            }
-            None => next,
-        });
-    }
-    Ok(all)
-}
-
-/// `~/…` where no shell replaced it: the home of the user behind sudo, else our own.
-fn at_home(path: &Path, access: &Access) -> PathBuf {
-    let invoker = access.invoker.as_ref().and_then(Invoker::home);
-    match (path.strip_prefix("~"), invoker.or(access.home.as_deref())) {
-        (Ok(rest), Some(home)) => home.join(rest),
-        _ => path.to_owned(),
-    }
 }
 
 /// The same credentials, but the programs that fetch some of them run as `invoker`.
@@ -484,64 +462,9 @@ fn running_as(mut kubeconfig: Kubeconfig, invoker: &Invoker) -> Kubeconfig {
     kubeconfig
 }
 
-fn read(path: &Path) -> anyhow::Result<Kubeconfig> {
-    Kubeconfig::read_from(path).with_context(|| format!("cannot use kubeconfig {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kubeconfigs_are_merged_as_kubectl_does() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            std::fs::write(folder.path().join(name), text).unwrap();
-            folder.path().join(name)
-        };
-        let one = file(
-            "one",
-            "current-context: a
-contexts: [{name: a, context: {cluster: c, user: u, namespace: shop}}]
-users: [{name: u, user: {tokenFile: token}}]",
-        );
-        let two = file(
-            "two",
-            "current-context: b
-contexts: [{name: b, context: {cluster: c, user: u}}]
-clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]
-users: [{name: u, user: {token: other}}]",
-        );
-        let home = PathBuf::from("~/two");
-        let environment = vec![one.clone(), folder.path().join("missing"), home];
-        let access = |environment: &[PathBuf], context: Option<&str>| Access {
-            environment: environment.to_vec(),
-            context: context.map(str::to_owned),
-            home: Some(folder.path().to_owned()),
-            ..Access::default()
-        };
-        let found = kubeconfig(&access(&environment, None)).unwrap().unwrap();
-        assert_eq!(found.current_context.as_deref(), Some("a"));
-        // The first file's user wins whole, and its paths are relative to that file.
-        let user = found.auth_infos[0].auth_info.as_ref().unwrap();
-        let token = folder.path().join("token");
-        assert_eq!(user.token_file.as_deref(), token.to_str());
-        assert!(user.token.is_none());
-        std::fs::write(&token, "secret").unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let used = |context| {
-            let access = access(&environment, context);
-            runtime.block_on(config(&access)).map(|config| config.unwrap().default_namespace)
-        };
-        assert_eq!(used(None).unwrap(), "shop");
-        assert_eq!(used(Some("b")).unwrap(), "default");
-        let told = format!("{:#}", used(Some("none")).unwrap_err());
-        assert!(told.contains("none"), "{told}");
-        let nothing = [folder.path().join("missing")];
-        assert!(kubeconfig(&access(&nothing, None)).unwrap().is_none());
-        std::fs::write(&two, "not: [a kubeconfig").unwrap();
-        assert!(kubeconfig(&access(&environment, None)).is_err());
-    }
 
     #[test]
     fn programs_of_a_kubeconfig_run_as_the_invoker() {

@@ -4,31 +4,17 @@
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{self, Pod as ApiPod};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::api::{ListParams, PartialObjectMeta};
-use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 
 use super::kubernetes::Cluster;
+use super::lookup::{self, Behind};
 use super::node_files::NodeFiles;
 use super::resolver::Services;
 use super::selector::Selector;
 use super::targets::{in_one_line, similar};
 use super::workload::Kind;
-use super::{Namespace, Which, objects};
+use super::{Namespace, Which};
 use crate::context::{Origin, Pod};
 
-/// Objects asked for at a time.
-const PAGE: u32 = 250;
-/// Most pages read.
-const PAGES_MAX: usize = 40;
-/// Label of a slice with its Service's name.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of a Deployment's pods with the end of their ReplicaSet's name.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
@@ -116,14 +102,6 @@ impl Selection {
             _ => None,
         }
     }
-
-    /// What to ask the API for when its pods are awaited anywhere.
-    pub(super) fn labels(&self) -> Option<String> {
-        match &self.rule {
-            Rule::Labels(selector) => Some(selector.to_string()),
-            _ => None,
-        }
-    }
 }
 
 fn knows_labels(pod: &Pod) -> bool {
@@ -177,7 +155,8 @@ impl Sources<'_> {
         let selection = Selection { label, namespace, rule: Rule::All };
         // A whole cluster's list says nothing that this node's cgroups do not.
         let cluster = self.cluster.filter(|_| selection.namespace.is_some());
-        let listed = cluster.map(|at| at.pods(selection.namespace.as_deref(), None, self.within));
+        let listed =
+            cluster.map(|at| lookup::pods(at, selection.namespace.as_deref(), None, self.within));
         let (pods, note) = match listed {
             Some(Ok(pods)) => return Ok(Asked { selection, pods, note: None }),
             Some(Err(error)) => {
@@ -205,7 +184,7 @@ impl Sources<'_> {
                 "{label}: only the Kubernetes API knows labels, and there is none: name the pods"
             );
         };
-        let listed = cluster.pods(namespace.as_deref(), Some(&selector), self.within);
+        let listed = lookup::pods(cluster, namespace.as_deref(), Some(&selector), self.within);
         let pods = listed.map_err(|error| self.no_pods(&label, &error))?;
         let selection = Selection { label, namespace, rule: Rule::Labels(selector) };
         Ok(Asked { selection, pods, note: None })
@@ -224,12 +203,10 @@ impl Sources<'_> {
             return self.guess(label, namespace, kind, name, "there is no Kubernetes API");
         };
         let within = self.within;
-        let client = cluster.client();
-        let question = async { behind(client, kind, &namespace, name).await };
-        match cluster.ask(within, question) {
+        match lookup::behind(cluster, (kind, &namespace, name), within) {
             Ok(Behind::Labels(selector)) => self.selected(label, Some(namespace), selector),
             Ok(Behind::Slices(uids)) => {
-                let listed = cluster.pods(Some(&namespace), None, within);
+                let listed = lookup::pods(cluster, Some(&namespace), None, within);
                 let mut pods = listed.map_err(|error| self.no_pods(&label, &error))?;
                 pods.retain(|pod| uids.contains(&pod.uid));
                 let rule = Rule::Behind(name.to_owned());
@@ -240,9 +217,8 @@ impl Sources<'_> {
                 bail!("{label} is another name for {host} (ExternalName): no pods are behind it")
             }
             Ok(Behind::Nothing) => {
-                let client = cluster.client();
-                let names = cluster.ask(within, async { names(client, kind).await });
-                let hint = similar(&names.unwrap_or_default(), &namespace, name);
+                let names = lookup::names(cluster, kind, within);
+                let hint = similar(&names, &namespace, name);
                 bail!("no {} {name} in namespace {namespace}{hint}", kind.name())
             }
             Err(error) if is_forbidden(&error) && kind == Kind::Service => {
@@ -250,7 +226,7 @@ impl Sources<'_> {
             }
             Err(error) if is_forbidden(&error) => {
                 let missing = rule(kind, "get");
-                let listed = cluster.pods(Some(&namespace), None, within);
+                let listed = lookup::pods(cluster, Some(&namespace), None, within);
                 let mut pods = listed.map_err(|error| self.no_pods(&label, &error))?;
                 pods.retain(|pod| owned(pod, kind, name));
                 if pods.is_empty() {
@@ -314,119 +290,6 @@ fn why(error: &anyhow::Error) -> String {
         Some(kube::Error::Api(status)) => format!("{} ({})", status.reason, status.code),
         _ => in_one_line(error),
     }
-}
-
-impl Cluster {
-    /// Pods by labels, without those that have ended.
-    fn pods(
-        &self,
-        namespace: Option<&str>,
-        selector: Option<&Selector>,
-        within: Duration,
-    ) -> anyhow::Result<Vec<Pod>> {
-        let api: Api<ApiPod> = match namespace {
-            Some(namespace) => Api::namespaced(self.client(), namespace),
-            None => Api::all(self.client()),
-        };
-        let mut params = ListParams::default().limit(PAGE);
-        if let Some(selector) = selector.filter(|selector| !selector.is_empty()) {
-            params = params.labels(&selector.to_string());
-        }
-        self.ask(within, async {
-            let mut pods = Vec::new();
-            for _ in 0..PAGES_MAX {
-                let page = api.list(&params).await?;
-                pods.extend(page.items.iter().filter(|pod| !has_ended(pod)).map(objects::pod));
-                match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                    Some(token) => params = params.continue_token(&token),
-                    None => break,
-                }
-            }
-            Ok(pods)
-        })
-    }
-}
-
-fn has_ended(pod: &ApiPod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-/// What stands behind an object.
-enum Behind {
-    Labels(Selector),
-    /// UIDs of pods.
-    Slices(Vec<String>),
-    External(String),
-    Nothing,
-}
-
-async fn behind(client: Client, kind: Kind, namespace: &str, name: &str) -> anyhow::Result<Behind> {
-    macro_rules! selector_of {
-        ($kind:ty) => {{
-            let api: Api<$kind> = Api::namespaced(client, namespace);
-            let Some(found) = api.get_opt(name).await? else { return Ok(Behind::Nothing) };
-            found.spec.map(|spec| spec.selector)
-        }};
-    }
-    let selector: Option<LabelSelector> = match kind {
-        Kind::Pod => return Ok(Behind::Nothing),
-        Kind::Service => return behind_service(client, namespace, name).await,
-        Kind::Deployment => selector_of!(Deployment),
-        Kind::StatefulSet => selector_of!(StatefulSet),
-        Kind::DaemonSet => selector_of!(DaemonSet),
-        Kind::ReplicaSet => selector_of!(ReplicaSet),
-        Kind::Job => selector_of!(Job).flatten(),
-    };
-    let selector = Selector::from(kube::core::Selector::try_from(selector.unwrap_or_default())?);
-    if selector.is_empty() {
-        bail!("{}/{name} has no selector", kind.short());
-    }
-    Ok(Behind::Labels(selector))
-}
-
-async fn behind_service(client: Client, namespace: &str, name: &str) -> anyhow::Result<Behind> {
-    let api: Api<v1::Service> = Api::namespaced(client.clone(), namespace);
-    let Some(found) = api.get_opt(name).await? else { return Ok(Behind::Nothing) };
-    let spec = found.spec.unwrap_or_default();
-    if spec.type_.as_deref() == Some("ExternalName") {
-        let host = spec.external_name.unwrap_or_default();
-        return Ok(Behind::External(super::convert::escape(host.as_bytes())));
-    }
-    if let Some(labels) = spec.selector.filter(|labels| !labels.is_empty()) {
-        return Ok(Behind::Labels(Selector::of_labels(labels)));
-    }
-    let api: Api<EndpointSlice> = Api::namespaced(client, namespace);
-    let of_service = ListParams::default().labels(&format!("{SERVICE_NAME}={name}"));
-    let slices = api.list(&of_service).await?;
-    let endpoints = slices.items.iter().flat_map(|slice| objects::slice(slice).endpoints);
-    Ok(Behind::Slices(endpoints.filter_map(|endpoint| endpoint.pod_uid).collect()))
-}
-
-/// Namespaces and names of all objects of a kind, for finding similar ones.
-async fn names(client: Client, kind: Kind) -> anyhow::Result<Vec<(String, String)>> {
-    match kind {
-        Kind::Pod => names_of::<ApiPod>(client).await,
-        Kind::Service => names_of::<v1::Service>(client).await,
-        Kind::Deployment => names_of::<Deployment>(client).await,
-        Kind::StatefulSet => names_of::<StatefulSet>(client).await,
-        Kind::DaemonSet => names_of::<DaemonSet>(client).await,
-        Kind::ReplicaSet => names_of::<ReplicaSet>(client).await,
-        Kind::Job => names_of::<Job>(client).await,
-    }
-}
-
-async fn names_of<K>(client: Client) -> anyhow::Result<Vec<(String, String)>>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug,
-{
-    let page = Api::<K>::all(client).list_metadata(&ListParams::default().limit(PAGE)).await?;
-    let name =
-        |found: &PartialObjectMeta<K>| (found.namespace().unwrap_or_default(), found.name_any());
-    Ok(page.items.iter().map(name).collect())
 }
 
 #[cfg(test)]

@@ -169,6 +169,7 @@ impl<'a> Parser<'a> {
             None => return Err(self.ended("`(`")),
         }
         if self.peek() == Some(")") {
+            self.next();
             return Err(self.expected("a label's value", ")"));
         }
         let mut all = BTreeSet::new();
