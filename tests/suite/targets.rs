@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tests::lines;
-use xtask::lab::trace::Traced;
+use xtask::lab::trace::{Echo, Trace, Traced, lab_args};
 use xtask::lab::{self, Lab, PodSpec};
 
 use crate::lab::{PATIENCE, URL, attached, lab_for, trace, until};
@@ -17,7 +17,9 @@ const NAME: &str = "backend.critical-app.svc.cluster.local";
 
 /// Runs to its end.
 fn ended(args: &[&str]) -> Traced {
-    let traced = trace(args).wait(PATIENCE).unwrap();
+    let all = args.iter().map(ToString::to_string).chain(lab_args(!args.contains(&"--no-api")));
+    let traced = Trace::start(&tests::binary::path(), all, Echo::Quiet).unwrap();
+    let traced = traced.wait(PATIENCE).unwrap();
     assert!(!traced.stderr.contains("panicked"), "{}", traced.stderr);
     traced
 }

@@ -281,7 +281,7 @@ fn rule(kind: Kind, verb: &str) -> String {
 }
 
 fn is_forbidden(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(kube::Error::Api(at)) if at.code == 403 || at.code == 401)
+    matches!(error.downcast_ref(), Some(kube::Error::Api(at)) if at.code == 403)
 }
 
 /// The server's own word without the object around it.
