@@ -229,6 +229,38 @@ fn short_lives_have_names() {
     }
 }
 
+/// More pods than can be targets at once: one line says so, and a pod that goes makes room.
+#[test]
+fn more_pods_than_room() {
+    let Some(_guard) = lab_for("targets::more_pods_than_room") else { return };
+    let mut lab = Lab::up(false).unwrap();
+    let parent = lab::cgroups::parent().unwrap().join("kubepods.slice");
+    let folder =
+        |n: u32| parent.join(format!("kubepods-podaaaaaaaa_0000_4000_a000_{n:012x}.slice"));
+    for n in 0..260 {
+        fs::create_dir(folder(n)).unwrap();
+    }
+    let trace = attached(&["-A", "-o", "json"]);
+    lab.roll_out(&PodSpec::client("extra", 50)).unwrap();
+    let curl =
+        |lab: &Lab| run(lab.command(lab.pod("extra").unwrap(), "curl").unwrap(), &["-sS", URL]);
+    curl(&lab);
+    for n in 0..260 {
+        fs::remove_dir(folder(n)).unwrap();
+    }
+    std::thread::sleep(Duration::from_secs(4));
+    curl(&lab);
+    let traced = trace.finish(PATIENCE).unwrap();
+    assert!(traced.stderr.contains("attached to 256 pods: "), "{}", traced.stderr);
+    let full: Vec<_> = traced.stderr.lines().filter(|at| at.contains("the most at one")).collect();
+    assert!(full.len() == 1 && full[0].contains("256 cgroups are traced"), "{}", traced.stderr);
+    assert!(traced.stderr.contains("pod critical-app/extra"), "{}", traced.stderr);
+    let lines = lines(&traced.stdout);
+    let lookups = of_type(&lines, "lookup");
+    let extra = lookups.iter().filter(|line| line["identity"]["pod"] == "extra");
+    assert_eq!(extra.count(), 1, "{}", traced.stdout);
+}
+
 /// Credentials as kubectl finds them: two files in KUBECONFIG, one missing, the context's namespace.
 #[test]
 fn kubeconfigs_as_kubectl_reads_them() {

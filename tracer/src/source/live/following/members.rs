@@ -110,14 +110,7 @@ impl Following {
         }
     }
 
-    /// Whether a container belongs to the trace; `None` where its name is needed and unknown.
-    fn wants(&self, name: Option<&str>, id: &str) -> Option<bool> {
-        match name {
-            None if !self.is_wanted(None, id) => None,
-            name => Some(self.is_wanted(name, id)),
-        }
-    }
-
+    /// Whether a container belongs to the trace; no, where its name is needed and unknown.
     pub(super) fn is_wanted(&self, name: Option<&str>, id: &str) -> bool {
         let by_id = |wanted: &str| wanted.len() >= ID_MIN && id.starts_with(wanted);
         self.containers.is_empty()
@@ -275,6 +268,8 @@ impl Following {
     }
 
     fn tell_attached(&mut self, session: &mut Session, uid: &str) {
+        let (selections, services) = (&self.selections, &self.services);
+        self.awaited.retain(|at| !selections.get(*at).is_some_and(Selection::takes_all));
         let known = self.pods.get(uid).cloned();
         let pod = known.or_else(|| {
             let found = self.node_files.names().into_iter().find(|pod| pod.uid == uid)?;
@@ -284,13 +279,8 @@ impl Following {
         });
         let Some(pod) = pod else { return };
         session.seed_pod(&pod);
-        let arrived: Vec<usize> = self
-            .awaited
-            .iter()
-            .filter(|at| self.selections.get(**at).is_some_and(|at| at.takes(&pod, &self.services)))
-            .copied()
-            .collect();
-        self.awaited.retain(|at| !arrived.contains(at));
+        let takes = |at: &usize| selections.get(*at).is_some_and(|at| at.takes(&pod, services));
+        self.awaited.retain(|at| !takes(at));
         if let Some(member) = self.members.get_mut(uid) {
             member.label = format!("pod {}/{}", pod.namespace, pod.name);
         }
@@ -319,7 +309,7 @@ impl Following {
                 fresh.then(|| self.bundles.container_name(id)).flatten()
             })
         };
-        let wanted = |at: &&(String, Directory)| self.wants(name(&at.0).as_deref(), &at.0);
-        all.iter().filter(|at| wanted(at) == Some(true)).map(|at| at.1.clone()).collect()
+        let wanted = |at: &&(String, Directory)| self.is_wanted(name(&at.0).as_deref(), &at.0);
+        all.iter().filter(wanted).map(|at| at.1.clone()).collect()
     }
 }
