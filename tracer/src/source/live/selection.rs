@@ -181,7 +181,7 @@ impl Sources<'_> {
     ) -> anyhow::Result<Asked> {
         let Some(cluster) = self.cluster else {
             bail!(
-                "{label}: only the Kubernetes API knows labels, and there is none: name the pods"
+                "{label}: there is no Kubernetes API, and nothing else knows labels: name the pods"
             );
         };
         let listed = lookup::pods(cluster, namespace.as_deref(), Some(&selector), self.within);

@@ -72,10 +72,11 @@ impl Following {
             self.expect(pod);
             self.pods.insert(pod.uid.clone(), pod.clone());
         }
-        match any {
-            true => self.check_containers(&found),
-            false => Ok(self.wait_for(self.selections.len() - 1)),
+        if !any {
+            self.wait_for(self.selections.len() - 1);
+            return Ok(());
         }
+        self.check_containers(&found)
     }
 
     fn select_pod(
@@ -100,10 +101,11 @@ impl Following {
             self.pods.insert(pod.uid.clone(), pod.clone());
             self.expect(pod);
         }
-        match found.is_empty() {
-            true => Ok(self.wait_for(self.selections.len() - 1)),
-            false => self.check_containers(&found),
+        if found.is_empty() {
+            self.wait_for(self.selections.len() - 1);
+            return Ok(());
         }
+        self.check_containers(&found)
     }
 
     /// What of the user's other options belongs into a command for another node.
