@@ -46,6 +46,10 @@ fn unknown_flags_are_refused() {
     refuses(&run(&["--duration", "30", "--pid", "1"]), "30s");
     refuses(&run(&["--fail-on", "slowness", "--pid", "1"]), "upstream-timeout");
     refuses(&run(&["-v", "-q", "--pid", "1"]), "cannot be used with");
+    refuses(&run(&["depoy/web"]), "deploy, sts, ds, job, rs, svc");
+    refuses(&run(&["-l", "app in (web"]), "`,` or `)` at the end");
+    refuses(&run(&["-A", "-n", "shop"]), "cannot be used with");
+    refuses(&run(&["-r", "x", "deploy/web"]), "cannot be used with");
     refuses(&run(&["--no-api", "--kubeconfig", "x", "--pid", "1"]), "cannot be used with");
 }
 
@@ -53,6 +57,8 @@ fn unknown_flags_are_refused() {
 fn contradictions_are_a_sentence() {
     sentence(&["-n", "default", "--pid", "1"], "--pod NAME");
     sentence(&["--wait", "--pid", "1"], "--pod NAME");
+    sentence(&["-A", "deploy/web"], "-n NAMESPACE");
+    sentence(&["-A", "--pid", "1"], "--all-namespaces");
     sentence(&["--pid", "1", "--ring-size", "5M"], "power of two");
     sentence(&["--pid", "1", "--snaplen", "1M"], "--snaplen");
     sentence(&["--container", "nginx"], "hex digits");

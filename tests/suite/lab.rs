@@ -21,9 +21,9 @@ use xtask::{cmd, skips};
 static ONE_LAB: Mutex<()> = Mutex::new(());
 static NOT_BUILT: LazyLock<bool> =
     LazyLock::new(|| binary::stderr(&binary::run(&["probes"])).contains("built without"));
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const POD: [&str; 4] = ["--pod", "client", "-n", "critical-app"];
-const URL: &str = "http://backend.critical-app.svc.cluster.local/";
+pub(crate) const URL: &str = "http://backend.critical-app.svc.cluster.local/";
 
 /// The right to use the lab, or a note why not.
 pub(crate) fn lab_for(test: &str) -> Option<MutexGuard<'static, ()>> {
@@ -38,12 +38,12 @@ pub(crate) fn lab_for(test: &str) -> Option<MutexGuard<'static, ()>> {
     Some(ONE_LAB.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn trace(args: &[&str]) -> Trace {
+pub(crate) fn trace(args: &[&str]) -> Trace {
     let args = args.iter().map(ToString::to_string).chain(lab_args(true));
     Trace::start(&binary::path(), args, Echo::Quiet).unwrap()
 }
 
-fn attached(args: &[&str]) -> Trace {
+pub(crate) fn attached(args: &[&str]) -> Trace {
     let mut trace = trace(args);
     trace.wait_attached(PATIENCE).unwrap();
     trace
@@ -314,7 +314,7 @@ fn children(pid: i32) -> Vec<i32> {
     text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
-fn until(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !done() {
         assert!(Instant::now() < deadline, "{what}: not within 10 s");

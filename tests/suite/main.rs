@@ -16,3 +16,4 @@ mod redact;
 mod scap;
 mod scenarios;
 mod schema;
+mod targets;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracer::sink::filter::{self, Filter};
+use tracer::source::live;
 
 /// Says why a service in Kubernetes is slow: traces DNS lookups and connections of a pod with eBPF and
 /// names the cause of what takes long.
@@ -17,6 +18,8 @@ use tracer::sink::filter::{self, Filter};
     max_term_width = 100,
     after_help = "Examples:\n  \
         svctrace --pod client -n critical-app\n  \
+        svctrace deploy/backend -n critical-app -c http\n  \
+        svctrace -l 'app in (backend,client)' -A\n  \
         svctrace -- curl http://backend.critical-app.svc.cluster.local/\n  \
         svctrace --pid 4711 --duration 30s -o json\n  \
         svctrace --pod client -w incident.pcapng.zst\n  \
@@ -79,15 +82,26 @@ pub(crate) struct Trace {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Target (several at once are fine)")]
 pub(crate) struct Target {
+    /// Pods as kubectl names them: deploy/NAME, sts/, ds/, job/, rs/, svc/, pod/ (or a pod's bare name)
+    #[arg(value_name = "KIND/NAME", value_parser = live::workload::parse)]
+    pub(crate) objects: Vec<(live::Kind, String)>,
     /// A pod
     #[arg(long, value_name = "NAME")]
-    pub(crate) pod: Option<String>,
-    /// Its namespace [default: that of the kubeconfig's context, else "default"]
+    pub(crate) pod: Vec<String>,
+    /// Pods with these labels: key=value, !=, in (a,b), notin (…), key, !key, joined by commas
+    #[arg(short = 'l', long, value_name = "LABELS", value_parser = live::Selector::parse)]
+    pub(crate) selector: Vec<live::Selector>,
+    /// Namespace of the pods; alone: all of its pods on this node [default: that of the
+    /// kubeconfig's context, else "default"]
     #[arg(short, long, value_name = "NS")]
     pub(crate) namespace: Option<String>,
-    /// A container, by its runtime's id or the beginning of it
-    #[arg(long, value_name = "ID")]
-    pub(crate) container: Option<String>,
+    /// -l in every namespace; alone: every pod of this node
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub(crate) all_namespaces: bool,
+    /// Of the pods only this container, by name or runtime id; alone: a container by the beginning
+    /// of its runtime id
+    #[arg(short, long, value_name = "NAME|ID")]
+    pub(crate) container: Vec<String>,
     /// A cgroup and all below it
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup: Option<PathBuf>,
@@ -109,7 +123,7 @@ pub(crate) struct How {
     /// Don't attach to system calls (they slow every call of the node by some 60 ns)
     #[arg(long)]
     pub(crate) no_syscalls: bool,
-    /// Wait for a pod that does not exist yet
+    /// Wait for pods that do not exist yet
     #[arg(long)]
     pub(crate) wait: bool,
     /// Stop after this time, such as 30s or 5m
@@ -139,9 +153,12 @@ pub(crate) struct How {
 }
 
 /// Options of a trace that mean nothing for a capture.
-const LIVE_ONLY: [&str; 16] = [
+const LIVE_ONLY: [&str; 19] = [
+    "objects",
     "pod",
+    "selector",
     "namespace",
+    "all_namespaces",
     "container",
     "cgroup",
     "pid",

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::slice;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use tracer::source::{self, live};

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use tracer::capture::Writer;
 use tracer::pipeline::{self, Pipeline, Verdict};
 use tracer::sink::Sink;
@@ -32,16 +32,12 @@ pub(crate) fn trace(
     verbose: u8,
 ) -> Result<live::Options> {
     let wait = how.wait;
-    ensure!(
-        target.namespace.is_none() || target.pod.is_some(),
-        "--namespace says where --pod is; add --pod NAME"
-    );
-    ensure!(!wait || target.pod.is_some(), "--wait waits for a pod; add --pod NAME");
-    let targets = targets(target)?;
+    let (targets, containers) = targets(target, wait)?;
     ensure!(
         !targets.is_empty(),
         "nothing to trace: name a pod, container, cgroup, process or command, for example \
-         `svctrace --pod client -n critical-app` or `svctrace -- curl http://backend/`"
+         `svctrace --pod client -n critical-app`, `svctrace deploy/backend` or `svctrace -- curl \
+         http://backend/`"
     );
     ensure!(how.duration != Some(Duration::ZERO), "--duration is zero: nothing would be traced");
     ensure!(
@@ -55,6 +51,7 @@ pub(crate) fn trace(
     let dns_ports = dns_ports(&how.dns_port)?;
     Ok(live::Options {
         targets,
+        containers,
         resolver: !how.no_resolver,
         syscalls: !how.no_syscalls,
         ring_bytes: how.ring_size,
@@ -99,21 +96,32 @@ pub(crate) fn capture(capture: &cli::Capture, options: &live::Options) -> Result
     Ok(())
 }
 
-fn targets(target: Target) -> Result<Vec<live::Target>> {
-    let mut targets = Vec::new();
-    if let Some(name) = target.pod {
-        ensure!(!name.is_empty(), "--pod is empty");
-        targets.push(live::Target::Pod { namespace: target.namespace, name });
-    }
-    if let Some(id) = target.container {
-        // kubectl shows ids with the runtime in front: containerd://…
-        let id = id.split_once("://").map_or(id.as_str(), |(_, id)| id);
-        if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
-            bail!(
-                "--container takes a runtime's id (up to 64 hex digits), as `crictl ps` shows it"
+/// Targets, and the containers that those of them that are pods are narrowed to.
+fn targets(target: Target, wait: bool) -> Result<(Vec<live::Target>, Vec<String>)> {
+    let other = target.cgroup.is_some() || target.pid.is_some() || !target.command.is_empty();
+    let mut targets = pods(&target, other)?;
+    ensure!(
+        target.namespace.is_none() || !targets.is_empty(),
+        "--namespace says where pods are; add --pod NAME, KIND/NAME or -l"
+    );
+    ensure!(
+        !target.all_namespaces || !targets.is_empty(),
+        "--all-namespaces is about pods; add -l, or let it stand alone for every pod of this node"
+    );
+    ensure!(!wait || !targets.is_empty(), "--wait waits for pods; add --pod NAME, KIND/NAME or -l");
+    // kubectl shows ids with the runtime in front: containerd://…
+    let plain = |id: String| id.split_once("://").map_or(id.clone(), |(_, id)| id.to_owned());
+    let mut containers: Vec<String> = target.container.into_iter().map(plain).collect();
+    ensure!(containers.iter().all(|name| !name.is_empty()), "--container is empty");
+    if targets.is_empty() {
+        for id in std::mem::take(&mut containers) {
+            ensure!(
+                id.len() <= 64 && id.bytes().all(|b| b.is_ascii_hexdigit()),
+                "--container {id:?} alone takes a runtime's id (up to 64 hex digits), as `crictl ps` \
+                 shows it; for a name say of which pods: --pod NAME, KIND/NAME or -l"
             );
+            targets.push(live::Target::Container(id.to_ascii_lowercase()));
         }
-        targets.push(live::Target::Container(id.to_ascii_lowercase()));
     }
     if let Some(path) = target.cgroup {
         targets.push(live::Target::Cgroup(path));
@@ -125,7 +133,39 @@ fn targets(target: Target) -> Result<Vec<live::Target>> {
     if !target.command.is_empty() {
         targets.push(live::Target::Command(target.command));
     }
-    Ok(targets)
+    Ok((targets, containers))
+}
+
+/// The targets that are pods; `other`: there are targets that are not.
+fn pods(target: &Target, other: bool) -> Result<Vec<live::Target>> {
+    let namespace = match &target.namespace {
+        Some(name) => live::Namespace::Named(name.clone()),
+        None if target.all_namespaces => live::Namespace::All,
+        None => live::Namespace::Default,
+    };
+    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    if let Some(name) = &target.namespace {
+        let named = !name.is_empty() && name.bytes().all(plain);
+        ensure!(named, "--namespace {name:?} is no name of a namespace");
+    }
+    ensure!(target.pod.iter().all(|name| !name.is_empty()), "--pod is empty");
+    let names = target.pod.iter().map(|name| (live::Kind::Pod, name.clone()));
+    let mut wanted: Vec<live::Which> = names
+        .chain(target.objects.iter().cloned())
+        .map(|(kind, name)| live::Which::Named(kind, name))
+        .collect();
+    ensure!(
+        !target.all_namespaces || wanted.is_empty(),
+        "a name is one namespace's: say -n NAMESPACE instead of -A, or select with -l"
+    );
+    wanted.extend(target.selector.iter().cloned().map(live::Which::Labels));
+    let anything = target.all_namespaces || target.namespace.is_some();
+    if wanted.is_empty() && !other && anything {
+        wanted.push(live::Which::All);
+    }
+    let pods =
+        wanted.into_iter().map(|which| live::Target::Pods { namespace: namespace.clone(), which });
+    Ok(pods.collect())
 }
 
 /// What to print, and what makes the exit code.
@@ -296,19 +336,35 @@ mod tests {
     #[test]
     fn targets_are_what_was_typed() {
         let options =
-            meaning("svctrace --pod a -n b --pid 7 --container containerd://AB12 -- curl -v");
+            meaning("svctrace deploy/web --pod a -n b -l app,!x --pid 7 -c app -- curl -v");
         let options = options.unwrap();
+        let pods =
+            |which| live::Target::Pods { namespace: live::Namespace::Named("b".into()), which };
+        let named = |kind, name: &str| pods(live::Which::Named(kind, name.into()));
+        assert_eq!(options.containers, ["app"]);
         assert_eq!(
             options.targets,
             [
-                live::Target::Pod { namespace: Some("b".into()), name: "a".into() },
-                live::Target::Container("ab12".into()),
+                named(live::Kind::Pod, "a"),
+                named(live::Kind::Deployment, "web"),
+                pods(live::Which::Labels(live::Selector::parse("app,!x").unwrap())),
                 live::Target::Pid(7),
                 live::Target::Command(vec!["curl".into(), "-v".into()]),
             ]
         );
         assert!(options.resolver && options.syscalls && !options.no_api && !options.wait);
         assert_eq!((options.ring_bytes, options.snap_len), (16 << 20, 4096));
+        let options = meaning("svctrace --container containerd://AB12 -c ff").unwrap();
+        let id = |id: &str| live::Target::Container(id.into());
+        assert_eq!((options.targets, options.containers), (vec![id("ab12"), id("ff")], vec![]));
+        for (words, namespace) in [
+            ("svctrace -A", live::Namespace::All),
+            ("svctrace -A -c app", live::Namespace::All),
+            ("svctrace -n b", live::Namespace::Named("b".into())),
+        ] {
+            let all = live::Target::Pods { namespace, which: live::Which::All };
+            assert_eq!(meaning(words).unwrap().targets, [all], "{words}");
+        }
         assert_eq!(meaning("svctrace --pid 7 --dns-port 5353,53").unwrap().dns_ports, [53, 5353]);
     }
 
@@ -317,7 +373,10 @@ mod tests {
         for (words, says) in [
             ("svctrace", "nothing to trace"),
             ("svctrace -n b --pid 7", "--pod NAME"),
-            ("svctrace --wait --pid 7", "--wait waits for a pod"),
+            ("svctrace -n a/b --pod c", "no name of a namespace"),
+            ("svctrace -A --pid 7", "about pods"),
+            ("svctrace -A deploy/web", "-n NAMESPACE"),
+            ("svctrace --wait --pid 7", "--wait waits for pods"),
             ("svctrace --pid 0", "no process"),
             ("svctrace --pid 7 --ring-size 3M", "power of two"),
             ("svctrace --pid 7 --ring-size 4K", "64K"),

@@ -102,6 +102,16 @@ pub(crate) fn write_pod(
     Ok((resolv_conf, binds))
 }
 
+/// What containerd writes about a container before it starts, as far as anybody reads it.
+pub(crate) fn write_bundle(host: &Path, id: &str, name: &str) -> Result<()> {
+    let annotations = serde_json::json!({
+        "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.container-name": name,
+    });
+    let config = serde_json::json!({ "ociVersion": "1.0.2", "annotations": annotations });
+    let bundles = host.join("run/containerd/io.containerd.runtime.v2.task/k8s.io");
+    write(&bundles.join(id).join("config.json"), &config.to_string())
+}
+
 /// Removes a pod's files.
 pub(crate) fn remove_pod(host: &Path, pod: &super::Pod) -> Result<()> {
     let (name, namespace, uid) = (&pod.name, &pod.namespace, &pod.uid);

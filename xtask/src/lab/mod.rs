@@ -17,11 +17,12 @@ pub mod services;
 mod spawn;
 pub mod state;
 pub mod trace;
+pub mod workloads;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,10 +36,28 @@ pub use state::World;
 use crate::{cmd, interrupt, repo};
 use spawn::{Mounts, Place};
 
+/// Between a pod's appearance in the API and its first process; measured on a real node.
+const ANNOUNCED: Duration = Duration::from_millis(150);
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Programs the lab cannot do without.
 pub const PROGRAMS: [&str; 5] = ["ip", "iptables-restore", "dnsmasq", "nginx", "curl"];
+
+/// A container that was added to a pod.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// Its runtime id, 64 hex digits.
+    pub id: String,
+    /// Its cgroup folder.
+    pub cgroup: PathBuf,
+}
+
+impl Container {
+    /// Removes its folder, once no process is left in it.
+    pub fn remove(&self) -> Result<()> {
+        fs::remove_dir(&self.cgroup).with_context(|| self.cgroup.display().to_string())
+    }
+}
 
 /// The machine's one lab.
 #[derive(Debug)]
@@ -115,6 +134,49 @@ impl Lab {
         self.pod(&spec.key)
     }
 
+    /// The same, but as in a cluster the API tells of the pod before its node starts it.
+    pub fn roll_out(&mut self, spec: &PodSpec) -> Result<&Pod> {
+        net::make_pods(&[(spec.key.as_str(), spec.host)])?;
+        let announced = self.plan(spec)?;
+        self.world.pods.push(announced);
+        self.changed()?;
+        std::thread::sleep(ANNOUNCED);
+        let pod = self.start_pod(spec)?;
+        self.world.pods.retain(|other| other.uid != pod.uid);
+        self.world.pods.push(pod);
+        self.changed()?;
+        self.pod(&spec.key)
+    }
+
+    /// Changes a pod's labels, as `kubectl label` would.
+    pub fn label(&mut self, name: &str, labels: &[(&str, &str)]) -> Result<()> {
+        let uid = self.pod(name)?.uid.clone();
+        for pod in self.world.pods.iter_mut().filter(|pod| pod.uid == uid) {
+            let pairs = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            pod.labels.extend(pairs);
+        }
+        self.changed()
+    }
+
+    /// One more container in a pod, called `name`: its folder, and what the runtime wrote about it.
+    pub fn add_container(&self, pod: &Pod, name: &str) -> Result<Container> {
+        let id = pod.id_of(name);
+        let cgroup = pod.pod_cgroup().join(format!("cri-containerd-{id}.scope"));
+        host::write_bundle(&state::host_root(), &id, name)?;
+        cgroups::make(&cgroup)?;
+        Ok(Container { id, cgroup })
+    }
+
+    /// A command that will run as (part of) that container.
+    pub fn command_in(&self, pod: &Pod, container: &Container, program: &str) -> Result<Command> {
+        let place = Place {
+            cgroup: Some(container.cgroup.clone()),
+            netns: pod.netns.clone(),
+            mounts: Mounts::Of(pod.sandbox_pid),
+        };
+        in_place(program, &place)
+    }
+
     /// Stops a pod and removes everything of it.
     pub fn remove_pod(&mut self, name: &str) -> Result<()> {
         let pod = self.pod(name)?.clone();
@@ -180,24 +242,12 @@ impl Lab {
         self.start("kube-apiserver", command).map(drop)
     }
 
-    /// Starts a pod whose namespace is there: its sandbox, then its container's first process.
-    fn start_pod(&mut self, spec: &PodSpec) -> Result<Pod> {
+    /// What is known of a pod before it starts.
+    fn plan(&self, spec: &PodSpec) -> Result<Pod> {
         let (container_id, sandbox_id, uid) =
             (spec.id("container"), spec.id("sandbox"), spec.uid());
-        let parent = cgroups::parent()?;
-        let cgroup = cgroups::container(&parent, spec.qos, &uid, &container_id);
-        let sandbox = cgroups::container(&parent, spec.qos, &uid, &sandbox_id);
-        let cgroup_id = cgroups::make(&cgroup)?;
-        cgroups::make(&sandbox)?;
-        let (resolv_conf, mut binds) = host::write_pod(&state::host_root(), spec, self.world.leak)?;
-        binds.extend(host::name_service_binds(&state::folder())?);
-        let netns = net::path(&net::of_pod(&spec.key));
-        let place =
-            Place { cgroup: Some(sandbox), netns: netns.clone(), mounts: Mounts::Private(binds) };
-        let mut pause = in_place("sleep", &place)?;
-        pause.arg("infinity");
-        let sandbox_pid = self.start(&format!("{}-sandbox", spec.key), pause)?;
-        let mut pod = Pod {
+        let cgroup = cgroups::container(&cgroups::parent()?, spec.qos, &uid, &container_id);
+        Ok(Pod {
             key: spec.key.clone(),
             name: spec.name.clone(),
             namespace: spec.namespace.clone(),
@@ -210,14 +260,35 @@ impl Lab {
             container: spec.container().to_owned(),
             container_id,
             cgroup,
-            cgroup_id,
+            cgroup_id: 0,
             sandbox_id,
-            sandbox_pid,
+            sandbox_pid: 0,
             main_pid: 0,
-            netns,
-            resolv_conf,
+            netns: net::path(&net::of_pod(&spec.key)),
+            resolv_conf: PathBuf::new(),
             started: now(),
+        })
+    }
+
+    /// Starts a pod whose namespace is there: its sandbox, then its container's first process.
+    fn start_pod(&mut self, spec: &PodSpec) -> Result<Pod> {
+        let mut pod = self.plan(spec)?;
+        let parent = cgroups::parent()?;
+        let sandbox = cgroups::container(&parent, spec.qos, &pod.uid, &pod.sandbox_id);
+        host::write_bundle(&state::host_root(), &pod.container_id, spec.container())?;
+        pod.cgroup_id = cgroups::make(&pod.cgroup)?;
+        cgroups::make(&sandbox)?;
+        let (resolv_conf, mut binds) = host::write_pod(&state::host_root(), spec, self.world.leak)?;
+        pod.resolv_conf = resolv_conf;
+        binds.extend(host::name_service_binds(&state::folder())?);
+        let place = Place {
+            cgroup: Some(sandbox),
+            netns: pod.netns.clone(),
+            mounts: Mounts::Private(binds),
         };
+        let mut pause = in_place("sleep", &place)?;
+        pause.arg("infinity");
+        pod.sandbox_pid = self.start(&format!("{}-sandbox", spec.key), pause)?;
         pod.main_pid = self.start_main(&pod)?;
         Ok(pod)
     }

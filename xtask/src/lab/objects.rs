@@ -40,6 +40,7 @@ pub(crate) fn all(world: &World) -> Vec<Object> {
         objects.push(Object { resource: "services", body: service_body(world, service) });
         objects.push(Object { resource: "endpointslices", body: slice(world, service) });
     }
+    objects.extend(super::workloads::all(world));
     objects
 }
 

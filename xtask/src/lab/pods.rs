@@ -118,6 +118,11 @@ impl Pod {
     pub fn pod_cgroup(&self) -> PathBuf {
         self.cgroup.parent().map(PathBuf::from).unwrap_or_default()
     }
+
+    /// The id that another container of this pod has.
+    pub(crate) fn id_of(&self, container: &str) -> String {
+        hashed(&format!("{}/{}/container/{container}", self.namespace, self.name))
+    }
 }
 
 impl PodSpec {
@@ -135,6 +140,18 @@ impl PodSpec {
         }
     }
 
+    /// A sleeping client in critical-app that a Deployment owns: its ReplicaSet ends in `hash`.
+    pub fn of_deployment(deployment: &str, hash: &str, suffix: &str, host: u8) -> Self {
+        let owner = format!("{deployment}-{hash}");
+        Self {
+            key: suffix.to_owned(),
+            name: format!("{owner}-{suffix}"),
+            owner: Some(owner),
+            labels: labels(&[("app", deployment), ("pod-template-hash", hash)]),
+            ..Self::client(deployment, host)
+        }
+    }
+
     /// The name of its container.
     pub(crate) fn container(&self) -> &str {
         match self.role {
@@ -146,11 +163,7 @@ impl PodSpec {
 
     /// A uid or a 64-digit id that is always the same for this pod and `part`.
     pub(crate) fn id(&self, part: &str) -> String {
-        let mut state = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in format!("{}/{}/{part}", self.namespace, self.name).bytes() {
-            state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-        (0..4).map(|_| format!("{:016x}", mix(&mut state))).collect()
+        hashed(&format!("{}/{}/{part}", self.namespace, self.name))
     }
 
     /// The pod's uid, a version 4 UUID.
@@ -166,6 +179,15 @@ impl PodSpec {
             part(20..32)
         )
     }
+}
+
+/// 64 hex digits that are always the same for this text.
+fn hashed(text: &str) -> String {
+    let mut state = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in text.bytes() {
+        state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    (0..4).map(|_| format!("{:016x}", mix(&mut state))).collect()
 }
 
 fn mix(state: &mut u64) -> u64 {

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,10 @@ use super::following::Following;
 use super::invoker::{Invoker, environment};
 use super::kubernetes::{Access, Cluster};
 use super::link::Sender;
-use super::node_files::NodeFiles;
 use super::pipeline_process::PipelineProcess;
 use super::probes::{self, Probes, ProbesError};
 use super::session::Session;
-use super::targets::{self, Found, Known};
+use super::targets::{self, Found};
 use super::{Options, Target, preconditions, processes};
 use crate::context::{Host, Role};
 use crate::record::RecordKind;
@@ -36,6 +36,8 @@ const AWAIT: Duration = Duration::from_millis(25);
 const LOOK: Duration = Duration::from_secs(1);
 /// The API's time to answer, counted from the start.
 const API_TIME: Duration = Duration::from_millis(1500);
+/// And at least that for each question.
+const API_TIME_MIN: Duration = Duration::from_millis(300);
 /// Records of the small ring taken before signals and the pipeline are looked at again.
 const NEWS: usize = 256;
 /// After this time somebody should be told why nothing ends.
@@ -67,9 +69,7 @@ pub fn agent(
     if let Some(cluster) = &cluster {
         cluster.follow_services();
     }
-    let hostname = hostname();
-    let node_files = NodeFiles::new(&options.host_root);
-    let mut following = Following::new(mount.clone(), cluster, node_files, hostname);
+    let mut following = Following::new(mount.clone(), cluster, &options);
     let goals = Goals::find(&options, &mount, &mut following, started)?;
     let waiting = goals.command.map(|words| command::prepare(&mount, words, invoker.as_ref()));
     let waiting = waiting.transpose()?;
@@ -139,26 +139,9 @@ impl<'a> Goals<'a> {
                     goals.only_processes.push(*pid);
                 }
                 Target::Command(words) => goals.command = Some(words),
-                Target::Pod { namespace, name } => {
-                    let within = API_TIME.saturating_sub(since(started));
-                    let within = within.max(Duration::from_millis(100));
-                    let namespace = namespace.as_ref().map_or_else(
-                        || following.default_namespace().to_owned(),
-                        ToOwned::to_owned,
-                    );
-                    match following.find_pod((&namespace, name), within) {
-                        Known::Here(pod, directories) => {
-                            let label = format!("pod {namespace}/{name}");
-                            following.attached(&pod.uid);
-                            goals.found.extend(directories.into_iter().map(|directory| Found {
-                                directory,
-                                only_pid: None,
-                                label: label.clone(),
-                            }));
-                        }
-                        _ if options.wait => following.wait_for(&namespace, name),
-                        known => bail!(following.why_not((&namespace, name), &known)),
-                    }
+                Target::Pods { namespace, which } => {
+                    let within = API_TIME.saturating_sub(since(started)).max(API_TIME_MIN);
+                    following.select(namespace, which, options.wait, within)?;
                 }
             }
         }
@@ -191,6 +174,10 @@ impl Agent<'_> {
                 labels.push(goal.label.clone());
             }
         }
+        let pods = self.following.attach_pods(&mut self.session);
+        if !pods.is_empty() {
+            labels.push(self.following.in_words(&pods));
+        }
         if let Some(waiting) = &waiting {
             self.session.attach(&waiting.group.directory, Role::Target, None)?;
             labels.push(format!("command {}", waiting.name));
@@ -207,6 +194,9 @@ impl Agent<'_> {
         self.tell_host();
         let count = self.session.probes.loaded().len();
         let ms = since(started).as_millis();
+        if labels.is_empty() && !self.following.is_waiting() {
+            bail!("none of the pods could be attached to");
+        }
         if labels.is_empty() {
             let what = self.following.awaited();
             eprintln!("svctrace: waiting for {what} ({count} probes, {ms} ms)…");
@@ -279,7 +269,8 @@ impl Agent<'_> {
             }
             self.take_lifecycle();
             self.following.take_facts(&mut self.session);
-            self.following.attach_pods(&mut self.session);
+            let came = self.following.attach_pods(&mut self.session);
+            self.following.say_attached(&came);
             if now() >= beat {
                 beat = now() + BEAT;
                 self.session.beat();
@@ -290,7 +281,7 @@ impl Agent<'_> {
             if now() >= look {
                 look = now() + LOOK;
                 self.session.look_again();
-                self.following.look_again();
+                self.following.look_again(&self.session);
                 if self.options.resolver {
                     self.following.attach_resolvers(&mut self.session);
                 }
@@ -466,7 +457,7 @@ fn connect(options: &Options, invoker: Option<&Invoker>) -> anyhow::Result<Optio
     let access = Access {
         kubeconfig: options.kubeconfig.clone(),
         context: options.context.clone(),
-        from_environment: environment("KUBECONFIG").is_some(),
+        environment: environment("KUBECONFIG").iter().flat_map(paths).collect(),
         invoker: invoker.cloned(),
         home: environment("HOME").map(Into::into),
     };
@@ -480,8 +471,8 @@ fn connect(options: &Options, invoker: Option<&Invoker>) -> anyhow::Result<Optio
     }
 }
 
-fn hostname() -> String {
-    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+fn paths(list: &OsString) -> impl Iterator<Item = PathBuf> {
+    std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the agent reads the host's clock")]

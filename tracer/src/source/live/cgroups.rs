@@ -1,6 +1,7 @@
 //! The cgroup2 tree as directories: where it is mounted, ids, walks, and which directory belongs
 //! to a pod or container. Reads names only; who is behind a pod is not known here.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -102,18 +103,31 @@ impl Mount {
         found
     }
 
-    /// UIDs of all pods that have a cgroup here.
-    pub(super) fn pod_uids(&self) -> Vec<String> {
-        let mut found = Vec::new();
+    /// All pods' cgroups, by UID: [`Self::pods`] for all of them in one walk.
+    pub(super) fn by_pod(&self) -> HashMap<String, Vec<Directory>> {
+        let mut found: HashMap<String, Vec<Directory>> = HashMap::new();
         walk(&self.root, &mut |directory| {
             let uid = segment(&directory.dir).and_then(pod_uid);
             let go_on = uid.is_none();
-            found.extend(uid);
+            if let Some(uid) = uid {
+                found.entry(uid).or_default().push(directory.clone());
+            }
             go_on
         });
-        found.sort();
-        found.dedup();
         found
+    }
+
+    /// UIDs of all pods that have a cgroup here.
+    pub(super) fn pod_uids(&self) -> Vec<String> {
+        self.by_pod().into_keys().collect()
+    }
+
+    /// The pod that `dir` is or lies in: its UID and own cgroup.
+    pub(super) fn pod_around(&self, dir: &Path) -> Option<(String, Directory)> {
+        dir.ancestors().take_while(|at| at.starts_with(&self.root)).find_map(|at| {
+            let uid = pod_uid(segment(at)?)?;
+            Some((uid, Directory { id: directory_id(at)?, dir: at.to_owned() }))
+        })
     }
 
     /// The containers that have a cgroup here: runtime id and directory.
@@ -127,6 +141,19 @@ impl Mount {
         });
         found
     }
+}
+
+/// The containers in a pod's cgroup, none inside others: runtime id and directory.
+pub(super) fn containers_of(pod: &Path) -> Vec<(String, Directory)> {
+    let mut found = Vec::new();
+    walk(pod, &mut |directory| match segment(&directory.dir).and_then(container_id) {
+        Some(id) => {
+            found.push((id.to_owned(), directory.clone()));
+            false
+        }
+        None => true,
+    });
+    found
 }
 
 /// `dir` and everything below it.

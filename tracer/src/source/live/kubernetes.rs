@@ -103,6 +103,21 @@ impl Cluster {
         })
     }
 
+    /// The connection itself.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Waits for what `question` gives, not longer than `within`.
+    pub(super) fn wait_for<T>(
+        &self,
+        within: Duration,
+        question: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let answer = self.runtime.block_on(async { tokio::time::timeout(within, question).await });
+        answer.map_err(|_| anyhow!("no answer within {} ms", within.as_millis()))?
+    }
+
     fn ask<T>(
         &self,
         within: Duration,

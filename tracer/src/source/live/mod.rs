@@ -10,12 +10,12 @@ use std::time::Duration;
 /// What to trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A pod by name.
-    Pod {
-        /// Namespace; `None`: that of the kubeconfig's context, else `default`.
-        namespace: Option<String>,
-        /// Name.
-        name: String,
+    /// Pods, those of now and those to come.
+    Pods {
+        /// Where.
+        namespace: Namespace,
+        /// Which.
+        which: Which,
     },
     /// A container by runtime id, or a prefix of it.
     Container(String),
@@ -27,11 +27,35 @@ pub enum Target {
     Command(Vec<OsString>),
 }
 
+/// Where pods are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// That of the kubeconfig's context, else `default`.
+    Default,
+    /// This one.
+    Named(String),
+    /// Everywhere.
+    All,
+}
+
+/// Which pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The one of this name, or those of an object.
+    Named(Kind, String),
+    /// With these labels.
+    Labels(Selector),
+    /// Every one on this node.
+    All,
+}
+
 /// How to trace.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What; several at once.
     pub targets: Vec<Target>,
+    /// Of the pods only these containers: names, or runtime ids or prefixes of them; empty: all.
+    pub containers: Vec<String>,
     /// Trace the cluster's resolver on this node along.
     pub resolver: bool,
     /// Attach the system-call tracepoints.
@@ -62,14 +86,17 @@ pub struct Options {
 
 mod agent;
 mod api;
+mod bundle;
 mod cgroups;
 mod clock;
 mod command;
 mod convert;
 mod following;
 mod invoker;
+mod kubeconfig;
 mod kubernetes;
 mod link;
+mod lookup;
 mod merge;
 mod node_files;
 mod objects;
@@ -80,11 +107,16 @@ mod processes;
 mod resolv_conf;
 mod resolver;
 mod ring;
+mod selection;
+mod selector;
 pub mod selftest;
 mod session;
 mod sockets;
 mod targets;
+pub mod workload;
 
 pub use agent::agent;
 pub use invoker::owner;
 pub use ring::{Ending, receive};
+pub use selector::Selector;
+pub use workload::Kind;

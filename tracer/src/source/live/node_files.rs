@@ -56,6 +56,12 @@ impl NodeFiles {
         pod
     }
 
+    /// A container's name in its pod, by its runtime id.
+    pub(super) fn container_name(&self, id: &str) -> Option<String> {
+        let mut all = self.container_ids().into_iter();
+        all.find(|(.., at)| at == id).map(|(_, _, name, _)| name)
+    }
+
     fn complete(&self, pod: &mut Pod, ids: &[(String, String, String, String)]) {
         let folder = self.logs.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid));
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

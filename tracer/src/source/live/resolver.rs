@@ -52,6 +52,14 @@ impl Services {
         self.lists >= 2
     }
 
+    /// Whether a Service's slices name this pod.
+    pub(super) fn is_behind(&self, namespace: &str, service: &str, uid: &str) -> bool {
+        let slices = self.slices.values().filter(|slice| {
+            slice.namespace == namespace && slice.service.as_deref() == Some(service)
+        });
+        slices.flat_map(|slice| &slice.endpoints).any(|at| at.pod_uid.as_deref() == Some(uid))
+    }
+
     /// UIDs of the pods that answer at `servers`; where no server is known yet, of the cluster's
     /// DNS by its label.
     fn resolver_pods(&self, servers: &HashSet<IpAddr>) -> Vec<&str> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Serialize;
 use tracer_common::bodies::role;
+use tracer_common::limits::TARGET_DIRS_MAX;
 use tracer_common::maps::{Counters, SOCKET_DNS, SOCKET_SEEDED, Socket};
 
 use super::cgroups::{self, Directory, Mount};
@@ -134,6 +135,17 @@ impl Session {
         }
         self.tell_processes(directory, role, only_pid);
         Ok(true)
+    }
+
+    /// Whether one more target can be attached.
+    pub(super) fn has_room(&self) -> bool {
+        let targets = self.scopes.iter().filter(|at| at.scope.role == Role::Target);
+        targets.count() < TARGET_DIRS_MAX as usize
+    }
+
+    /// Detaches from a target, and says so.
+    pub(super) fn release(&mut self, dir: &Path) {
+        self.end_scopes(|at| at.scope.role == Role::Target && at.directory.dir == dir);
     }
 
     /// Whether a resolver is traced, for itself or as part of a target.

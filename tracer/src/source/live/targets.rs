@@ -1,5 +1,6 @@
 //! From what the user named to cgroups, with a clear sentence where that cannot be done.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use crate::context::Pod;
 const ALIKE: f64 = 0.85;
 /// Most names mentioned.
 const MENTIONED: usize = 5;
+/// Most pods named in a command.
+const NAMED: usize = 10;
 /// Time for finding similar names once the answer is "no such pod" anyway.
 const SIMILAR: Duration = Duration::from_millis(1000);
 
@@ -101,7 +104,7 @@ fn common_prefix(a: &str, b: &str) -> usize {
 #[derive(Clone, Debug)]
 pub(super) enum Known {
     /// It has cgroups here.
-    Here(Pod, Vec<Directory>),
+    Here(Pod),
     /// It exists, but has no cgroup here (yet).
     NotHere(Pod),
     /// Nobody knows it.
@@ -122,10 +125,9 @@ pub(super) fn pod(
     if let Some(cluster) = cluster {
         match cluster.pod(namespace, name, within) {
             Ok(Some(pod)) => {
-                let directories = mount.pods(&pod.uid);
-                return match directories.is_empty() {
+                return match mount.pods(&pod.uid).is_empty() {
                     true => Known::NotHere(pod),
-                    false => Known::Here(pod, directories),
+                    false => Known::Here(pod),
                 };
             }
             Ok(None) => return Known::Unknown,
@@ -140,9 +142,8 @@ pub(super) fn pod(
         if pod.namespace != namespace || pod.name != name {
             continue;
         }
-        let directories = mount.pods(&pod.uid);
-        if !directories.is_empty() {
-            return Known::Here(node_files.details(pod), directories);
+        if !mount.pods(&pod.uid).is_empty() {
+            return Known::Here(node_files.details(pod));
         }
         known = Known::NotHere(pod);
     }
@@ -155,19 +156,22 @@ pub(super) fn in_one_line(error: &anyhow::Error) -> String {
     text.chars().take(300).collect()
 }
 
-/// The sentence for a pod that cannot be traced.
+/// The sentence for a pod that cannot be traced; `more` are the other options it was asked with.
 pub(super) fn why_not(
     cluster: Option<&Cluster>,
     node_files: &NodeFiles,
     (namespace, name): (&str, &str),
     known: &Known,
-    hostname: &str,
+    (hostname, more): (&str, &str),
 ) -> String {
     match known {
-        Known::NotHere(Pod { node: Some(node), .. }) if node != hostname => format!(
-            "pod {namespace}/{name} runs on node {node} and has no cgroup here ({hostname}): run \
-             svctrace on {node}"
-        ),
+        Known::NotHere(Pod { node: Some(node), .. }) if node != hostname => {
+            let there = there(node, &format!("--pod {name} -n {namespace}{more}"));
+            format!(
+                "pod {namespace}/{name} runs on node {node} and has no cgroup here ({hostname}); \
+                 to trace it there:\n  {there}"
+            )
+        }
         Known::NotHere(Pod { node: None, origin: crate::context::Origin::Api, .. }) => {
             format!("pod {namespace}/{name} is not assigned to a node yet; --wait waits for it")
         }
@@ -183,7 +187,7 @@ pub(super) fn why_not(
                  API gave no answer{hint}"
             )
         }
-        Known::Here(..) | Known::Unknown => {
+        Known::Here(_) | Known::Unknown => {
             let mut all =
                 cluster.and_then(|cluster| cluster.pod_names(SIMILAR).ok()).unwrap_or_default();
             all.extend(node_files.names().into_iter().map(|pod| (pod.namespace, pod.name)));
@@ -200,8 +204,72 @@ pub(super) fn why_not(
     }
 }
 
+/// The command that traces on another node what `words` name. kubectl's debugging pod has the
+/// node's file system at /host.
+fn there(node: &str, words: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "kubectl debug node/{node} -it --profile=sysadmin --image=svctrace:{version} -- svctrace \
+         --host-root /host {words}"
+    )
+}
+
+/// `worker-2 (3), worker-3 (1)`; not more than some.
+pub(super) fn on_nodes(elsewhere: &[&Pod]) -> String {
+    let counted = by_node(elsewhere);
+    let mut words: Vec<String> = counted
+        .iter()
+        .take(MENTIONED)
+        .map(|(node, pods)| format!("{node} ({})", pods.len()))
+        .collect();
+    if counted.len() > MENTIONED {
+        words.push(format!("{} more nodes", counted.len() - MENTIONED));
+    }
+    words.join(", ")
+}
+
+fn by_node<'a>(pods: &[&'a Pod]) -> BTreeMap<&'a str, Vec<&'a Pod>> {
+    let mut counted: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
+    for pod in pods {
+        counted.entry(pod.node.as_deref().unwrap_or("no node yet")).or_default().push(pod);
+    }
+    counted
+}
+
+/// The sentence for a selection of which nothing is here: where it is instead, and how to go there.
+pub(super) fn none_here(label: &str, elsewhere: &[&Pod], here: usize, more: &str) -> String {
+    if elsewhere.is_empty() {
+        return match here {
+            0 => format!("{label}: there is no pod; --wait waits for one"),
+            _ => format!("{label}: none of its pods has a cgroup here yet; --wait waits for one"),
+        };
+    }
+    let assigned: Vec<&Pod> = elsewhere.iter().filter(|pod| pod.node.is_some()).copied().collect();
+    let (count, verb) = (elsewhere.len(), if elsewhere.len() == 1 { "is" } else { "are" });
+    let pods = if count == 1 { "pod" } else { "pods" };
+    let mut text = format!(
+        "{label}: no pod is on this node; {count} {pods} {verb} on {}",
+        on_nodes(elsewhere)
+    );
+    if assigned.is_empty() {
+        return format!("{text}; --wait waits for one");
+    }
+    text += "; to trace there:";
+    for (node, pods) in by_node(&assigned).into_iter().take(MENTIONED) {
+        // By name: the debugging pod's account may not read what the selection needs.
+        let mut words = String::new();
+        let namespace = pods.first().map_or("", |pod| pod.namespace.as_str());
+        let same = pods.iter().filter(|pod| pod.namespace == namespace);
+        for pod in same.take(NAMED) {
+            words += &format!("--pod {} ", pod.name);
+        }
+        text += &format!("\n  {}", there(node, &format!("{words}-n {namespace}{more}")));
+    }
+    text
+}
+
 /// `; did you mean …` for names that are like the wanted one.
-fn similar(all: &[(String, String)], namespace: &str, name: &str) -> String {
+pub(super) fn similar(all: &[(String, String)], namespace: &str, name: &str) -> String {
     let mut elsewhere: Vec<&str> =
         all.iter().filter(|at| at.1 == name).map(|at| at.0.as_str()).collect();
     elsewhere.sort_unstable();
@@ -257,6 +325,34 @@ mod tests {
         assert_eq!(similar(&pods(), "shopp", "zzz"), "; did you mean namespace shop?");
         assert_eq!(similar(&pods(), "shop", "zzz"), "");
         assert_eq!(similar(&[], "shop", "zzz"), "");
+    }
+
+    #[test]
+    fn elsewhere_comes_with_a_command() {
+        let pod = |name: &str, node: Option<&str>| Pod {
+            namespace: "shop".into(),
+            name: name.into(),
+            node: node.map(str::to_owned),
+            ..Pod::default()
+        };
+        let pods = [pod("a", Some("n2")), pod("b", Some("n2")), pod("c", Some("n3"))];
+        let told = none_here("deploy/x", &pods.iter().collect::<Vec<_>>(), 0, " -c app");
+        let first =
+            "deploy/x: no pod is on this node; 3 pods are on n2 (2), n3 (1); to trace there:";
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines[0], first);
+        assert!(
+            lines[1]
+                .starts_with("  kubectl debug node/n2 -it --profile=sysadmin --image=svctrace:")
+        );
+        assert!(lines[1].ends_with("svctrace --host-root /host --pod a --pod b -n shop -c app"));
+        assert!(lines[2].contains("node/n3") && lines.len() == 3, "{told}");
+        let told = none_here("deploy/x", &[&pod("a", None)], 0, "");
+        assert!(
+            told.contains("no node yet (1)") && told.ends_with("--wait waits for one"),
+            "{told}"
+        );
+        assert!(none_here("x", &[], 0, "").contains("there is no pod"));
     }
 
     #[test]

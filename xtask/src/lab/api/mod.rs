@@ -29,6 +29,7 @@ pub mod server;
 mod store;
 mod table;
 mod watch_stream;
+mod workloads;
 
 pub use super::objects::Object;
 
@@ -238,5 +239,5 @@ fn json_response(code: StatusCode, body: &Value) -> Response {
 
 /// The kinds it knows, for other files of this folder.
 fn kind_of(plural: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|kind| kind.plural == plural)
+    KINDS.iter().chain(&workloads::KINDS).find(|kind| kind.plural == plural)
 }

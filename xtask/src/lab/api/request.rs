@@ -12,9 +12,9 @@ pub(super) struct Kind {
     pub(super) plural: &'static str,
     pub(super) singular: &'static str,
     pub(super) name: &'static str,
-    short: &'static [&'static str],
-    namespaced: bool,
-    fields: &'static [&'static str],
+    pub(super) short: &'static [&'static str],
+    pub(super) namespaced: bool,
+    pub(super) fields: &'static [&'static str],
 }
 
 /// Every kind the endpoint serves.

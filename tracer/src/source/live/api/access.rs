@@ -11,6 +11,7 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::source::live::invoker::Invoker;
+use crate::source::live::kubeconfig::{self, read};
 
 /// Time for a connection to be made.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -22,8 +23,8 @@ pub(in crate::source::live) struct Access {
     pub(in crate::source::live) kubeconfig: Option<PathBuf>,
     /// A context in it.
     pub(in crate::source::live) context: Option<String>,
-    /// `KUBECONFIG` is set.
-    pub(in crate::source::live) from_environment: bool,
+    /// The files that `KUBECONFIG` names; the first to say something wins.
+    pub(in crate::source::live) environment: Vec<PathBuf>,
     /// The user who ran us through sudo: their kubeconfig comes first, and programs that a
     /// kubeconfig names run as them.
     pub(in crate::source::live) invoker: Option<Invoker>,
@@ -60,12 +61,13 @@ fn kubeconfig(access: &Access) -> anyhow::Result<Option<Kubeconfig>> {
     let invoker = access.invoker.as_ref();
     let theirs = invoker.and_then(|invoker| in_home(invoker.home()?));
     let own = access.home.as_deref().and_then(in_home);
-    let found = match (&access.kubeconfig, access.from_environment, theirs, own) {
-        (Some(path), ..) => Some(read(path)?),
-        (None, true, ..) => Kubeconfig::from_env().context("cannot use KUBECONFIG")?,
-        (None, false, Some(path), _) => Some(read(&path)?),
-        (None, false, None, Some(path)) => return read(&path).map(Some),
-        (None, false, None, None) => None,
+    let home = invoker.and_then(Invoker::home).or(access.home.as_deref());
+    let found = match (&access.kubeconfig, access.environment.as_slice(), theirs, own) {
+        (Some(path), ..) => Some(read(&kubeconfig::at_home(path, home))?),
+        (None, paths @ [_, ..], ..) => kubeconfig::merged(paths, home)?,
+        (None, [], Some(path), _) => Some(read(&path)?),
+        (None, [], None, Some(path)) => return read(&path).map(Some),
+        (None, [], None, None) => None,
     };
     Ok(found.map(|kubeconfig| match invoker {
         Some(invoker) => running_as(kubeconfig, invoker),
@@ -102,10 +104,6 @@ fn running_as(mut kubeconfig: Kubeconfig, invoker: &Invoker) -> Kubeconfig {
         }
     }
     kubeconfig
-}
-
-fn read(path: &Path) -> anyhow::Result<Kubeconfig> {
-    Kubeconfig::read_from(path).with_context(|| format!("cannot use kubeconfig {}", path.display()))
 }
 
 #[cfg(test)]
