@@ -3,6 +3,7 @@
 
 pub mod capture;
 pub mod capture_error;
+mod cgroup_path;
 pub mod context;
 pub mod correlate;
 pub mod decode;

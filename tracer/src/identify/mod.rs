@@ -1,7 +1,6 @@
 //! Who: turns cgroups, sockets, pids and addresses into identities, from events and context alone.
 //! Asks nobody; knows no DNS.
 
-mod cgroup_path;
 mod cluster;
 mod node;
 mod resolv_conf;

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
-use super::cgroup_path::{self, PathFacts};
 use super::table::Table;
+use crate::cgroup_path::{self, PathFacts};
 use crate::context::{self, Role};
 use crate::event::{Actor, AddressCall, Body, Event};
 use crate::record::{Task, Timestamp};
