@@ -1,6 +1,7 @@
 //! Who: turns cgroups, sockets, pids and addresses into identities, from events and context alone.
 //! Asks nobody; knows no DNS.
 
+mod again;
 mod cluster;
 mod node;
 mod resolv_conf;
@@ -16,6 +17,7 @@ use crate::event::{Actor, Body, Event, Protocol};
 use crate::record::{Task, Timestamp};
 use crate::report::{Backend, Identity};
 use crate::text;
+pub(crate) use again::nameless;
 use cluster::Cluster;
 use node::{Node, Place};
 use table::Table;
@@ -170,6 +172,7 @@ impl Identifier {
         Identity {
             namespace: pod.and_then(|pod| known(&pod.namespace)),
             pod: pod.and_then(|pod| known(&pod.name)),
+            named_by: pod.map(|pod| pod.origin),
             container: container.and_then(|(_, name)| known(name)),
             container_id,
             node: pod.and_then(|pod| pod.node.clone()).or_else(|| self.host.as_ref()?.node.clone()),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use unicode_width::UnicodeWidthStr;
 
+use crate::context::Origin;
 use crate::record::Timestamp;
 use crate::report::Identity;
 use crate::text::visible;
@@ -52,7 +53,8 @@ pub(crate) fn place(who: &Identity) -> String {
         (_, None, None, Some(path)) => path.clone(),
         (_, None, None, None) => who.address.map_or_else(|| "-".into(), |a| a.to_string()),
     };
-    visible(&place)
+    let guessed = if who.named_by == Some(Origin::Proc) { " (guessed)" } else { "" };
+    format!("{}{guessed}", visible(&place))
 }
 
 /// `comm[pid]`, else what is known of it, else `-`.

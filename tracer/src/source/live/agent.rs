@@ -19,6 +19,7 @@ use super::following::Following;
 use super::invoker::Invoker;
 use super::kubernetes::{Access, Cluster};
 use super::link::Sender;
+use super::names::{self, Names};
 use super::node_files::NodeFiles;
 use super::pipeline_process::PipelineProcess;
 use super::probes::{self, Probes, ProbesError};
@@ -36,6 +37,8 @@ const AWAIT: Duration = Duration::from_millis(25);
 const LOOK: Duration = Duration::from_secs(1);
 /// The API's time to answer, counted from the start.
 const API_TIME: Duration = Duration::from_millis(1500);
+/// The container runtime's time to answer, where nobody else names pods.
+const RUNTIME_TIME: Duration = Duration::from_millis(500);
 /// Records of the small ring taken before signals and the pipeline are looked at again.
 const NEWS: usize = 256;
 /// After this time somebody should be told why nothing ends.
@@ -57,6 +60,7 @@ pub fn agent(
     if probes::object().is_none() {
         return Err(ProbesError::NotBuilt.into());
     }
+    super::cgroups::join_host_namespace();
     let mount = super::cgroups::Mount::find()?;
     command::remove_leftovers(&mount);
     let signals = block_signals()?;
@@ -69,6 +73,16 @@ pub fn agent(
     }
     let hostname = hostname();
     let node_files = NodeFiles::new(&options.host_root);
+    let names = Names::start(names::How {
+        host_root: options.host_root.clone(),
+        mount: mount.clone(),
+        node_files: node_files.clone(),
+        hostname: hostname.clone(),
+        kubelet: cluster.is_none(),
+    })?;
+    if cluster.is_none() {
+        names.wait_first(RUNTIME_TIME);
+    }
     let mut following = Following::new(mount.clone(), cluster, node_files, hostname);
     let goals = Goals::find(&options, &mount, &mut following, started)?;
     let waiting = goals.command.map(|words| command::prepare(&mount, words, invoker.as_ref()));
@@ -87,6 +101,7 @@ pub fn agent(
         options: &options,
         session,
         following,
+        names,
         process,
         signals,
         lifecycle,
@@ -106,6 +121,7 @@ struct Agent<'a> {
     options: &'a Options,
     session: Session,
     following: Following,
+    names: Names,
     process: PipelineProcess,
     signals: SignalFd,
     lifecycle: RingBuf<MapData>,
@@ -187,6 +203,7 @@ impl Agent<'_> {
         let mut labels = Vec::new();
         for goal in found {
             self.session.attach(&goal.directory, Role::Target, goal.only_pid)?;
+            self.names.tree(goal.directory.clone());
             if !labels.contains(&goal.label) {
                 labels.push(goal.label.clone());
             }
@@ -196,6 +213,7 @@ impl Agent<'_> {
             labels.push(format!("command {}", waiting.name));
         }
         self.following.tell_node_files(&mut self.session);
+        self.take_names();
         self.session.look_again();
         if self.options.resolver {
             self.find_resolver(started);
@@ -278,6 +296,7 @@ impl Agent<'_> {
             }
             self.take_lifecycle();
             self.following.take_facts(&mut self.session);
+            self.take_names();
             self.following.attach_pods(&mut self.session);
             if now() >= beat {
                 beat = now() + BEAT;
@@ -307,6 +326,7 @@ impl Agent<'_> {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.lifecycle.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.session.link.as_fd(), line),
+            PollFd::new(self.names.wake(), PollFlags::POLLIN),
         ];
         fds.extend(self.following.wake().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO)) {
@@ -360,6 +380,7 @@ impl Agent<'_> {
         self.say_untraced();
         self.take_lifecycle();
         self.following.take_facts(&mut self.session);
+        self.take_names();
         self.session.finish();
         let mut silent = Some(now() + PATIENCE);
         loop {
@@ -403,16 +424,29 @@ impl Agent<'_> {
         }
     }
 
+    /// Tells the names that were found in the background.
+    fn take_names(&mut self) {
+        for pod in self.names.found() {
+            self.session.tell(RecordKind::Pod, &pod);
+        }
+    }
+
     fn take_lifecycle(&mut self) {
         for _ in 0..NEWS {
             let Some(item) = self.lifecycle.next() else { return };
             let Some(news) = convert::lifecycle(&item) else { continue };
             drop(item);
             match news {
-                Lifecycle::Exec { pid } => self.session.exec(pid),
+                Lifecycle::Exec { pid } => {
+                    self.names.process(pid);
+                    self.session.exec(pid);
+                }
                 Lifecycle::CgroupMade { id, path } => {
                     if let Some(directory) = self.session.cgroup_made(id, &path) {
                         self.following.cgroup_made(&mut self.session, &directory);
+                        if self.session.traces(&directory) {
+                            self.names.cgroup(self.session.mount.relative(&directory.dir));
+                        }
                     }
                 }
             }

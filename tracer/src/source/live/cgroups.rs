@@ -130,6 +130,24 @@ impl Mount {
     }
 }
 
+/// In a container with a cgroup namespace of its own, paths in /proc are relative to it and other
+/// containers lie outside: goes into the namespace of process 1, which is the host's where the agent
+/// shares the host's process ids. Later threads inherit it.
+pub(super) fn join_host_namespace() {
+    let (own, host) = ("/proc/self/ns/cgroup", "/proc/1/ns/cgroup");
+    let inode = |path| fs::metadata(path).ok().map(|data| data.ino());
+    let (Some(ours), Some(theirs)) = (inode(own), inode(host)) else { return };
+    if ours == theirs {
+        return;
+    }
+    let joined = fs::File::open(host).map_err(anyhow::Error::from).and_then(|file| {
+        Ok(nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWCGROUP)?)
+    });
+    if let Err(error) = joined {
+        tracing::warn!("cannot see the host's cgroup paths: {error:#}");
+    }
+}
+
 /// `dir` and everything below it.
 pub(super) fn below(dir: &Path) -> Vec<Directory> {
     let mut found = Vec::new();

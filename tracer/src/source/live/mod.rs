@@ -59,24 +59,31 @@ pub struct Options {
 }
 
 mod agent;
+mod bundles;
 mod cgroups;
 mod clock;
 mod command;
 mod convert;
+mod cri;
 mod following;
+mod guesses;
 mod invoker;
+mod kubelet;
 mod kubernetes;
 mod link;
 mod merge;
+mod names;
 mod node_files;
 mod objects;
 mod pipeline_process;
+mod plain;
 mod preconditions;
 pub mod probes;
 mod processes;
 mod resolv_conf;
 mod resolver;
 mod ring;
+mod runtime_sockets;
 pub mod selftest;
 mod session;
 mod sockets;
