@@ -20,12 +20,12 @@ use xtask::{cmd, skips};
 static ONE_LAB: Mutex<()> = Mutex::new(());
 static NOT_BUILT: LazyLock<bool> =
     LazyLock::new(|| binary::stderr(&binary::run(&["probes"])).contains("built without"));
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const POD: [&str; 4] = ["--pod", "client", "-n", "critical-app"];
 const URL: &str = "http://backend.critical-app.svc.cluster.local/";
 
 /// The right to use the lab, or a note why not.
-fn lab_for(test: &str) -> Option<MutexGuard<'static, ()>> {
+pub(crate) fn lab_for(test: &str) -> Option<MutexGuard<'static, ()>> {
     if let Err(why) = lab::check_machine() {
         skips::note(test, &format!("{why:#}"));
         return None;

@@ -8,6 +8,7 @@ mod hostile;
 mod lab;
 mod layers;
 mod lookups;
+mod names;
 mod pcap;
 mod scap;
 mod scenarios;

@@ -39,6 +39,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const API_TIME: Duration = Duration::from_millis(1500);
 /// The container runtime's time to answer, where nobody else names pods.
 const RUNTIME_TIME: Duration = Duration::from_millis(500);
+/// Time for the last names at the end.
+const NAMES_TIME: Duration = Duration::from_millis(100);
 /// Records of the small ring taken before signals and the pipeline are looked at again.
 const NEWS: usize = 256;
 /// After this time somebody should be told why nothing ends.
@@ -380,6 +382,7 @@ impl Agent<'_> {
         self.say_untraced();
         self.take_lifecycle();
         self.following.take_facts(&mut self.session);
+        self.names.end(NAMES_TIME);
         self.take_names();
         self.session.finish();
         let mut silent = Some(now() + PATIENCE);

@@ -74,7 +74,10 @@ fn bundle(bytes: &[u8], id: &str) -> Option<Bundle> {
     let containers =
         container.map(|name| Container { name, id: Some(id.to_owned()) }).into_iter().collect();
     let origin = Origin::NodeFiles;
-    Some(Bundle { pod: Pod { uid, namespace, name, containers, origin, ..Pod::default() }, sandbox })
+    Some(Bundle {
+        pod: Pod { uid, namespace, name, containers, origin, ..Pod::default() },
+        sandbox,
+    })
 }
 
 #[cfg(test)]

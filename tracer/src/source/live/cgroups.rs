@@ -140,9 +140,9 @@ pub(super) fn join_host_namespace() {
     if ours == theirs {
         return;
     }
-    let joined = fs::File::open(host).map_err(anyhow::Error::from).and_then(|file| {
-        Ok(nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWCGROUP)?)
-    });
+    let joined = fs::File::open(host)
+        .map_err(anyhow::Error::from)
+        .and_then(|file| Ok(nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWCGROUP)?));
     if let Err(error) = joined {
         tracing::warn!("cannot see the host's cgroup paths: {error:#}");
     }

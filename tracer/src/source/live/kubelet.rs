@@ -166,7 +166,9 @@ impl ServerCertVerifier for Pinned {
 fn pins(host_root: &Path) -> Vec<CertificateDer<'static>> {
     let texts = CERTIFICATES.iter().filter_map(|path| read(&host_root.join(path)));
     texts
-        .flat_map(|text| CertificateDer::pem_slice_iter(text.as_bytes()).flatten().collect::<Vec<_>>())
+        .flat_map(|text| {
+            CertificateDer::pem_slice_iter(text.as_bytes()).flatten().collect::<Vec<_>>()
+        })
         .collect()
 }
 

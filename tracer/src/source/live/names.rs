@@ -46,6 +46,8 @@ enum Seen {
     Process(u32),
     /// A traced cgroup: with all that is below it.
     Tree(Directory),
+    /// The trace ends: guesses wait no longer.
+    End(Sender<()>),
 }
 
 /// How to look for names.
@@ -122,6 +124,13 @@ impl Names {
     /// A cgroup is traced.
     pub(super) fn tree(&self, directory: Directory) {
         self.see(Seen::Tree(directory));
+    }
+
+    /// Has the guesses told that still waited for something better; takes no longer than `within`.
+    pub(super) fn end(&self, within: Duration) {
+        let (done, wait) = channel();
+        self.see(Seen::End(done));
+        let _ = wait.recv_timeout(within);
     }
 
     fn see(&self, seen: Seen) {
@@ -276,6 +285,16 @@ impl Work {
                     }
                 }
             }
+            Seen::End(done) => {
+                self.look();
+                for (_, want) in std::mem::take(&mut self.wanted) {
+                    let unnamed = want.facts.pod.is_some_and(|uid| !self.named.contains(&uid));
+                    if let Some(guess) = want.guess.filter(|_| unnamed) {
+                        self.reporter.tell(guess);
+                    }
+                }
+                let _ = done.send(());
+            }
             Seen::Process(pid) => {
                 if let Some(path) = processes::cgroup_path(pid, &self.how.mount) {
                     self.want_path(&path);
@@ -297,8 +316,12 @@ impl Work {
         }
         let key = (facts.pod.clone(), facts.container.clone());
         let now = now();
-        self.wanted.entry(key).or_insert_with(|| {
-            Want { facts, since: now, next: now, tries: 0, guess: None }
+        self.wanted.entry(key).or_insert_with(|| Want {
+            facts,
+            since: now,
+            next: now,
+            tries: 0,
+            guess: None,
         });
     }
 
@@ -337,7 +360,10 @@ impl Work {
             }
             let Some(pause) = PAUSES_MS.get(want.tries) else {
                 // Nobody names it: not asked again for each of its programs.
-                [want.facts.pod, want.facts.container].iter().flatten().for_each(|id| self.remember(id));
+                [want.facts.pod, want.facts.container]
+                    .iter()
+                    .flatten()
+                    .for_each(|id| self.remember(id));
                 continue;
             };
             want.tries += 1;

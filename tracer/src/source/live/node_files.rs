@@ -106,7 +106,8 @@ impl NodeFiles {
     fn complete(&self, pod: &mut Pod, links: &[Link]) {
         let folder = format!("{}_{}_{}", pod.namespace, pod.name, pod.uid);
         for entry in fs::read_dir(self.logs.join(&folder)).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_str().filter(|name| plain::name(name)).map(str::to_owned);
+            let name =
+                entry.file_name().to_str().filter(|name| plain::name(name)).map(str::to_owned);
             let Some(name) = name else { continue };
             // Links of an earlier pod of the same name may still be there.
             let own = |link: &&Link| {
@@ -126,8 +127,7 @@ impl NodeFiles {
         if let Ok(file) = fs::File::open(self.pods.join(&pod.uid).join("etc-hosts")) {
             let _ = file.take(HOSTS_MAX).read_to_end(&mut hosts);
         }
-        pod.ips =
-            pod_address(&String::from_utf8_lossy(&hosts), &pod.name).into_iter().collect();
+        pod.ips = pod_address(&String::from_utf8_lossy(&hosts), &pod.name).into_iter().collect();
     }
 
     /// Each link of `/var/log/containers`.

@@ -101,7 +101,8 @@ mod tests {
         let pod = format!("/kubepods/burstable/podaa7be809be48ec01ab43fd4f1ca22e9e/{cid}");
         let row = |name: &str, path: &str| (vec![name.to_owned()], path.to_owned());
         let unit = "/system.slice/x.service";
-        let all = [row("pids", &pod), row("name=systemd", unit), row("cpuset", "/a"), row("memory", "/")];
+        let all =
+            [row("pids", &pod), row("name=systemd", unit), row("cpuset", "/a"), row("memory", "/")];
         let best = |v2: Option<&str>, v1: &[_]| best(v2.map(str::to_owned), v1);
         assert_eq!(best(Some("/"), &all).as_deref(), Some(pod.as_str()), "hybrid, empty v2 tree");
         assert_eq!(best(Some(unit), &all).as_deref(), Some(pod.as_str()), "v2 says only the unit");

@@ -103,7 +103,8 @@ fn endpoints(text: &str) -> Vec<String> {
 fn local(endpoint: &str) -> Option<PathBuf> {
     let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint).strip_prefix('/')?;
     let path = path.trim_start_matches('/');
-    let path = path.strip_prefix("var/run/").map_or_else(|| path.to_owned(), |p| format!("run/{p}"));
+    let path =
+        path.strip_prefix("var/run/").map_or_else(|| path.to_owned(), |p| format!("run/{p}"));
     let inside = !path.split('/').any(|part| part == "..");
     (inside && !path.is_empty()).then(|| PathBuf::from(path))
 }

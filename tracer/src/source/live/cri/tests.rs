@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::super::bundles;
+use super::super::cgroups::Mount;
+use super::super::names::{How, Names};
+use super::super::node_files::NodeFiles;
+use super::super::{bundles, processes};
 use super::*;
 
 fn sandbox(id: &str, uid: &str, name: &str) -> PodSandbox {
@@ -117,9 +120,12 @@ struct ContainerConfig {
     image: Option<Id>,
     #[prost(string, repeated, tag = "3")]
     command: Vec<String>,
-    #[prost(string, tag = "10")]
+    #[prost(string, tag = "11")]
     log_path: String,
 }
+
+/// Where a node has it.
+const SOCKET: &str = "run/containerd/containerd.sock";
 
 /// A containerd of our own; ends with the test.
 struct Containerd {
@@ -161,7 +167,7 @@ state = "{state}"
 "#,
             root = at("root").display(),
             state = at("state").display(),
-            socket = at("containerd.sock").display(),
+            socket = at(SOCKET).display(),
         );
         std::fs::write(at("config.toml"), config).unwrap();
         let log = std::fs::File::create(at("log")).unwrap();
@@ -174,7 +180,7 @@ state = "{state}"
             .unwrap();
         let this = Self { child, folder };
         let mut tries = 0;
-        while !this.at("containerd.sock").exists() {
+        while !this.at(SOCKET).exists() {
             tries += 1;
             assert!(tries < 200, "{}", this.log());
             std::thread::sleep(Duration::from_millis(50));
@@ -193,7 +199,7 @@ state = "{state}"
 
     fn ctr(&self, args: &str) -> bool {
         let mut command = Command::new("ctr");
-        command.arg("-a").arg(self.at("containerd.sock")).args(["-n", "k8s.io"]);
+        command.arg("-a").arg(self.at(SOCKET)).args(["-n", "k8s.io"]);
         command.args(args.split(' ')).current_dir(self.folder.path());
         command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
     }
@@ -208,7 +214,8 @@ sum=$(sha256sum layer.tar | cut -d' ' -f1)
 printf '{"architecture":"amd64","os":"linux","config":{"Entrypoint":["/bin/pause","sleep","600"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' $sum > config.json
 printf '[{"Config":"config.json","RepoTags":["localhost/pause:1"],"Layers":["layer.tar"]}]' > manifest.json
 tar -cf image.tar manifest.json config.json layer.tar"#;
-        let made = Command::new("sh").arg("-c").arg(script).current_dir(self.folder.path()).status();
+        let made =
+            Command::new("sh").arg("-c").arg(script).current_dir(self.folder.path()).status();
         assert!(made.unwrap().success());
         assert!(self.ctr("images import --snapshotter native image.tar"), "{}", self.log());
     }
@@ -230,13 +237,10 @@ impl Drop for Containerd {
 async fn a_real_containerd() {
     let Some(containerd) = Containerd::start("a_real_containerd") else { return };
     let uid = "4d2e7b1a-9c3f-4e5d-8a6b-1c2d3e4f5a6b";
-    let socket = containerd.at("containerd.sock");
+    let socket = containerd.at(SOCKET);
     let mut runtime = Runtime::connect(&socket).await.unwrap();
-    let metadata = PodSandboxMetadata {
-        name: "client-0".into(),
-        uid: uid.into(),
-        namespace: "shop".into(),
-    };
+    let metadata =
+        PodSandboxMetadata { name: "client-0".into(), uid: uid.into(), namespace: "shop".into() };
     let namespaces = Some(NamespaceOption { network: NODE });
     let config = SandboxConfig {
         metadata: Some(metadata),
@@ -279,12 +283,30 @@ async fn a_real_containerd() {
     // Its bundles say the same, and so does the path of its cgroup.
     let tasks = vec![(containerd.at("state/io.containerd.runtime.v2.task/k8s.io"), "config.json")];
     let bundle = bundles::find(&tasks, &container.id).unwrap();
-    assert_eq!((&bundle.pod.uid, &bundle.pod.name, &bundle.pod.namespace), (&pod.uid, &pod.name, &pod.namespace));
+    assert_eq!(
+        (&bundle.pod.uid, &bundle.pod.name, &bundle.pod.namespace),
+        (&pod.uid, &pod.name, &pod.namespace)
+    );
     assert_eq!(bundle.pod.containers, pod.containers);
     assert!(bundles::find(&tasks, &sandbox.id).unwrap().sandbox);
     let pid = std::fs::read_to_string(tasks[0].0.join(&container.id).join("init.pid")).unwrap();
-    let mount = super::super::cgroups::Mount::find().unwrap();
-    let path = super::super::processes::cgroup_path(pid.trim().parse().unwrap(), &mount).unwrap();
+    let mount = Mount::find().unwrap();
+    let path = processes::cgroup_path(pid.trim().parse().unwrap(), &mount).unwrap();
     let facts = crate::cgroup_path::parse(&path);
     assert_eq!((facts.pod.as_deref(), facts.container), (Some(uid), Some(container.id)), "{path}");
+
+    // And so it is found from the node's root, in the background.
+    let how = How {
+        host_root: containerd.folder.path().to_owned(),
+        node_files: NodeFiles::new(containerd.folder.path()),
+        mount,
+        hostname: "n1".into(),
+        kubelet: false,
+    };
+    let node_files = how.node_files.clone();
+    let names = Names::start(how).unwrap();
+    names.wait_first(TIME);
+    let found = names.found();
+    assert!(found.contains(pod), "{found:?}");
+    assert!(node_files.names().iter().any(|known| known.uid == uid), "targets find it too");
 }
