@@ -270,7 +270,7 @@ async fn a_real_containerd() {
     let _: Nothing = runtime.ask("StartContainer", container.clone()).await.unwrap();
 
     let answer = list(&socket, |_| true).await.unwrap();
-    assert_eq!(answer.sandboxes, [sandbox.id.clone()]);
+    assert_eq!(answer.sandboxes, std::slice::from_ref(&sandbox.id));
     assert_eq!(answer.pods.len(), 1);
     let pod = &answer.pods[0];
     assert_eq!((pod.uid.as_str(), pod.origin), (uid, Origin::Cri));
