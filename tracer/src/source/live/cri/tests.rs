@@ -207,11 +207,11 @@ state = "{state}"
     /// An image that is busybox and what it needs, made here.
     fn import_image(&self) {
         let script = r#"set -e
-mkdir -p fs/bin; cp "$(command -v busybox)" fs/bin/pause
-for lib in $(ldd fs/bin/pause 2>/dev/null | grep -o '/[^ )]*'); do mkdir -p "fs$(dirname $lib)"; cp -L $lib fs$lib; done
+mkdir -p fs/bin; cp "$(command -v busybox)" fs/bin/busybox
+for lib in $(ldd fs/bin/busybox 2>/dev/null | grep -o '/[^ )]*'); do mkdir -p "fs$(dirname $lib)"; cp -L $lib fs$lib; done
 tar -C fs -cf layer.tar .
 sum=$(sha256sum layer.tar | cut -d' ' -f1)
-printf '{"architecture":"amd64","os":"linux","config":{"Entrypoint":["/bin/pause","sleep","600"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' $sum > config.json
+printf '{"architecture":"amd64","os":"linux","config":{"Entrypoint":["/bin/busybox","sleep","600"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' $sum > config.json
 printf '[{"Config":"config.json","RepoTags":["localhost/pause:1"],"Layers":["layer.tar"]}]' > manifest.json
 tar -cf image.tar manifest.json config.json layer.tar"#;
         let made =
@@ -230,6 +230,10 @@ impl Drop for Containerd {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // In each hierarchy; what still has a process stays.
+        let find = "for top in /sys/fs/cgroup /sys/fs/cgroup/*; do \
+            find \"$top/svct-names-test\" -depth -type d -exec rmdir {} + 2>/dev/null; done";
+        let _ = Command::new("sh").arg("-c").arg(find).status();
     }
 }
 
@@ -261,7 +265,7 @@ async fn a_real_containerd() {
         config: Some(ContainerConfig {
             metadata: Some(ContainerMetadata { name: "app".into() }),
             image: Some(Id { id: "localhost/pause:1".into() }),
-            command: ["/bin/pause", "sleep", "600"].map(str::to_owned).to_vec(),
+            command: ["/bin/busybox", "sleep", "600"].map(str::to_owned).to_vec(),
             log_path: "app.log".into(),
         }),
         sandbox_config: Some(config),
