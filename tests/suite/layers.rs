@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// Modules from the bottom up; one line is one level, and a module may name only what is below it
 /// and itself.
-const LEVELS: [&[&str]; 13] = [
-    &["text", "words"],
+const LEVELS: [&[&str]; 14] = [
+    &["text", "words", "cgroup_path"],
     &["record", "capture_error"],
     &["context"],
     &["event"],
@@ -19,6 +19,7 @@ const LEVELS: [&[&str]; 13] = [
     &["diagnose"],
     &["capture", "redact"],
     &["sink", "source"],
+    &["hold"],
     &["pipeline"],
 ];
 
@@ -27,7 +28,7 @@ const PROGRAM: [&str; 8] =
     ["main", "cli", "files", "handover", "inspect", "log", "redaction", "settings"];
 
 /// Outside crates that only these places may name.
-const RESERVED: [(&str, &[&str]); 10] = [
+const RESERVED: [(&str, &[&str]); 13] = [
     ("hickory_proto", &["decode/dns.rs"]),
     ("etherparse", &["capture/shown.rs", "decode/packet.rs", "redact/packet.rs", "source/pcap"]),
     ("pcap_file", &["capture", "source/pcap"]),
@@ -37,6 +38,9 @@ const RESERVED: [(&str, &[&str]); 10] = [
     ("kube", &["source/live"]),
     ("k8s_openapi", &["source/live"]),
     ("procfs", &["source/live"]),
+    ("tonic", &["source/live/cri"]),
+    ("hyper", &["source/live/kubelet.rs"]),
+    ("tokio_rustls", &["source/live/kubelet.rs"]),
     ("nix", &["source/live", "files.rs", "describe.rs"]), // errno names: a table, no call
 ];
 

@@ -10,6 +10,7 @@ mod lab;
 mod layers;
 mod lookups;
 mod manifests;
+mod names;
 mod nodes;
 mod pcap;
 mod redact;

@@ -197,7 +197,20 @@ pub struct NodeFile {
 }
 
 /// Where a fact about Kubernetes came from, worst first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// /proc, as last resort.
@@ -207,6 +220,8 @@ pub enum Origin {
     NodeFiles,
     /// The container runtime's socket.
     Cri,
+    /// The kubelet's own list.
+    Kubelet,
     /// The Kubernetes API.
     Api,
 }

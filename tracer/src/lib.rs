@@ -3,12 +3,14 @@
 
 pub mod capture;
 pub mod capture_error;
+mod cgroup_path;
 pub mod context;
 pub mod correlate;
 pub mod decode;
 pub mod describe;
 pub mod diagnose;
 pub mod event;
+mod hold;
 pub mod identify;
 pub mod pipeline;
 pub mod record;

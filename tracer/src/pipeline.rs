@@ -9,6 +9,7 @@ use crate::decode::Decoder;
 use crate::describe;
 use crate::diagnose::{Counts, Diagnoser};
 use crate::event::{Body, Event};
+use crate::hold::Hold;
 use crate::identify::Identifier;
 use crate::record::{Record, RecordKind, Timestamp};
 use crate::report::{Code, Loss, Output, Severity, Ts};
@@ -62,6 +63,7 @@ pub struct Pipeline {
     diagnoser: Diagnoser,
     counts: Counts,
     undecoded: Undecoded,
+    hold: Hold,
     /// Number of the record before.
     number: u64,
     // Reused between records.
@@ -81,6 +83,7 @@ impl Pipeline {
             correlator: Correlator::default(),
             counts: Counts::default(),
             undecoded: Undecoded::default(),
+            hold: Hold::default(),
             number: 0,
             events: Vec::new(),
             conclusions: Vec::new(),
@@ -96,6 +99,10 @@ impl Pipeline {
         let first = record.number != self.number;
         self.number = record.number;
         self.count(record, first);
+        // By what was known until then, so that it does not matter which record ends the wait.
+        if self.hold.is_due(self.counts.last) {
+            self.release()?;
+        }
         let mut events = std::mem::take(&mut self.events);
         match self.decoder.decode(record, &mut events) {
             Ok(()) => self.counts.events += u64::from(first),
@@ -132,6 +139,9 @@ impl Pipeline {
         let summary = self.diagnoser.summary(&self.counts);
         let incomplete = summary.lost + summary.undecoded;
         self.output(Output::Summary(summary))?;
+        let mut rest = Vec::new();
+        self.hold.finish(&self.who, &mut rest);
+        self.print(rest)?;
         for sink in &mut self.sinks {
             sink.finish()?;
         }
@@ -150,6 +160,9 @@ impl Pipeline {
 
     fn event(&mut self, event: &Event, first: bool) -> io::Result<()> {
         self.who.learn(event);
+        if matches!(event.body, Body::Pod(_)) {
+            self.release()?;
+        }
         // With payloads, kept data and messages show although they stand behind the call that
         // carried them.
         let beneath = self.options.payload && matches!(event.body, Body::Data(_) | Body::Dns(_));
@@ -217,8 +230,22 @@ impl Pipeline {
     }
 
     fn output(&mut self, output: Output) -> io::Result<()> {
-        for sink in &mut self.sinks {
-            sink.output(&output)?;
+        let mut ready = Vec::new();
+        self.hold.add(output, self.counts.last, &self.who, &mut ready);
+        self.print(ready)
+    }
+
+    fn release(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        self.hold.release(self.counts.last, &self.who, &mut ready);
+        self.print(ready)
+    }
+
+    fn print(&mut self, ready: Vec<Output>) -> io::Result<()> {
+        for output in &ready {
+            for sink in &mut self.sinks {
+                sink.output(output)?;
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::context::LossStage;
+use crate::context::{LossStage, Origin};
 use crate::record::Timestamp;
 
 /// One line of output.
@@ -61,6 +61,9 @@ pub struct Identity {
     pub namespace: Option<String>,
     /// Pod.
     pub pod: Option<String>,
+    /// Where the pod's name came from; `proc` is a guess.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub named_by: Option<Origin>,
     /// Container's name in the pod.
     pub container: Option<String>,
     /// Container's runtime id.

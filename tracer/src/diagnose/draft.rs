@@ -304,6 +304,7 @@ fn common(a: Identity, b: Identity) -> Identity {
     Identity {
         namespace: same(a.namespace, b.namespace),
         pod: same(a.pod, b.pod),
+        named_by: same(a.named_by, b.named_by),
         container: same(a.container, b.container),
         container_id: same(a.container_id, b.container_id),
         node: same(a.node, b.node),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::context::Origin;
 use crate::event::Protocol;
 use crate::identify::Identifier;
 use crate::report::Identity;
@@ -53,6 +54,9 @@ pub(crate) fn who(identity: &Identity) -> String {
         _ => None,
     };
     match (pod, &identity.comm, identity.pid) {
+        (Some(pod), _, _) if identity.named_by == Some(Origin::Proc) => {
+            format!("pod {pod} (guessed)")
+        }
         (Some(pod), _, _) => format!("pod {pod}"),
         (None, Some(comm), Some(pid)) => format!("{comm} (pid {pid})"),
         (None, Some(comm), None) => comm.clone(),

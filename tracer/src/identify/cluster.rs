@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::table::Table;
-use crate::context::{EndpointSlice, Pod, Service};
+use crate::context::{EndpointSlice, Origin, Pod, Service};
 use crate::record::Timestamp;
 use crate::text;
 
@@ -20,6 +20,7 @@ pub(super) type Key = (String, String);
 struct ContainerFacts {
     pod: String,
     name: String,
+    origin: Origin,
 }
 
 #[derive(Debug)]
@@ -77,8 +78,11 @@ impl Cluster {
         // A worse source may miss a pod that a better one still has.
         let deleted = pod.deleted && known.is_none_or(|old| old.origin <= pod.origin);
         for container in &pod.containers {
-            if let Some(id) = &container.id {
-                let facts = ContainerFacts { pod: uid.clone(), name: clean(&container.name) };
+            if let Some(id) = &container.id
+                && self.containers.get(id).is_none_or(|known| known.origin <= pod.origin)
+            {
+                let (name, origin) = (clean(&container.name), pod.origin);
+                let facts = ContainerFacts { pod: uid.clone(), name, origin };
                 self.containers.insert(id.clone(), facts);
             }
         }

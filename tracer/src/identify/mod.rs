@@ -1,7 +1,7 @@
 //! Who: turns cgroups, sockets, pids and addresses into identities, from events and context alone.
 //! Asks nobody; knows no DNS.
 
-mod cgroup_path;
+mod again;
 mod cluster;
 mod hosts;
 mod node;
@@ -17,6 +17,7 @@ use crate::event::{Actor, Body, Event, Protocol};
 use crate::record::{HostId, Task, Timestamp};
 use crate::report::{Backend, Identity};
 use crate::text;
+pub(crate) use again::nameless;
 use cluster::Cluster;
 use hosts::Hosts;
 use node::{Node, Place};
@@ -163,6 +164,7 @@ impl Identifier {
         Identity {
             namespace: pod.and_then(|pod| known(&pod.namespace)),
             pod: pod.and_then(|pod| known(&pod.name)),
+            named_by: pod.map(|pod| pod.origin),
             container: container.and_then(|(_, name)| known(name)),
             container_id,
             node: pod

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
-use super::cgroup_path::{self, PathFacts};
 use super::table::Table;
+use crate::cgroup_path::{self, PathFacts};
 use crate::context::{self, Role};
 use crate::event::{Actor, AddressCall, Body, Event};
 use crate::record::{HostId, Task, Timestamp};
@@ -269,10 +269,13 @@ impl Node {
             .or_else(|| process?.cgroup.filter(some))
             .or(actor.cgroup.filter(|id| *id == ROOT));
         let path = cgroup.and_then(|id| self.cgroups.get(&(actor.host, id)));
-        // In hybrid trees the v2 path is the root and only a v1 path tells.
-        let path = match path.filter(|path| !path.text.is_empty()) {
+        // In hybrid trees the v2 path is the root, or a unit's, and only a v1 path tells.
+        let of_process = process.and_then(|process| process.path.as_ref());
+        let better = of_process.is_some_and(|own| own.facts.pod.is_some());
+        let says = |path: &&Path| path.facts.pod.is_some() || !path.text.is_empty() && !better;
+        let path = match path.filter(says) {
             Some(path) => Some(path),
-            None => process.and_then(|process| process.path.as_ref()).or(path),
+            None => of_process.or(path),
         };
         Place {
             host: actor.host,

@@ -104,6 +104,7 @@ fn a_packet_finds_its_process_and_pod_by_cookie() {
         address: None,
         namespace: Some("critical-app".into()),
         pod: Some("client".into()),
+        named_by: Some(Origin::Api),
         container: Some("main".into()),
         container_id: Some(cid()),
         node: Some("node-1".into()),

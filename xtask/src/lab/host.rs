@@ -103,9 +103,11 @@ pub(crate) fn write_pod(
 }
 
 /// What containerd writes about a container before it starts, as far as anybody reads it.
-pub(crate) fn write_bundle(host: &Path, id: &str, name: &str) -> Result<()> {
+pub(crate) fn write_bundle(host: &Path, pod: &super::Pod, id: &str, name: &str) -> Result<()> {
     let annotations = serde_json::json!({
         "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.container-name": name,
+        "io.kubernetes.cri.sandbox-uid": pod.uid, "io.kubernetes.cri.sandbox-name": pod.name,
+        "io.kubernetes.cri.sandbox-namespace": pod.namespace,
     });
     let config = serde_json::json!({ "ociVersion": "1.0.2", "annotations": annotations });
     let bundles = host.join("run/containerd/io.containerd.runtime.v2.task/k8s.io");

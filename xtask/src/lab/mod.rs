@@ -162,7 +162,7 @@ impl Lab {
     pub fn add_container(&self, pod: &Pod, name: &str) -> Result<Container> {
         let id = pod.id_of(name);
         let cgroup = pod.pod_cgroup().join(format!("cri-containerd-{id}.scope"));
-        host::write_bundle(&state::host_root(), &id, name)?;
+        host::write_bundle(&state::host_root(), pod, &id, name)?;
         cgroups::make(&cgroup)?;
         Ok(Container { id, cgroup })
     }
@@ -275,7 +275,7 @@ impl Lab {
         let mut pod = self.plan(spec)?;
         let parent = cgroups::parent()?;
         let sandbox = cgroups::container(&parent, spec.qos, &pod.uid, &pod.sandbox_id);
-        host::write_bundle(&state::host_root(), &pod.container_id, spec.container())?;
+        host::write_bundle(&state::host_root(), &pod, &pod.container_id, spec.container())?;
         pod.cgroup_id = cgroups::make(&pod.cgroup)?;
         cgroups::make(&sandbox)?;
         let (resolv_conf, mut binds) = host::write_pod(&state::host_root(), spec, self.world.leak)?;

@@ -2,7 +2,7 @@
 
 use super::words::{clock, count, duration, pad, place, process, width};
 use super::{BAD, BOLD, Clock, DIM, GOOD, ODD, Style};
-use crate::context::LossStage;
+use crate::context::{LossStage, Origin};
 use crate::record::Timestamp;
 use crate::report::{
     Connection, ConnectionOutcome, EventLine, Identity, Lookup, Loss, Outcome, Transaction,
@@ -275,6 +275,13 @@ fn answers(all: &[String]) -> String {
 fn whereabouts(who: &Identity) -> Option<String> {
     let container = who.container.as_deref().map(|name| format!("container {}", visible(name)));
     let node = who.node.as_deref().map(|name| format!("on {}", visible(name)));
-    let parts: Vec<_> = [container, node].into_iter().flatten().collect();
+    let source = match who.named_by {
+        None | Some(Origin::Api) => None,
+        Some(Origin::Proc) => Some("named by a guess from /proc".to_owned()),
+        Some(Origin::NodeFiles) => Some("named by the node's files".to_owned()),
+        Some(Origin::Cri) => Some("named by the container runtime".to_owned()),
+        Some(Origin::Kubelet) => Some("named by the kubelet".to_owned()),
+    };
+    let parts: Vec<_> = [container, node, source].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(" "))
 }

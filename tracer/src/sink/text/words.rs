@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use unicode_width::UnicodeWidthStr;
 
+use crate::context::Origin;
 use crate::record::Timestamp;
 use crate::report::Identity;
 use crate::text::visible;
@@ -57,7 +58,8 @@ pub(crate) fn place(who: &Identity) -> String {
         (Some(host), None) => format!("{host}:{place}"),
         _ => place,
     };
-    visible(&place)
+    let guessed = if who.named_by == Some(Origin::Proc) { " (guessed)" } else { "" };
+    format!("{}{guessed}", visible(&place))
 }
 
 /// `comm[pid]`, else what is known of it, else `-`.

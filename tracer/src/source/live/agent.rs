@@ -16,10 +16,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use super::clock::Clock;
 use super::command::{self, Running, Waiting};
 use super::convert::{self, Lifecycle};
-use super::following::Following;
+use super::following::{self, Following};
 use super::invoker::{Invoker, environment};
 use super::kubernetes::{Access, Cluster};
 use super::link::Sender;
+use super::names::{self, Names};
+use super::node_files::NodeFiles;
 use super::pipeline_process::PipelineProcess;
 use super::probes::{self, Probes, ProbesError};
 use super::session::Session;
@@ -38,6 +40,10 @@ const LOOK: Duration = Duration::from_secs(1);
 const API_TIME: Duration = Duration::from_millis(1500);
 /// And at least that for each question.
 const API_TIME_MIN: Duration = Duration::from_millis(300);
+/// The container runtime's time to answer, where nobody else names pods.
+const RUNTIME_TIME: Duration = Duration::from_millis(500);
+/// Time for the last names at the end.
+const NAMES_TIME: Duration = Duration::from_millis(100);
 /// Records of the small ring taken before signals and the pipeline are looked at again.
 const NEWS: usize = 256;
 /// After this time somebody should be told why nothing ends.
@@ -59,6 +65,7 @@ pub fn agent(
     if probes::object().is_none() {
         return Err(ProbesError::NotBuilt.into());
     }
+    super::cgroups::join_host_namespace();
     let mount = super::cgroups::Mount::find()?;
     command::remove_leftovers(&mount);
     let signals = block_signals()?;
@@ -69,7 +76,18 @@ pub fn agent(
     if let Some(cluster) = &cluster {
         cluster.follow_services();
     }
-    let mut following = Following::new(mount.clone(), cluster, &options);
+    let node_files = NodeFiles::new(&options.host_root);
+    let names = Names::start(names::How {
+        host_root: options.host_root.clone(),
+        mount: mount.clone(),
+        node_files: node_files.clone(),
+        hostname: following::hostname(),
+        kubelet: cluster.is_none(),
+    })?;
+    if cluster.is_none() {
+        names.wait_first(RUNTIME_TIME);
+    }
+    let mut following = Following::new(mount.clone(), cluster, node_files, &options);
     let goals = Goals::find(&options, &mount, &mut following, started)?;
     let waiting = goals.command.map(|words| command::prepare(&mount, words, invoker.as_ref()));
     let waiting = waiting.transpose()?;
@@ -87,6 +105,7 @@ pub fn agent(
         options: &options,
         session,
         following,
+        names,
         process,
         signals,
         lifecycle,
@@ -106,6 +125,7 @@ struct Agent<'a> {
     options: &'a Options,
     session: Session,
     following: Following,
+    names: Names,
     process: PipelineProcess,
     signals: SignalFd,
     lifecycle: RingBuf<MapData>,
@@ -183,6 +203,7 @@ impl Agent<'_> {
             labels.push(format!("command {}", waiting.name));
         }
         self.following.tell_node_files(&mut self.session);
+        self.take_names();
         self.session.look_again();
         if self.options.resolver {
             self.find_resolver(started);
@@ -269,6 +290,7 @@ impl Agent<'_> {
             }
             self.take_lifecycle();
             self.following.take_facts(&mut self.session);
+            self.take_names();
             let came = self.following.attach_pods(&mut self.session);
             self.following.say_attached(&came);
             if now() >= beat {
@@ -299,6 +321,7 @@ impl Agent<'_> {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.lifecycle.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.session.link.as_fd(), line),
+            PollFd::new(self.names.wake(), PollFlags::POLLIN),
         ];
         fds.extend(self.following.wake().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO)) {
@@ -352,6 +375,8 @@ impl Agent<'_> {
         self.say_untraced();
         self.take_lifecycle();
         self.following.take_facts(&mut self.session);
+        self.names.end(NAMES_TIME);
+        self.take_names();
         self.session.finish();
         let mut silent = Some(now() + PATIENCE);
         loop {
@@ -395,16 +420,32 @@ impl Agent<'_> {
         }
     }
 
+    /// Tells the names that were found in the background.
+    fn take_names(&mut self) {
+        for directory in self.session.take_nameless() {
+            self.names.tree(directory);
+        }
+        for pod in self.names.found() {
+            self.session.tell(RecordKind::Pod, &pod);
+        }
+    }
+
     fn take_lifecycle(&mut self) {
         for _ in 0..NEWS {
             let Some(item) = self.lifecycle.next() else { return };
             let Some(news) = convert::lifecycle(&item) else { continue };
             drop(item);
             match news {
-                Lifecycle::Exec { pid } => self.session.exec(pid),
+                Lifecycle::Exec { pid } => {
+                    self.names.process(pid);
+                    self.session.exec(pid);
+                }
                 Lifecycle::CgroupMade { id, path } => {
                     if let Some(directory) = self.session.cgroup_made(id, &path) {
                         self.following.cgroup_made(&mut self.session, &directory);
+                        if self.session.traces(&directory) {
+                            self.names.cgroup(self.session.mount.relative(&directory.dir));
+                        }
                     }
                 }
             }

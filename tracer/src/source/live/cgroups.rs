@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use procfs::process::Process;
 
 use super::probes::cgroup_root;
+pub(super) use crate::cgroup_path::{container_id, pod_uid};
 
 /// Most directories one walk looks at; a node has some hundreds.
 const WALK_MAX: usize = 100_000;
@@ -156,6 +157,24 @@ pub(super) fn containers_of(pod: &Path) -> Vec<(String, Directory)> {
     found
 }
 
+/// In a container with a cgroup namespace of its own, paths in /proc are relative to it and other
+/// containers lie outside: goes into the namespace of process 1, which is the host's where the agent
+/// shares the host's process ids. Later threads inherit it.
+pub(super) fn join_host_namespace() {
+    let (own, host) = ("/proc/self/ns/cgroup", "/proc/1/ns/cgroup");
+    let inode = |path| fs::metadata(path).ok().map(|data| data.ino());
+    let (Some(ours), Some(theirs)) = (inode(own), inode(host)) else { return };
+    if ours == theirs {
+        return;
+    }
+    let joined = fs::File::open(host)
+        .map_err(anyhow::Error::from)
+        .and_then(|file| Ok(nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWCGROUP)?));
+    if let Err(error) = joined {
+        tracing::warn!("cannot see the host's cgroup paths: {error:#}");
+    }
+}
+
 /// `dir` and everything below it.
 pub(super) fn below(dir: &Path) -> Vec<Directory> {
     let mut found = Vec::new();
@@ -181,31 +200,6 @@ pub(super) fn own_processes(dir: &Path) -> Vec<u32> {
     text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect()
 }
 
-/// Pod UID in a path segment, with dashes; colons separate as well (`….slice:cri-containerd:…`).
-pub(super) fn pod_uid(segment: &str) -> Option<String> {
-    segment.split(':').rev().find_map(|part| {
-        let part = part.strip_suffix(".slice").unwrap_or(part);
-        let at = part.rfind("pod").filter(|at| *at == 0 || part.as_bytes()[at - 1] == b'-')?;
-        let uid = &part[at + 3..];
-        let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let uuid = || {
-            let parts: Vec<&str> = uid.split(['-', '_']).collect();
-            parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
-                && parts.iter().all(|part| hex(part))
-        };
-        ((uid.len() == 32 && hex(uid)) || uuid()).then(|| uid.replace('_', "-"))
-    })
-}
-
-/// Container id in a path segment; monitors (`crio-conmon-…`) are no containers.
-pub(super) fn container_id(segment: &str) -> Option<&str> {
-    let part = segment.rsplit(':').next().unwrap_or(segment);
-    let part = part.strip_suffix(".scope").unwrap_or(part);
-    let (prefix, id) = part.rsplit_once('-').unwrap_or(("", part));
-    let hex = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (hex && !prefix.ends_with("conmon")).then_some(id)
-}
-
 fn segment(dir: &Path) -> Option<&str> {
     dir.file_name()?.to_str()
 }
@@ -227,47 +221,6 @@ fn walk(dir: &Path, visit: &mut dyn FnMut(&Directory) -> bool) {
         let entries = fs::read_dir(&directory.dir).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
             stack.push((Directory { id: entry.ino(), dir: entry.path() }, depth + 1));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CID: &str = "b3a7000000000000000000000000000000000000000000000000000000000001";
-
-    #[test]
-    fn pod_segments() {
-        let uid = "0a1b2c3d-1111-2222-3333-444455556666";
-        for segment in [
-            "kubepods-besteffort-pod0a1b2c3d_1111_2222_3333_444455556666.slice".to_owned(),
-            format!("pod{uid}"),
-            "kubelet-kubepods-pod0a1b2c3d_1111_2222_3333_444455556666.slice".to_owned(),
-            format!("kubepods-pod0a1b2c3d_1111_2222_3333_444455556666.slice:cri-containerd:{CID}"),
-        ] {
-            assert_eq!(pod_uid(&segment).as_deref(), Some(uid), "{segment}");
-        }
-        let hash = "aa7be809be48ec01ab43fd4f1ca22e9e";
-        assert_eq!(pod_uid(&format!("pod{hash}")).as_deref(), Some(hash));
-        for other in ["kubepods.slice", "podman", "pod", "tripod0a1b2c3d", "libpod-abc.scope"] {
-            assert_eq!(pod_uid(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn container_segments() {
-        for segment in [
-            CID.to_owned(),
-            format!("cri-containerd-{CID}.scope"),
-            format!("crio-{CID}"),
-            format!("libpod-{CID}.scope"),
-            format!("x.slice:cri-containerd:{CID}"),
-        ] {
-            assert_eq!(container_id(&segment), Some(CID), "{segment}");
-        }
-        for other in [format!("crio-conmon-{CID}.scope"), CID[1..].to_owned(), "container".into()] {
-            assert_eq!(container_id(&other), None, "{other}");
         }
     }
 }

@@ -1,14 +1,24 @@
 //! Pods as the node's own directories name them: kubelet's log folders and hosts files. Needs no
-//! API and no credentials; knows only pods of this node.
+//! API and no credentials; knows only pods of this node. Pods that other sources on the node named
+//! (see names.rs) are listed along.
 
+use std::collections::HashMap;
 use std::fs;
+use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::plain;
 use crate::context::{Container, Origin, Pod};
 
 /// Most pods read; kubelet allows some hundreds on a node.
 const PODS_MAX: usize = 10_000;
+/// Most of a hosts file read: a container can write to its own.
+const HOSTS_MAX: u64 = 64 << 10;
+
+/// Pods by UID that other sources on this node named.
+pub(super) type Others = Arc<Mutex<HashMap<String, Pod>>>;
 
 /// The node's directories.
 #[derive(Clone, Debug)]
@@ -16,6 +26,16 @@ pub(super) struct NodeFiles {
     logs: PathBuf,
     links: PathBuf,
     pods: PathBuf,
+    others: Others,
+}
+
+/// `<pod>_<ns>_<container>-<id>.log` and the folder that it points to.
+struct Link {
+    pod: String,
+    namespace: String,
+    container: String,
+    id: String,
+    target: Option<PathBuf>,
 }
 
 impl NodeFiles {
@@ -25,6 +45,7 @@ impl NodeFiles {
             logs: host_root.join("var/log/pods"),
             links: host_root.join("var/log/containers"),
             pods: host_root.join("var/lib/kubelet/pods"),
+            others: Others::default(),
         }
     }
 
@@ -33,8 +54,25 @@ impl NodeFiles {
         self.logs.is_dir()
     }
 
-    /// Names and UIDs of all pods with a log folder; cheap enough to be asked often.
+    /// Where other sources put what they found.
+    pub(super) fn others(&self) -> Others {
+        Arc::clone(&self.others)
+    }
+
+    /// Names and UIDs of all pods with a log folder, or known to other sources on the node; cheap
+    /// enough to be asked often.
     pub(super) fn names(&self) -> Vec<Pod> {
+        let mut pods = self.folders();
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let known: std::collections::HashSet<String> =
+            pods.iter().map(|pod| pod.uid.clone()).collect();
+        pods.extend(others.values().filter(|pod| !known.contains(&pod.uid)).cloned());
+        pods.truncate(PODS_MAX);
+        pods
+    }
+
+    /// Pods with a log folder.
+    fn folders(&self) -> Vec<Pod> {
         let entries = fs::read_dir(&self.logs).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| pod(entry.file_name().to_str()?));
         names.take(PODS_MAX).collect()
@@ -42,44 +80,69 @@ impl NodeFiles {
 
     /// All that the directories say about all pods.
     pub(super) fn all(&self) -> Vec<Pod> {
-        let ids = self.container_ids();
-        let mut pods = self.names();
+        let links = self.links();
+        let mut pods = self.folders();
         for pod in &mut pods {
-            self.complete(pod, &ids);
+            self.complete(pod, &links);
         }
         pods
     }
 
+    /// All that the directories say about the pod `uid`.
+    pub(super) fn by_uid(&self, uid: &str) -> Option<Pod> {
+        let mut pod = self.folders().into_iter().find(|pod| pod.uid == uid)?;
+        self.complete(&mut pod, &self.links());
+        Some(pod)
+    }
+
     /// All that the directories say about one pod of [`Self::names`].
     pub(super) fn details(&self, mut pod: Pod) -> Pod {
-        self.complete(&mut pod, &self.container_ids());
+        if pod.origin == Origin::NodeFiles {
+            self.complete(&mut pod, &self.links());
+        }
         pod
     }
 
     /// A container's name in its pod, by its runtime id.
     pub(super) fn container_name(&self, id: &str) -> Option<String> {
-        let mut all = self.container_ids().into_iter();
-        all.find(|(.., at)| at == id).map(|(_, _, name, _)| name)
+        self.links().into_iter().find(|link| link.id == id).map(|link| link.container)
     }
 
-    fn complete(&self, pod: &mut Pod, ids: &[(String, String, String, String)]) {
-        let folder = self.logs.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid));
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            let id = ids
-                .iter()
-                .find(|(p, n, c, _)| (p, n, c) == (&pod.name, &pod.namespace, &name))
-                .map(|(.., id)| id.clone());
-            pod.containers.push(Container { name, id });
+    fn complete(&self, pod: &mut Pod, links: &[Link]) {
+        let folder = format!("{}_{}_{}", pod.namespace, pod.name, pod.uid);
+        for entry in fs::read_dir(self.logs.join(&folder)).into_iter().flatten().flatten() {
+            let name =
+                entry.file_name().to_str().filter(|name| plain::name(name)).map(str::to_owned);
+            let Some(name) = name else { continue };
+            // Links of an earlier pod of the same name may still be there.
+            let own = |link: &&Link| {
+                (&link.pod, &link.namespace, &link.container) == (&pod.name, &pod.namespace, &name)
+                    && link.target.as_ref().is_none_or(|target| {
+                        target.components().any(|part| part.as_os_str() == folder.as_str())
+                    })
+            };
+            let ids: Vec<_> = links.iter().filter(own).map(|link| link.id.clone()).collect();
+            if ids.is_empty() {
+                pod.containers.push(Container { name: name.clone(), id: None });
+            }
+            let one = |id| Container { name: name.clone(), id: Some(id) };
+            pod.containers.extend(ids.into_iter().map(one));
         }
-        let hosts = fs::read_to_string(self.pods.join(&pod.uid).join("etc-hosts"));
-        pod.ips = hosts.ok().and_then(|text| pod_address(&text, &pod.name)).into_iter().collect();
+        let mut hosts = Vec::new();
+        if let Ok(file) = fs::File::open(self.pods.join(&pod.uid).join("etc-hosts")) {
+            let _ = file.take(HOSTS_MAX).read_to_end(&mut hosts);
+        }
+        pod.ips = pod_address(&String::from_utf8_lossy(&hosts), &pod.name).into_iter().collect();
     }
 
-    /// Pod, namespace, container name and id of each link `<pod>_<ns>_<container>-<id>.log`.
-    fn container_ids(&self) -> Vec<(String, String, String, String)> {
+    /// Each link of `/var/log/containers`.
+    fn links(&self) -> Vec<Link> {
         let entries = fs::read_dir(&self.links).into_iter().flatten().flatten();
-        entries.filter_map(|entry| container_link(entry.file_name().to_str()?)).collect()
+        let link = |entry: fs::DirEntry| {
+            let link = container_link(entry.file_name().to_str()?)?;
+            Some(Link { target: fs::read_link(entry.path()).ok(), ..link })
+        };
+        entries.filter_map(link).take(PODS_MAX).collect()
     }
 }
 
@@ -87,11 +150,7 @@ impl NodeFiles {
 fn pod(folder: &str) -> Option<Pod> {
     let mut parts = folder.split('_');
     let (namespace, name, uid) = (parts.next()?, parts.next()?, parts.next()?);
-    let plain = |text: &str| {
-        !text.is_empty()
-            && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
-    };
-    (parts.next().is_none() && [namespace, name, uid].into_iter().all(plain)).then(|| Pod {
+    (parts.next().is_none() && [namespace, name, uid].into_iter().all(plain::name)).then(|| Pod {
         uid: uid.to_owned(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
@@ -100,11 +159,12 @@ fn pod(folder: &str) -> Option<Pod> {
     })
 }
 
-fn container_link(link: &str) -> Option<(String, String, String, String)> {
+fn container_link(link: &str) -> Option<Link> {
     let mut parts = link.strip_suffix(".log")?.split('_');
     let (pod, namespace, rest) = (parts.next()?, parts.next()?, parts.next()?);
     let (container, id) = rest.rsplit_once('-')?;
-    (id.len() == 64).then(|| (pod.into(), namespace.into(), container.into(), id.into()))
+    let (pod, namespace, container) = (pod.into(), namespace.into(), container.into());
+    plain::id(id).then(|| Link { pod, namespace, container, id: id.into(), target: None })
 }
 
 /// The pod's address: the line of its hosts file that ends in its name.
@@ -132,6 +192,9 @@ mod tests {
         let links = root.path().join("var/log/containers");
         fs::create_dir_all(&links).unwrap();
         fs::write(links.join(format!("client-0_shop_app-{CID}.log")), "").unwrap();
+        let old = format!("client-0_shop_app-{}.log", "c".repeat(64));
+        std::os::unix::fs::symlink("/var/log/pods/shop_client-0_older/app/0.log", links.join(old))
+            .unwrap();
         let pod = root.path().join("var/lib/kubelet/pods/0a1b2c3d-1111-2222-3333-444455556666");
         fs::create_dir_all(&pod).unwrap();
         fs::write(pod.join("etc-hosts"), "127.0.0.1 localhost\n10.244.1.10\tclient-0\n").unwrap();

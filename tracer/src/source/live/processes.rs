@@ -9,7 +9,7 @@ use procfs::process::Process;
 
 use super::cgroups::Mount;
 use super::convert::escape;
-use crate::context;
+use crate::{cgroup_path, context};
 
 /// Longest name read; the kernel's own limit is 16.
 const COMM_MAX: u64 = 64;
@@ -21,10 +21,7 @@ pub(super) fn describe(pid: u32, mount: &Mount) -> Option<context::Process> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     let stat = process.stat().ok()?;
     let v2 = mount.of_process(pid);
-    let cgroup_path = match &v2 {
-        Some(group) if group.dir != mount.root() => Some(mount.relative(&group.dir)),
-        _ => v1_path(&process).or_else(|| v2.as_ref().map(|_| "/".to_owned())),
-    };
+    let cgroup_path = path(&process, v2.as_ref().map(|group| mount.relative(&group.dir)));
     Some(context::Process {
         pid,
         ppid: u32::try_from(stat.ppid).ok().filter(|ppid| *ppid != 0),
@@ -69,25 +66,65 @@ pub(super) fn exists(pid: u32) -> bool {
     fs::exists(format!("/proc/{pid}/stat")).unwrap_or(false)
 }
 
-/// A process's path in the v1 hierarchy most likely to tell containers apart.
-fn v1_path(process: &Process) -> Option<String> {
-    let groups = process.cgroups().ok()?;
+/// The cgroup path of `pid` that says most.
+pub(super) fn cgroup_path(pid: u32, mount: &Mount) -> Option<String> {
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    let v2 = mount.of_process(pid).map(|group| mount.relative(&group.dir));
+    path(&process, v2)
+}
+
+fn path(process: &Process, v2: Option<String>) -> Option<String> {
+    let groups = process.cgroups().map(|groups| groups.0).unwrap_or_default();
+    let v1 = groups.into_iter().filter(|group| group.hierarchy != 0);
+    let v1: Vec<_> = v1.map(|group| (group.controllers, group.pathname)).collect();
+    best(v2, &v1)
+}
+
+/// The v2 path, unless only one in a v1 hierarchy names a pod or container; where the v2 path is the
+/// root, that of the v1 hierarchy most likely to tell containers apart.
+fn best(v2: Option<String>, v1: &[(Vec<String>, String)]) -> Option<String> {
+    let says = |path: &str| {
+        let facts = cgroup_path::parse(path);
+        u8::from(facts.pod.is_some()) * 2 + u8::from(facts.container.is_some())
+    };
     let rank = |controllers: &[String]| {
         ["name=systemd", "memory", "pids"]
             .iter()
-            .position(|name| controllers.iter().any(|c| c == name))
+            .position(|name| controllers.iter().any(|controller| controller == name))
     };
-    groups
-        .into_iter()
-        .filter(|group| group.hierarchy != 0 && group.pathname != "/")
-        .filter_map(|group| Some((rank(&group.controllers)?, group.pathname)))
-        .min()
-        .map(|(_, path)| escape(path.as_bytes()))
+    let ranked = v1.iter().filter(|(_, path)| path != "/");
+    let ranked = ranked.filter_map(|(controllers, path)| Some((rank(controllers)?, path)));
+    let first = ranked.min_by_key(|(rank, path)| (std::cmp::Reverse(says(path)), *rank));
+    let v1 = first.map(|(_, path)| escape(path.as_bytes()));
+    match (v2, v1) {
+        (Some(v2), Some(v1)) if v2 == "/" || says(&v2) == 0 && says(&v1) > 0 => Some(v1),
+        (Some(v2), _) => Some(v2),
+        (None, v1) => v1,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hierarchy_that_says_most() {
+        let cid = "b3a7".repeat(16);
+        let pod = format!("/kubepods/burstable/podaa7be809be48ec01ab43fd4f1ca22e9e/{cid}");
+        let row = |name: &str, path: &str| (vec![name.to_owned()], path.to_owned());
+        let unit = "/system.slice/x.service";
+        let all =
+            [row("pids", &pod), row("name=systemd", unit), row("cpuset", "/a"), row("memory", "/")];
+        let best = |v2: Option<&str>, v1: &[_]| best(v2.map(str::to_owned), v1);
+        assert_eq!(best(Some("/"), &all).as_deref(), Some(pod.as_str()), "hybrid, empty v2 tree");
+        assert_eq!(best(Some(unit), &all).as_deref(), Some(pod.as_str()), "v2 says only the unit");
+        assert_eq!(best(None, &all[1..]).as_deref(), Some(unit), "v1 only");
+        assert_eq!(best(Some(&pod), &all[1..]).as_deref(), Some(pod.as_str()));
+        assert_eq!(best(Some(unit), &all[2..]).as_deref(), Some(unit));
+        assert_eq!(best(Some("/"), &[]).as_deref(), Some("/"));
+        let up = format!("/../../kubepods/pod{}/{cid}", "a".repeat(32));
+        assert_eq!(best(Some("/"), &[row("pids", &up)]).as_deref(), Some(up.as_str()));
+    }
 
     #[test]
     fn describes_this_process() {

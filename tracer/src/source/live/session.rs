@@ -41,6 +41,7 @@ pub(super) struct Session {
     keep_payload: bool,
     host_root: PathBuf,
     scopes: Vec<Attached>,
+    nameless: Vec<Directory>,
     resolver_inside: bool,
     resolv_confs: ResolvConfs,
     complaints: u32,
@@ -87,6 +88,7 @@ impl Session {
             keep_payload: options.keep_payload,
             host_root: options.host_root.clone(),
             scopes: Vec::new(),
+            nameless: Vec::new(),
             resolver_inside: false,
             resolv_confs: ResolvConfs::default(),
             complaints: 0,
@@ -134,7 +136,15 @@ impl Session {
             self.tell_cgroup(&group);
         }
         self.tell_processes(directory, role, only_pid);
+        if role == Role::Target {
+            self.nameless.push(directory.clone());
+        }
         Ok(true)
+    }
+
+    /// Targets attached since the last call, whose names somebody should look for.
+    pub(super) fn take_nameless(&mut self) -> Vec<Directory> {
+        std::mem::take(&mut self.nameless)
     }
 
     /// Whether one more target can be attached.

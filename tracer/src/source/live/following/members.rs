@@ -8,6 +8,7 @@ use tracer_common::limits::TARGET_DIRS_MAX;
 use super::Following;
 use crate::context::{EndpointSlice, Origin, Pod, Role};
 use crate::record::RecordKind;
+use crate::source::live::bundles;
 use crate::source::live::cgroups::{self, Directory};
 use crate::source::live::selection::Selection;
 use crate::source::live::session::Session;
@@ -306,7 +307,7 @@ impl Following {
             told.or_else(|| self.node_files.container_name(id)).or_else(|| {
                 // Read once: before the container runs, or at the start.
                 let fresh = started || !self.is_traced(uid);
-                fresh.then(|| self.bundles.container_name(id)).flatten()
+                fresh.then(|| bundles::container_name(&self.host_root, id)).flatten()
             })
         };
         let wanted = |at: &&(String, Directory)| self.is_wanted(name(&at.0).as_deref(), &at.0);

@@ -8,12 +8,12 @@ mod selecting;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::PathBuf;
 
 use members::Member;
 
 use crate::context::{Pod, Role};
 use crate::record::RecordKind;
-use crate::source::live::bundle::Bundles;
 use crate::source::live::cgroups::Mount;
 use crate::source::live::kubernetes::{Cluster, Fact};
 use crate::source::live::node_files::NodeFiles;
@@ -30,7 +30,7 @@ pub(in crate::source::live) struct Following {
     mount: Mount,
     cluster: Option<Cluster>,
     node_files: NodeFiles,
-    bundles: Bundles,
+    host_root: PathBuf,
     services: Services,
     // Which pods belong to the trace, and of these rules the ones that took none yet and wait.
     selections: Vec<Selection>,
@@ -51,23 +51,29 @@ pub(in crate::source::live) struct Following {
     troubles: HashSet<String>,
 }
 
+/// This host's name.
+pub(in crate::source::live) fn hostname() -> String {
+    let name = nix::unistd::gethostname();
+    name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 impl Following {
     /// Knows nothing yet.
     pub(in crate::source::live) fn new(
         mount: Mount,
         cluster: Option<Cluster>,
+        node_files: NodeFiles,
         options: &crate::source::live::Options,
     ) -> Self {
         let own = mount.of_process(std::process::id());
         let own = own.and_then(|own| Some(mount.pod_around(&own.dir)?.0));
-        let hostname = nix::unistd::gethostname();
         Self {
             node: None,
-            hostname: hostname.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            hostname: hostname(),
             mount,
             cluster,
-            node_files: NodeFiles::new(&options.host_root),
-            bundles: Bundles::new(&options.host_root),
+            node_files,
+            host_root: options.host_root.clone(),
             services: Services::default(),
             selections: Vec::new(),
             awaited: HashSet::new(),
