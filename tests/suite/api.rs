@@ -109,6 +109,7 @@ fn a_bad_api_costs_one_line() {
         Fault::Refused(401, "Unauthorized", None),
         Fault::Cut,
     ];
+    tests::binary::path(); // built before any time is taken
     for fault in faults {
         let server = Server::start(cluster::objects(&SIZE), Transport::Plain).unwrap();
         server.faults.set(None, fault.clone());
