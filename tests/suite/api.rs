@@ -1,9 +1,12 @@
-//! The fake API server judged by kubectl, a client that we did not write.
+//! The fake API server judged by kubectl, a client that we did not write; and traces beside an API
+//! that is no good.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use xtask::lab::api::cluster::{self, Size};
+use xtask::lab::api::faults::Fault;
 use xtask::lab::api::server::{Server, Transport};
 
 const SIZE: Size = Size { pods: 700, here: 3, services: 4, endpoints: 12 };
@@ -91,4 +94,39 @@ fn watch(server: &Server, dir: &std::path::Path) {
     assert!(gone.starts_with("DELETED ") && gone.contains(name), "{gone}");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// An API that hangs, refuses or lies delays no trace, costs one line and no exit code.
+#[test]
+fn a_bad_api_costs_one_line() {
+    if !nix::unistd::geteuid().is_root() {
+        xtask::skips::note("api::a_bad_api_costs_one_line", "needs root");
+        return;
+    }
+    let faults = [
+        Fault::BlackHole,
+        Fault::Refused(500, "InternalError", None),
+        Fault::Refused(401, "Unauthorized", None),
+        Fault::Cut,
+    ];
+    tests::binary::path(); // built before any time is taken
+    for fault in faults {
+        let server = Server::start(cluster::objects(&SIZE), Transport::Plain).unwrap();
+        server.faults.set(None, fault.clone());
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubeconfig");
+        std::fs::write(&file, server.kubeconfig()).unwrap();
+        let words = ["--no-syscalls", "--kubeconfig", file.to_str().unwrap(), "--", "sleep", "4"];
+        let begun = Instant::now();
+        let output = tests::binary::run(&words);
+        let (took, error) = (begun.elapsed(), tests::binary::stderr(&output));
+        assert_eq!(output.status.code(), Some(0), "{fault:?}: {error}");
+        // Attaching waits at most a moment for the API.
+        assert!(took < Duration::from_secs(15), "{fault:?}: {took:?}");
+        let lines = error.lines().filter(|line| line.contains("Kubernetes API")).count();
+        // The black hole is noticed after 15 s; this trace is over by then.
+        assert_eq!(lines, usize::from(fault != Fault::BlackHole), "{fault:?}: {error}");
+        assert!(!error.contains("ERROR") && !error.contains("WARN"), "{error}");
+        assert!(server.asked().len() >= 2, "{fault:?}");
+    }
 }

@@ -72,13 +72,13 @@ impl Story {
                     self.pods.insert(pod.uid.clone(), pod);
                 }
                 Fact::Service(service) if service.deleted => {
-                    drop(self.services.remove(&service.name))
+                    self.services.remove(&service.name);
                 }
                 Fact::Service(service) => {
                     self.services.insert(service.name);
                 }
                 Fact::EndpointSlice(slice) if slice.deleted => {
-                    drop(self.slices.remove(&slice.name))
+                    self.slices.remove(&slice.name);
                 }
                 Fact::EndpointSlice(slice) => {
                     self.slices.insert(slice.name.clone(), slice);
