@@ -9,6 +9,7 @@ mod lab;
 mod layers;
 mod lookups;
 mod pcap;
+mod progress;
 mod scap;
 mod scenarios;
 mod schema;

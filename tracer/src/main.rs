@@ -5,6 +5,7 @@ mod files;
 mod handover;
 mod inspect;
 mod log;
+mod progress;
 mod settings;
 
 use std::io::{self, Write};
@@ -72,7 +73,8 @@ fn run(cli: Cli) -> Result<u8> {
 /// The same pipeline, fed from files.
 fn replay(capture: &cli::Capture, output: &cli::Output) -> Result<u8> {
     let name = files::names(&capture.read);
-    let readers = capture.read.iter().map(|path| files::open(path)).collect::<Result<_>>()?;
+    let inputs = capture.read.iter().map(|path| files::open(path)).collect::<Result<_>>()?;
+    let (readers, shown) = progress::watch(inputs, output.quiet);
     let records = source::open_all(readers).with_context(|| name.clone())?;
     let created = files::create(capture)?;
     let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
@@ -82,12 +84,13 @@ fn replay(capture: &cli::Capture, output: &cli::Output) -> Result<u8> {
         match record {
             Ok(record) => pipeline.push(&record)?,
             Err(error) => {
-                writeln!(io::stderr(), "svctrace: {name}: {error}")?;
+                writeln!(progress::stderr(), "svctrace: {name}: {error}")?;
                 whole = false;
                 pipeline.cut_short();
             }
         }
     }
+    drop(shown);
     Ok(print.exit_code(&pipeline.finish()?, whole))
 }
 

@@ -66,7 +66,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Build(options) => build_cmd::run(options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Test => test::run(),
-        Verb::Bench(_) | Verb::Lab(_) if sudo::needed() => sudo::again(),
+        Verb::Lab(_) if sudo::needed() => sudo::again(),
+        Verb::Bench(ref what) if what.needs_root() && sudo::needed() => sudo::again(),
         Verb::Kernels(args) => {
             ensure!(kernels::run(&args)?, "a mandatory probe failed");
             Ok(())

@@ -114,10 +114,10 @@ impl Node {
     fn lookup(&mut self, at: u64) {
         let n = self.random(5_000);
         let (typed, misses) = match self.random(10) {
-            0..4 => (format!("backend{n}.store"), 1),     // a Service of another namespace
-            4..7 => (format!("backend{n}"), 0),           // one of its own
-            7..9 => (format!("api{n}.example.org"), 3),   // outside, after the whole walk
-            _ => (format!("gone{n}"), SEARCH.len() + 1),  // nowhere
+            0..4 => (format!("backend{n}.store"), 1), // a Service of another namespace
+            4..7 => (format!("backend{n}"), 0),       // one of its own
+            7..9 => (format!("api{n}.example.org"), 3), // outside, after the whole walk
+            _ => (format!("gone{n}"), SEARCH.len() + 1), // nowhere
         };
         let pod = u32::try_from(self.random(PODS.into())).unwrap();
         self.ask(at, Step { pod, typed, candidate: 0, misses, try_number: 0 });
@@ -140,7 +140,8 @@ impl Node {
         };
         for (qtype, after) in [("A", 0), ("AAAA", 20 * US)] {
             let id = u16::try_from(self.random(65_536)).unwrap();
-            let ask = Dns { id, name: name.clone().into(), qtype, rcode: None, answers: Vec::new() };
+            let ask =
+                Dns { id, name: name.clone().into(), qtype, rcode: None, answers: Vec::new() };
             let mut reply = Dns { rcode: Some(if hit { 0 } else { 3 }), ..ask.clone() };
             if failed {
                 reply.rcode = Some(2);

@@ -18,9 +18,8 @@ const LENGTH: usize = 26;
 const TYPE: usize = 30;
 const LENGTHS: usize = 32;
 /// Returns of clone, fork, vfork and execve in their versions: parameters 3 to 5 are ids.
-const BIRTHS: [u16; 19] = [
-    13, 15, 155, 157, 173, 183, 185, 215, 217, 219, 221, 223, 225, 227, 231, 283, 289, 293, 331,
-];
+const BIRTHS: [u16; 19] =
+    [13, 15, 155, 157, 173, 183, 185, 215, 217, 219, 221, 223, 225, 227, 231, 283, 289, 293, 331];
 /// Threads born in one round have ids this far from those of the next.
 const APART: u64 = 30_000;
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::record::Timestamp;
 
@@ -74,7 +75,7 @@ impl Orphans {
 pub(crate) struct Answers(BTreeMap<SocketAddr, VecDeque<OtherAnswer>>);
 
 impl Answers {
-    pub(crate) fn learn(&mut self, server: SocketAddr, name: &str, sent: Sent) {
+    pub(crate) fn learn(&mut self, server: SocketAddr, name: &Arc<str>, sent: Sent) {
         if self.0.len() >= SERVERS_MAX && !self.0.contains_key(&server) {
             let stalest = self.0.iter().min_by_key(|(_, log)| log.back().map(|o| o.sent.at));
             if let Some(stalest) = stalest.map(|(server, _)| *server) {
@@ -85,7 +86,7 @@ impl Answers {
         if log.len() >= ANSWERS_MAX {
             log.pop_front();
         }
-        log.push_back(OtherAnswer { name: name.to_owned(), sent });
+        log.push_back(OtherAnswer { name: Arc::clone(name), sent });
     }
 
     /// Other names that the same server answered, from just before the query on.

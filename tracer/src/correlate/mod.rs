@@ -8,6 +8,7 @@
 //! out when its client asked again or went on, closed the socket or ended, or `timeout` × `attempts`
 //! of its resolv.conf plus 1 s have passed.
 
+mod by_socket;
 mod clients;
 mod connection;
 mod grouping;
@@ -64,8 +65,11 @@ impl Correlator {
     pub fn observe(&mut self, event: &Event, who: &Identifier, done: &mut Vec<Conclusion>) {
         self.advance(event.at, done);
         if let Body::Dns(dns) = &event.body {
-            self.on_the_way(event, dns, who);
-            self.dns(event, dns, who);
+            if dns.message.opcode == 0 {
+                let asked = asked(dns);
+                self.on_the_way(event, dns, asked.as_ref(), who);
+                self.dns(event, dns, asked, who);
+            }
         } else {
             self.clients.observe(event);
             if let (Body::SocketClosed(_), Some(cookie)) = (&event.body, event.actor.cookie) {
@@ -98,11 +102,7 @@ impl Correlator {
         self.clients.evicted + self.resolvers.evicted + self.connections.evicted
     }
 
-    fn dns(&mut self, event: &Event, dns: &Dns, who: &Identifier) {
-        if dns.message.opcode != 0 {
-            return;
-        }
-        let asked = asked(dns);
+    fn dns(&mut self, event: &Event, dns: &Dns, asked: Option<Asked>, who: &Identifier) {
         let sent = Sent { at: event.at, number: event.number };
         let actor = &event.actor;
         match (dns.direction, dns.message.response, asked) {
@@ -129,12 +129,11 @@ impl Correlator {
     }
 
     /// What a packet without a socket says about the other end.
-    fn on_the_way(&mut self, event: &Event, dns: &Dns, who: &Identifier) {
-        if dns.message.opcode != 0 || !event.actor.is_address() {
+    fn on_the_way(&mut self, event: &Event, dns: &Dns, asked: Option<&Asked>, who: &Identifier) {
+        if !event.actor.is_address() {
             return;
         }
-        let asked = asked(dns);
-        match (dns.direction, dns.message.response, &asked) {
+        match (dns.direction, dns.message.response, asked) {
             (Direction::Out, false, Some(asked)) => {
                 for question in self.wire.received_by(dns.local.ip(), asked) {
                     self.resolvers.proven(&event.actor, question, asked, who);
@@ -143,19 +142,18 @@ impl Correlator {
                 self.held(event.at);
             }
             (Direction::In, false, Some(asked)) => self.wire.translated(dns, asked),
-            (Direction::Out, true, asked) => self.wire.replied(event, dns, asked.as_ref()),
+            (Direction::Out, true, asked) => self.wire.replied(event, dns, asked),
             (Direction::In, true, asked) => {
-                self.wire.answered(dns, asked.as_ref());
-                self.left_resolver(event, dns, who);
+                self.wire.answered(dns, asked);
+                self.left_resolver(event, dns, asked, who);
             }
             (_, false, None) => {}
         }
     }
 
     /// The response that reached its client left the resolver, if that was seen asking.
-    fn left_resolver(&mut self, event: &Event, dns: &Dns, who: &Identifier) {
-        let asked = asked(dns);
-        if !self.resolvers.waits(dns.local, dns.message.id, asked.as_ref()) {
+    fn left_resolver(&mut self, event: &Event, dns: &Dns, asked: Option<&Asked>, who: &Identifier) {
+        if !self.resolvers.waits(dns.local, dns.message.id, asked) {
             return;
         }
         let mut left = dns.clone();
@@ -163,7 +161,7 @@ impl Correlator {
         let mut actor = event.actor.clone();
         actor.local = Some(dns.remote);
         let sent = Sent { at: event.at, number: event.number };
-        self.resolvers.replied(&actor, &left, asked, sent, who);
+        self.resolvers.replied(&actor, &left, asked.cloned(), sent, who);
     }
 
     /// Responses that no translated copy will follow.
@@ -189,6 +187,10 @@ impl Correlator {
 
 fn asked(dns: &Dns) -> Option<Asked> {
     let question = dns.message.question.as_ref()?;
-    let name = question.name.to_ascii_lowercase();
+    let name = if question.name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        question.name.to_ascii_lowercase().into()
+    } else {
+        question.name.as_str().into()
+    };
     Some(Asked { name, qtype: question.qtype.clone() })
 }

@@ -6,8 +6,11 @@
 //! behind that address, so it is `in` there, and what that server answers to it is `out` of it. A
 //! copy from another source is the same datagram on the far side of a gateway and adds nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+
+use foldhash::HashMap;
+use smallvec::SmallVec;
 
 use crate::event::Direction;
 use crate::record::Timestamp;
@@ -28,7 +31,7 @@ const SAME_MAX: usize = 64;
 pub(super) const TCP: u32 = 1 << 16;
 
 /// Who sends to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Flow {
     pub(super) from: SocketAddr,
     pub(super) to: SocketAddr,
@@ -73,17 +76,20 @@ enum Part {
 struct Seen {
     at: Timestamp,
     ip_id: Option<u16>,
-    flows: Vec<Flow>,
+    flows: Flows,
 }
+
+/// As a rule there is one.
+type Flows = SmallVec<[Flow; 1]>;
 
 type Exchange = (Flow, u32);
 
 /// What was seen lately.
 #[derive(Default)]
 pub(super) struct Copies {
-    seen: BTreeMap<u64, Vec<Seen>>,
+    seen: HashMap<u64, SmallVec<[Seen; 1]>>,
     seen_order: VecDeque<(Timestamp, u64)>,
-    parts: BTreeMap<Exchange, Part>,
+    parts: HashMap<Exchange, Part>,
     parts_order: VecDeque<(Timestamp, Exchange)>,
 }
 
@@ -126,7 +132,7 @@ impl Copies {
     }
 
     /// Flows of earlier copies of the same datagram; `None` if it went through this very flow.
-    fn note(&mut self, packet: &Sighting) -> Option<Vec<Flow>> {
+    fn note(&mut self, packet: &Sighting) -> Option<Flows> {
         let all = self.seen.entry(packet.fingerprint).or_default();
         let known = all.iter_mut().rev().find(|seen| seen.is(packet));
         if let Some(seen) = known {
@@ -140,9 +146,9 @@ impl Copies {
         if all.len() >= SAME_MAX {
             all.remove(0);
         }
-        all.push(Seen { at: packet.at, ip_id: packet.ip_id, flows: vec![packet.flow] });
+        all.push(Seen { at: packet.at, ip_id: packet.ip_id, flows: SmallVec::from_buf([packet.flow]) });
         self.seen_order.push_back((packet.at, packet.fingerprint));
-        Some(Vec::new())
+        Some(Flows::new())
     }
 
     fn remember(&mut self, exchange: Exchange, part: Part, at: Timestamp) {

@@ -334,7 +334,7 @@ fn invisible_queries_come_back_from_the_response() {
         .filter(|(record, _)| record.probe == Some(tracer_common::record::probe::RECOVERED))
         .map(|(record, dns)| (record.number, dns.message.id, dns.message.question.unwrap().qtype))
         .collect();
-    assert_eq!(recovered, [(sent, 7, "A".to_owned()), (sent, 8, "AAAA".to_owned())]);
+    assert_eq!(recovered, [(sent, 7, "A".into()), (sent, 8, "AAAA".into())]);
 }
 
 #[test]
