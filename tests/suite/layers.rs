@@ -23,7 +23,8 @@ const LEVELS: [&[&str]; 13] = [
 ];
 
 /// The program around the library.
-const PROGRAM: [&str; 7] = ["main", "cli", "files", "handover", "inspect", "log", "settings"];
+const PROGRAM: [&str; 8] =
+    ["main", "cli", "files", "handover", "inspect", "log", "progress", "settings"];
 
 /// Outside crates that only these places may name.
 const RESERVED: [(&str, &[&str]); 10] = [
