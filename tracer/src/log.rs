@@ -16,6 +16,10 @@ pub(crate) fn start(verbose: u8, quiet: bool) -> Result<()> {
     };
     let builder = EnvFilter::builder().with_env_var("SVCTRACE_LOG");
     let filter = builder.with_default_directive(level.parse()?).from_env()?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(progress::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(progress::stderr)
+        .without_time()
+        .init();
     Ok(())
 }

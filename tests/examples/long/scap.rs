@@ -92,9 +92,9 @@ fn place(event: &[u8], index: usize) -> Option<usize> {
         sum += usize::from(u16_at(event, LENGTHS + 2 * count));
         count += 1;
     }
-    let lengths = (0..count).map(|n| usize::from(u16_at(event, LENGTHS + 2 * n)));
+    let mut lengths = (0..count).map(|n| usize::from(u16_at(event, LENGTHS + 2 * n)));
     let at = LENGTHS + 2 * count + lengths.clone().take(index).sum::<usize>();
-    (lengths.skip(index).next() == Some(8)).then_some(at)
+    (lengths.nth(index) == Some(8)).then_some(at)
 }
 
 fn put(bytes: &mut [u8], at: usize, value: u64) {

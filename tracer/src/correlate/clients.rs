@@ -237,7 +237,9 @@ impl Clients {
                 if last.is_some() {
                     lookup.walk.advance(name);
                 }
-                lookup.attempts.push(OpenAttempt { name: Arc::clone(name), transactions: Vec::new() });
+                lookup
+                    .attempts
+                    .push(OpenAttempt { name: Arc::clone(name), transactions: Vec::new() });
             }
         }
         if let Some(last) = lookup.attempts.last_mut() {

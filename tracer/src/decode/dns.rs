@@ -297,8 +297,7 @@ mod tests {
         assert_eq!((message.edns, message.rcode), (true, 16));
         let question = message.question.unwrap();
         assert_eq!((question.name.as_str(), &*question.qtype), ("wWw.Example.Org", "A"));
-        let data: Vec<_> =
-            message.answers.iter().map(|a| (&*a.rtype, a.data.as_str())).collect();
+        let data: Vec<_> = message.answers.iter().map(|a| (&*a.rtype, a.data.as_str())).collect();
         assert_eq!(
             data,
             [

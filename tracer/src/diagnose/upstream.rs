@@ -151,7 +151,8 @@ pub(crate) fn inferred(
         return None; // the cluster's own names are not forwarded
     }
     let zone = suffix.map_or_else(|| last_labels(name), str::to_owned);
-    let others: BTreeSet<String> = transaction.tie.others.iter().map(|o| o.name.to_string()).collect();
+    let others: BTreeSet<String> =
+        transaction.tie.others.iter().map(|o| o.name.to_string()).collect();
     let silent = |t: &&Transaction| {
         within(&t.asked.name, &zone) && t.outcome() == TransactionOutcome::Timeout
     };

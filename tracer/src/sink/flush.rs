@@ -21,7 +21,11 @@ pub(crate) struct Flushing<W: Write> {
 impl<W: Write> Flushing<W> {
     /// Buffers in front of `writer`.
     pub(crate) fn new(writer: W) -> Self {
-        Self { writer: io::BufWriter::with_capacity(BUFFER, writer), dirty: false, flushed: Timestamp::default() }
+        Self {
+            writer: io::BufWriter::with_capacity(BUFFER, writer),
+            dirty: false,
+            flushed: Timestamp::default(),
+        }
     }
 
     /// Lets what was written out, if it is time.
@@ -40,6 +44,11 @@ impl<W: Write> Write for Flushing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.dirty = true;
         self.writer.write(bytes)
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.dirty = true;
+        self.writer.write_all(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -7,9 +7,11 @@
 //! copy from another source is the same datagram on the far side of a gateway and adds nothing.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::net::SocketAddr;
 
 use foldhash::HashMap;
+use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use crate::event::Direction;
@@ -82,7 +84,9 @@ struct Seen {
 /// As a rule there is one.
 type Flows = SmallVec<[Flow; 1]>;
 
-type Exchange = (Flow, u32);
+/// The hash of a flow and what ties an answer to its question: there are many, and each is looked up
+/// by every packet.
+type Exchange = u64;
 
 /// What was seen lately.
 #[derive(Default)]
@@ -91,16 +95,16 @@ pub(super) struct Copies {
     seen_order: VecDeque<(Timestamp, u64)>,
     parts: HashMap<Exchange, Part>,
     parts_order: VecDeque<(Timestamp, Exchange)>,
+    hasher: RandomState,
 }
 
 impl Copies {
     /// The direction to tell a packet with; `None` for a copy that adds nothing.
     pub(super) fn direction(&mut self, packet: &Sighting) -> Option<Direction> {
         self.expire(packet.at);
-        let Flow { from, to } = packet.flow;
+        let to = packet.flow.to;
         let earlier = self.note(packet)?;
-        let (asked, answered) =
-            ((packet.flow, packet.exchange), (Flow { from: to, to: from }, packet.exchange));
+        let asked = self.hasher.hash_one((packet.flow, packet.exchange));
         match packet.act {
             Act::Ask => {
                 let part = match (self.parts.get(&asked), earlier.as_slice()) {
@@ -121,7 +125,7 @@ impl Copies {
                 Some(Part::Between) => None,
                 _ => Some(Direction::Out),
             },
-            Act::Answer | Act::Either => match self.parts.get(&answered) {
+            Act::Answer | Act::Either => match self.parts.get(&self.answered(packet)) {
                 Some(Part::Server) => Some(Direction::Out),
                 Some(Part::Between) => None,
                 Some(Part::Asker) => Some(Direction::In),
@@ -129,6 +133,12 @@ impl Copies {
                 None => Some(Direction::Out),
             },
         }
+    }
+
+    /// The exchange that a packet in the opposite direction began.
+    fn answered(&self, packet: &Sighting) -> Exchange {
+        let Flow { from, to } = packet.flow;
+        self.hasher.hash_one((Flow { from: to, to: from }, packet.exchange))
     }
 
     /// Flows of earlier copies of the same datagram; `None` if it went through this very flow.
@@ -146,7 +156,11 @@ impl Copies {
         if all.len() >= SAME_MAX {
             all.remove(0);
         }
-        all.push(Seen { at: packet.at, ip_id: packet.ip_id, flows: SmallVec::from_buf([packet.flow]) });
+        all.push(Seen {
+            at: packet.at,
+            ip_id: packet.ip_id,
+            flows: SmallVec::from_buf([packet.flow]),
+        });
         self.seen_order.push_back((packet.at, packet.fingerprint));
         Some(Flows::new())
     }
