@@ -435,6 +435,23 @@ fn programs_pods_and_resolv_conf() {
 }
 
 #[test]
+fn ended_threads_are_forgotten_although_their_last_switch_comes_later() {
+    let mut file = File::new();
+    for tid in 1..=100 {
+        file.event(0x204, 1, tid, 2, &[]);
+        file.event(0x204, 2, tid, 186, &[&n(0)]);
+        file.event(0x204, 3, tid, 152, &[&n(1)]);
+    }
+    let mut blocks = Blocks::new(Box::new(Cursor::new(file.0))).unwrap();
+    let mut engine = Engine::new();
+    while let Some(block) = blocks.next().unwrap() {
+        engine.block(&block).unwrap();
+    }
+    assert_eq!(engine.number, 300);
+    assert_eq!(engine.state.leaders().count(), 0);
+}
+
+#[test]
 fn gzip_members_and_sections_follow_each_other() {
     let mut file = File::new();
     file.event(0x204, 0, 10, 4, &[&n(3)]);
