@@ -24,8 +24,8 @@ const LEVELS: [&[&str]; 14] = [
 ];
 
 /// The program around the library.
-const PROGRAM: [&str; 8] =
-    ["main", "cli", "files", "handover", "inspect", "log", "redaction", "settings"];
+const PROGRAM: [&str; 9] =
+    ["main", "cli", "files", "handover", "inspect", "log", "progress", "redaction", "settings"];
 
 /// Outside crates that only these places may name.
 const RESERVED: [(&str, &[&str]); 13] = [

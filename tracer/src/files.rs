@@ -28,16 +28,25 @@ pub(crate) fn is_standard(path: Option<&Path>) -> bool {
     path.is_some_and(|path| path.as_os_str() == "-")
 }
 
+/// A capture to read.
+pub(crate) struct Input {
+    pub(crate) reader: Box<dyn Read + Send>,
+    /// Bytes in it; `None` for a pipe.
+    pub(crate) size: Option<u64>,
+}
+
 /// Opens a capture to read.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
+pub(crate) fn open(path: &Path) -> Result<Input> {
     if is_standard(Some(path)) {
         ensure!(!io::stdin().is_terminal(), "-r - reads a capture from a pipe, not a terminal");
-        return Ok(Box::new(io::stdin()));
+        return Ok(Input { reader: Box::new(io::stdin()), size: None });
     }
     let file = File::open(path).with_context(|| path.display().to_string())?;
-    let regular = !file.metadata().is_ok_and(|about| about.is_dir());
+    let about = file.metadata().ok();
+    let regular = !about.as_ref().is_some_and(|about| about.is_dir());
     ensure!(regular, "{} is a directory", path.display());
-    Ok(Box::new(file))
+    let size = about.filter(|about| about.is_file()).map(|about| about.len());
+    Ok(Input { reader: Box::new(file), size })
 }
 
 /// What to call several files in a message.

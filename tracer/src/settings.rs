@@ -17,7 +17,7 @@ use tracer::source::{self, live};
 use tracer_common::limits::{DNS_PORTS_MAX, SNAP_MAX};
 
 use crate::cli::{FailOn, Format, How, Output, Target, Time, When};
-use crate::{cli, files};
+use crate::{cli, files, progress};
 
 /// Least and most bytes of the ring buffer.
 const RING_BYTES: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 30);
@@ -256,7 +256,7 @@ impl Print {
     /// A pipeline that prints so, to standard output, and records where `capture` says.
     pub(crate) fn pipeline(&self, capture: Option<Writer>) -> Pipeline {
         let out: Box<dyn io::Write> =
-            if self.aside { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
+            if self.aside { Box::new(progress::stderr()) } else { progress::above(io::stdout()) };
         let print: Box<dyn Sink> = match self.format {
             Format::Json => Box::new(Json::new(out)),
             Format::Text | Format::Wide => Box::new(Text::new(out, self.style)),
