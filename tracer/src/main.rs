@@ -80,7 +80,7 @@ fn replay(capture: &cli::Capture, output: &cli::Output) -> Result<u8> {
     let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
     let mut pipeline = print.pipeline(created.writer()?);
     let mut whole = true;
-    for record in source::ahead(records) {
+    for record in records {
         match record {
             Ok(record) => pipeline.push(&record)?,
             Err(error) => {
