@@ -102,7 +102,7 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     let mut whole = true;
     // What an earlier recording kept goes on into a new one only if somebody says so again.
     let private = capture.keep_payload || capture.write.is_none();
-    for record in source::ahead(records) {
+    for record in records {
         match record {
             Ok(record) if record.kind.is_private() && !private => {}
             Ok(record) => pipeline.push(&redaction.record(&record))?,

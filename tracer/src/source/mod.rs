@@ -1,6 +1,5 @@
 //! Where records come from. Everything behind a source is a pure function of its records.
 
-mod ahead;
 pub mod live;
 mod nodes;
 pub mod pcap;
@@ -9,7 +8,6 @@ mod replay;
 pub mod scap;
 
 pub use crate::capture_error::{CaptureError, CaptureErrorKind};
-pub use ahead::ahead;
 pub use recognise::{Capture, Format, recognise};
 pub use replay::{open, open_all, open_named};
 
