@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use tracer::capture::Writer;
 use tracer::pipeline::{self, Pipeline, Verdict};
 use tracer::sink::Sink;
+use tracer::sink::beside::Beside;
 use tracer::sink::capture::Capture;
 use tracer::sink::filter::{Filter, Filtered};
 use tracer::sink::json::Json;
@@ -265,6 +266,7 @@ impl Print {
             Some(filter) => Box::new(Filtered::new(print, filter.clone())),
             None => print,
         };
+        let print = if capture.is_some() { Box::new(Beside::new(print)) } else { print };
         let record = capture.map(|writer| Box::new(Capture::new(writer)) as Box<dyn Sink>);
         let options = pipeline::Options {
             events: self.events,
