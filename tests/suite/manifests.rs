@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tests::{binary, lines};
 use xtask::lab::incidents::{self, run_client};
-use xtask::lab::{api, net, state};
 use xtask::lab::trace::{Echo, Trace};
+use xtask::lab::{api, net, state};
 use xtask::{cmd, skips};
 
 use crate::lab::lab_for;

@@ -287,10 +287,11 @@ impl Lab {
         let mut pod = self.plan(spec)?;
         let parent = cgroups::parent()?;
         let sandbox = cgroups::container(&parent, spec.qos, &pod.uid, &pod.sandbox_id);
+        cgroups::make(&sandbox)?;
+        // As kubelet does: the container's folders are there before its cgroup is.
+        let (resolv_conf, mut binds) = host::write_pod(&state::host_root(), spec, self.world.leak)?;
         host::write_bundle(&state::host_root(), &pod, &pod.container_id, spec.container())?;
         pod.cgroup_id = cgroups::make(&pod.cgroup)?;
-        cgroups::make(&sandbox)?;
-        let (resolv_conf, mut binds) = host::write_pod(&state::host_root(), spec, self.world.leak)?;
         pod.resolv_conf = resolv_conf;
         binds.extend(host::name_service_binds(&state::folder())?);
         let place = Place {

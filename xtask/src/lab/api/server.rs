@@ -173,7 +173,8 @@ impl Tls {
             Ok((certificate, key))
         };
         let more = more.map(|address| address.to_string());
-        let names: Vec<&str> = ["127.0.0.1", "localhost"].into_iter().chain(more.as_deref()).collect();
+        let names: Vec<&str> =
+            ["127.0.0.1", "localhost"].into_iter().chain(more.as_deref()).collect();
         let server = signed(&names, ExtendedKeyUsagePurpose::ServerAuth)?;
         let client = signed(&["svctrace"], ExtendedKeyUsagePurpose::ClientAuth)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
