@@ -368,4 +368,6 @@ fn an_outage_of_the_api() {
     }
     let replay = tests::binary::run(&["-r", capture.to_str().unwrap(), "-o", "json"]);
     assert_eq!(tests::binary::stdout(&replay), traced.stdout, "the replay equals the live run");
+    let (capture, token) = (fs::read(&capture).unwrap(), lab::api::TOKEN.as_bytes());
+    assert!(!capture.windows(token.len()).any(|part| part == token), "a token in the capture");
 }

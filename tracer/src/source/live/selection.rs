@@ -96,6 +96,11 @@ impl Selection {
         matches!(self.rule, Rule::Labels(_) | Rule::Behind(_))
     }
 
+    /// Endpoints decide about it.
+    pub(super) fn is_by_endpoints(&self) -> bool {
+        matches!(self.rule, Rule::Behind(_))
+    }
+
     /// The one name it is about.
     pub(super) fn name(&self) -> Option<&str> {
         match &self.rule {
