@@ -207,11 +207,19 @@ struct Spec {
     node_name: Option<String>,
     host_network: bool,
     dns_policy: Option<String>,
+    dns_config: Option<DnsConfig>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct DnsConfig {
+    searches: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Status {
+    phase: String,
     #[serde(rename = "podIPs")]
     pod_ips: Vec<Ip>,
     init_container_statuses: Vec<OneStatus>,
@@ -256,6 +264,8 @@ fn pod(item: Item) -> Option<Pod> {
             .then(|| Container { name: status.name, id: id.filter(|id| plain::id(id)) })
     };
     let label = |(key, value): &(String, String)| plain::label(key) && plain::label(value);
+    let searches = spec.dns_config.unwrap_or_default().searches.into_iter();
+    let search = |name: &String| plain::label(name.trim_end_matches('.'));
     Some(Pod {
         uid,
         namespace: meta.namespace,
@@ -264,6 +274,9 @@ fn pod(item: Item) -> Option<Pod> {
         ips: status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()).take(4).collect(),
         host_network: spec.host_network,
         dns_policy: spec.dns_policy.filter(|policy| plain::label(policy)),
+        dns_searches: searches.filter(search).take(32).collect(),
+        dns_config_known: true,
+        finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
         labels: meta.labels.into_iter().filter(label).take(plain::LABELS_MAX).collect(),
         containers: statuses.into_iter().flatten().filter_map(container).collect(),
         origin: Origin::Kubelet,
