@@ -13,6 +13,7 @@ mod manifests;
 mod names;
 mod nodes;
 mod pcap;
+mod peers;
 mod progress;
 mod redact;
 mod scap;

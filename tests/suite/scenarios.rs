@@ -91,6 +91,7 @@ impl Node {
                     syscalls: true,
                     missing_probes: Vec::new(),
                     ended: false,
+                    kubelet: None,
                 },
             ),
             fact(RecordKind::Cgroup, &Cgroup { id: 100, path: slice(CLIENT_UID) }),
@@ -196,6 +197,7 @@ fn services() -> Vec<Fact> {
         name: name.into(),
         protocol: protocol.into(),
         port,
+        node_port: None,
     };
     let service = |namespace: &str, name: &str, ip: &str, ports| Service {
         namespace: namespace.into(),
@@ -215,6 +217,7 @@ fn services() -> Vec<Fact> {
             pod: Some("kube-system/coredns-1".into()),
             pod_uid: Some(DNS_UID.into()),
             node: Some("node-1".into()),
+            ..Endpoint::default()
         }],
         deleted: false,
     };

@@ -38,6 +38,24 @@ pub struct Host {
     /// A recording of it ends here while others go on: what is open on it stays undecided.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
+    /// What its kubelet was told about DNS, where that could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubelet: Option<Kubelet>,
+}
+
+/// The settings from which a kubelet makes the resolv.conf of pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kubelet {
+    /// Where they stand: paths on the node, or `command line`.
+    pub read_from: Vec<String>,
+    /// `clusterDomain`.
+    pub cluster_domain: Option<String>,
+    /// `clusterDNS`.
+    pub cluster_dns: Vec<IpAddr>,
+    /// `resolvConf`: path on the node of the file it copies from, empty for none; absent where
+    /// nothing told it.
+    pub resolv_conf: Option<String>,
 }
 
 /// Where records were lost.
@@ -240,12 +258,18 @@ pub struct Pod {
     pub node: Option<String>,
     /// Addresses.
     pub ips: Vec<IpAddr>,
+    /// Addresses of its node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub host_ips: Vec<IpAddr>,
     /// Shares the node's network namespace.
     pub host_network: bool,
     /// `dnsPolicy`.
     pub dns_policy: Option<String>,
     /// `dnsConfig.searches`.
     pub dns_searches: Vec<String>,
+    /// `dnsConfig` was told; else `dns_searches` says nothing by being empty.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dns_config_known: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Owner as `Kind/name`, the top one known.
@@ -254,6 +278,12 @@ pub struct Pod {
     pub containers: Vec<Container>,
     /// Where this came from.
     pub origin: Origin,
+    /// `creationTimestamp` as the API writes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// All containers ended for good: its addresses may be another's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub finished: bool,
     /// It is gone.
     pub deleted: bool,
 }
@@ -278,6 +308,9 @@ pub struct Port {
     pub protocol: String,
     /// Number.
     pub port: u16,
+    /// Number on every node's addresses (`nodePort`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_port: Option<u16>,
 }
 
 /// A Service.
@@ -290,6 +323,12 @@ pub struct Service {
     pub name: String,
     /// Virtual addresses; empty when headless.
     pub cluster_ips: Vec<IpAddr>,
+    /// `externalIPs` and those of its load balancer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub external_ips: Vec<IpAddr>,
+    /// `externalName`: it is an alias of this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_name: Option<String>,
     /// Ports.
     pub ports: Vec<Port>,
     /// Labels.
@@ -324,6 +363,12 @@ pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     /// `conditions.ready`; absent means ready.
     pub ready: Option<bool>,
+    /// `conditions.serving`: ready, whether terminating or not; absent means as `ready`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving: Option<bool>,
+    /// `conditions.terminating`; absent means it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminating: Option<bool>,
     /// Pod behind it, as `namespace/name`.
     pub pod: Option<String>,
     /// Its UID.

@@ -267,6 +267,9 @@ pub struct Lookup {
     pub wasted_queries: Option<u64>,
     /// `glibc`, `musl`, `go`, `c-ares`, when its behaviour tells.
     pub resolver_library: Option<String>,
+    /// What the name stands for, where it is that of a Service of type ExternalName.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_name: Option<String>,
 }
 
 /// What came of a connect.
@@ -289,6 +292,10 @@ pub struct Backend {
     pub address: SocketAddr,
     /// `namespace/name`.
     pub pod: Option<String>,
+    /// What its EndpointSlice said at the start, if not that it is ready: `not ready`,
+    /// `terminating`, `no longer listed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 /// One connect.
@@ -308,6 +315,9 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// `svc/NAME.NS:PORT`.
     pub service: Option<String>,
+    /// Who has the address, in words: `pod NS/NAME`, `node NAME`, `API server`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
     /// Who accepted.
     pub backend: Option<Backend>,
     /// The name that was looked up just before and gave this address.

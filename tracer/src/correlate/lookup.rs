@@ -182,7 +182,13 @@ impl Lookup {
             wasted_ns: self.wasted_ns(),
             wasted_queries: self.wasted_queries(),
             resolver_library: self.library.map(str::to_owned),
+            external_name: self.external_name(who),
         }
+    }
+
+    fn external_name(&self, who: &Identifier) -> Option<String> {
+        let domain = who.cluster_domain(&self.actor)?;
+        self.attempts.iter().find_map(|attempt| who.external_name(&attempt.name, &domain))
     }
 }
 

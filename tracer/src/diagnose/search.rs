@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::correlate::{Attempt, Lookup, Transaction};
-use crate::identify::{Identifier, ResolverConfig, SuffixOrigin};
+use crate::identify::{Identifier, ResolverConfig};
 use crate::report::{Code, Confidence, Outcome};
 
 use super::draft::{self, Draft, Text};
+use super::origin;
 use super::upstream::within;
 use super::words;
 
@@ -258,7 +259,7 @@ pub(crate) fn foreign(
 pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> Text {
     let suffix = &facts.suffix;
     let actor = draft.victims.first().map(|v| &v.actor);
-    let origin = actor.and_then(|a| who.suffix_origin(a, suffix));
+    let origin = actor.map(|a| who.suffix_origin(a, suffix)).unwrap_or_default();
     let upstreams: Vec<String> = facts.upstreams.iter().map(|u| words::address(*u, who)).collect();
     let names: Vec<String> = facts.names.iter().cloned().collect();
     let outcomes: Vec<String> = facts.outcomes.iter().map(|o| (*o).to_owned()).collect();
@@ -266,7 +267,7 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
         none if none.is_empty() => ("an upstream".to_owned(), "has to ask an upstream".to_owned()),
         seen => (seen.clone(), format!("asked {seen}")),
     };
-    let (place, remedy) = origin_words(suffix, origin.as_ref());
+    let (place, remedy) = origin::words(suffix, &origin);
     Text {
         title: format!(
             "search suffix {suffix} sends the cluster's names to {to}, which cost {}",
@@ -282,7 +283,7 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
         details: [
             ("suffix", json!(suffix)),
             ("cluster_domain", json!(facts.domain)),
-            ("origin", json!(origin.as_ref().map(|o| json!({ "place": o.place, "line": o.line })))),
+            ("origin", origin::details(&origin)),
             (
                 "upstreams",
                 json!(facts.upstreams.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
@@ -297,33 +298,5 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
             "what the resolver did with these names was not seen; they are not the cluster's"
                 .to_owned(),
         ],
-    }
-}
-
-/// Where a suffix comes from, and how to get rid of it.
-fn origin_words(suffix: &str, origin: Option<&SuffixOrigin>) -> (String, String) {
-    match origin {
-        Some(origin) if origin.place == "dnsConfig" => (
-            "It comes from the pod's dnsConfig.searches.".to_owned(),
-            format!("remove `{suffix}` from the pod's dnsConfig.searches"),
-        ),
-        Some(origin) => {
-            let place = match origin.line {
-                Some(line) => format!("{}:{line}", origin.place),
-                None => origin.place.clone(),
-            };
-            (
-                format!("It comes from {place} on the node, which kubelet copies into every pod."),
-                format!(
-                    "remove `{suffix}` from the search list in {place} on the node, or give kubelet a file without it (`resolvConf` in its configuration, or --resolv-conf); pods take it up when they are made anew"
-                ),
-            )
-        }
-        None => (
-            "Who put it into the pod's resolv.conf is not known.".to_owned(),
-            format!(
-                "find `{suffix}` in the node's resolv.conf (kubelet's `resolvConf`) or the pod's dnsConfig.searches, and remove it"
-            ),
-        ),
     }
 }

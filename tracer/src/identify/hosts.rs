@@ -64,6 +64,11 @@ impl Hosts {
         self.hosts.get(&id)?.host.as_ref()
     }
 
+    /// All kubelets whose settings are known.
+    pub(super) fn kubelets(&self) -> impl Iterator<Item = &context::Kubelet> {
+        self.hosts.values().filter_map(|facts| facts.host.as_ref()?.kubelet.as_ref())
+    }
+
     pub(super) fn several(&self) -> bool {
         self.hosts.len() > 1
     }

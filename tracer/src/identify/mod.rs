@@ -1,26 +1,34 @@
 //! Who: turns cgroups, sockets, pids and addresses into identities, from events and context alone.
 //! Asks nobody; knows no DNS.
 
+mod addresses;
 mod again;
 mod cluster;
 mod hosts;
 mod node;
+mod peers;
 mod resolv_conf;
+mod suffix;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_peers;
+#[cfg(test)]
+mod tests_suffix;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::context;
-use crate::event::{Actor, Body, Event, Protocol};
+use crate::event::{Actor, Body, Event};
 use crate::record::{HostId, Task, Timestamp};
-use crate::report::{Backend, Identity};
+use crate::report::Identity;
 use crate::text;
 pub(crate) use again::nameless;
 use cluster::Cluster;
 use hosts::Hosts;
 use node::{Node, Place};
+pub use suffix::{OriginKind, SuffixOrigin};
 use table::Table;
 
 const CONFIG_CAP: usize = 8192;
@@ -29,7 +37,8 @@ const SWEEP_NS: u64 = 10_000_000_000;
 /// Address of systemd-resolved's stub: a resolv.conf with it is not the one kubelet uses.
 const STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
 const STUB_FILE: &str = "/etc/resolv.conf";
-const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
+/// Servers remembered that pods were given.
+const GIVEN_MAX: usize = 64;
 
 /// The unit that a resolver or client is: a pod, else a cgroup, else an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,15 +76,6 @@ pub struct ResolverConfig {
     pub strange: Vec<String>,
 }
 
-/// Where a search suffix was found on the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SuffixOrigin {
-    /// Path on the node, or `dnsConfig`.
-    pub place: String,
-    /// Line, from 1.
-    pub line: Option<u32>,
-}
-
 /// What a resolver configuration belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum ConfigKey {
@@ -98,6 +98,9 @@ pub struct Identifier {
     cluster: Cluster,
     configs: Table<ConfigKey, ConfigFacts>,
     config_of_cgroup: Table<(HostId, u64), ConfigKey>,
+    /// First servers of lists as kubelet makes them, and the domain in the latest.
+    given_dns: Vec<IpAddr>,
+    seen_domain: Option<String>,
     swept: Timestamp,
 }
 
@@ -109,6 +112,8 @@ impl Default for Identifier {
             cluster: Cluster::default(),
             configs: Table::new(CONFIG_CAP),
             config_of_cgroup: Table::new(CONFIG_CAP),
+            given_dns: Vec::new(),
+            seen_domain: None,
             swept: Timestamp::default(),
         }
     }
@@ -149,7 +154,22 @@ impl Identifier {
         }
         let reader = Actor { host, cgroup: conf.cgroup, ..Actor::default() };
         let config = resolv_conf::parse(text, &conf.path);
+        self.learn_dns(&reader, &config);
         self.configs.insert(key, ConfigFacts { config, reader });
+    }
+
+    /// A list as kubelet makes it names the cluster's DNS and domain.
+    fn learn_dns(&mut self, reader: &Actor, config: &ResolverConfig) {
+        let Some(domain) = suffix::domain_of(&config.search) else { return };
+        if self.pod_of(reader).is_some_and(|pod| pod.dns_policy.as_deref() == Some("None")) {
+            return;
+        }
+        self.seen_domain = Some(domain.to_owned());
+        let server = config.servers.first().filter(|ip| !ip.is_loopback());
+        if let Some(server) = server.filter(|ip| !self.given_dns.contains(ip)) {
+            self.given_dns.truncate(GIVEN_MAX - 1);
+            self.given_dns.push(*server);
+        }
     }
 
     /// Who `actor` is, as well as is known now.
@@ -255,64 +275,6 @@ impl Identifier {
     pub fn asked_for(&self, actor: &Actor, wire: SocketAddr) -> SocketAddr {
         let asked = self.node.asked(actor);
         if asked.contains(&wire) { wire } else { asked.last().copied().unwrap_or(wire) }
-    }
-
-    /// `svc/NAME.NS:PORT` for a Service address.
-    pub fn service(&self, addr: SocketAddr, protocol: Protocol) -> Option<String> {
-        let _ = protocol; // a Service's address is its own, whatever its ports
-        let (namespace, name) = self.cluster.service(addr.ip())?;
-        Some(format!("svc/{name}.{namespace}:{}", addr.port()))
-    }
-
-    /// The pod behind an address as a backend, `namespace/name` where known.
-    pub fn backend(&self, addr: SocketAddr) -> Backend {
-        Backend { address: addr, pod: self.cluster.backend(addr) }
-    }
-
-    /// An address in words: `svc/…`, `pod NS/NAME`, `node NAME`, or the address.
-    pub fn address_name(&self, addr: SocketAddr, protocol: Protocol) -> String {
-        let _ = protocol;
-        if let Some((namespace, name)) = self.cluster.service(addr.ip()) {
-            return format!("svc/{name}.{namespace}");
-        }
-        if let Some(pod) = self.cluster.uid_of_ip(addr.ip()).and_then(|u| self.cluster.path(u)) {
-            return format!("pod {pod}");
-        }
-        match self.cluster.node(addr.ip()) {
-            Some(node) => format!("node {node}"),
-            None => addr.to_string(),
-        }
-    }
-
-    /// The cluster's domain, such as `cluster.local`, from the pod's search list.
-    pub fn cluster_domain(&self, actor: &Actor) -> Option<String> {
-        let search = &self.resolver_config(actor)?.search;
-        search.iter().find_map(|entry| {
-            let (_, rest) = entry.split_once('.')?;
-            let domain = rest.strip_prefix("svc.")?;
-            (!domain.is_empty()).then(|| domain.to_owned())
-        })
-    }
-
-    /// Where `suffix` stands on the node (or in the pod's dnsConfig).
-    pub fn suffix_origin(&self, actor: &Actor, suffix: &str) -> Option<SuffixOrigin> {
-        let wanted = resolv_conf::normal(suffix);
-        let place = self.node.place(actor);
-        let pod = self.pod_uid(actor, &place).and_then(|uid| self.cluster.pod(uid));
-        if pod.is_some_and(|p| p.dns_searches.iter().any(|s| resolv_conf::normal(s) == wanted)) {
-            return Some(SuffixOrigin { place: "dnsConfig".to_owned(), line: None });
-        }
-        let files = self.hosts.files(actor.host)?;
-        let stub = files
-            .get(STUB_FILE)
-            .is_some_and(|text| resolv_conf::parse(text, STUB_FILE).servers.contains(&STUB));
-        let first = if stub { BEHIND_STUB } else { STUB_FILE };
-        let rest = files.iter().filter(|(path, _)| *path != first);
-        let mut files = files.get_key_value(first).into_iter().chain(rest);
-        files.find_map(|(path, text)| {
-            let line = resolv_conf::line_of_suffix(text, &wanted)?;
-            Some(SuffixOrigin { place: text::escape(path.as_bytes()), line: Some(line) })
-        })
     }
 
     /// Identity facts given up because a table was full.

@@ -44,6 +44,11 @@ impl<K: Clone + Eq + Hash, V> Table<K, V> {
         self.slots.get(key).map(|slot| &slot.value)
     }
 
+    /// With the key as it is held.
+    pub(super) fn entry(&self, key: &K) -> Option<(&K, &V)> {
+        self.slots.get_key_value(key).map(|(key, slot)| (key, &slot.value))
+    }
+
     /// Also says since when it is gone, if it is.
     pub(super) fn gone(&self, key: &K) -> Option<Timestamp> {
         self.slots.get(key)?.gone

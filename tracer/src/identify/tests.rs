@@ -1,17 +1,17 @@
 //! Events in, identities out.
 
 use super::*;
-use crate::context::{Endpoint, Origin, Port, Role};
-use crate::event::{AddressCall, SocketAddress, SocketClosed};
+use crate::context::{Origin, Role};
+use crate::event::{AddressCall, Protocol, SocketAddress, SocketClosed};
 
-const UID: &str = "4d2e7b1a-9c3f-4e5d-8a6b-1c2d3e4f5a6b";
-const MINUTE: u64 = 60_000_000_000;
+pub(super) const UID: &str = "4d2e7b1a-9c3f-4e5d-8a6b-1c2d3e4f5a6b";
+pub(super) const MINUTE: u64 = 60_000_000_000;
 
 fn cid() -> String {
     "b3a7".repeat(16)
 }
 
-fn path() -> String {
+pub(super) fn path() -> String {
     format!("/kubepods/burstable/pod{UID}/{}", cid())
 }
 
@@ -19,41 +19,41 @@ fn task(pid: u32) -> Task {
     Task { pid, tid: pid + 1, comm: "curl".into() }
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn addr(text: &str) -> SocketAddr {
+pub(super) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-struct Story {
-    who: Identifier,
-    now: u64,
+pub(super) struct Story {
+    pub(super) who: Identifier,
+    pub(super) now: u64,
 }
 
 impl Story {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { who: Identifier::default(), now: 0 }
     }
 
-    fn by(&mut self, actor: Actor, body: Body) -> &mut Self {
+    pub(super) fn by(&mut self, actor: Actor, body: Body) -> &mut Self {
         self.now += 1_000;
         let at = Timestamp(self.now);
         self.who.learn(&Event { number: 1, at, cpu: None, probe: None, actor, body });
         self
     }
 
-    fn says(&mut self, body: Body) -> &mut Self {
+    pub(super) fn says(&mut self, body: Body) -> &mut Self {
         self.by(Actor::default(), body)
     }
 
-    fn wait(&mut self, ns: u64) -> &mut Self {
+    pub(super) fn wait(&mut self, ns: u64) -> &mut Self {
         self.now += ns;
         self.says(Body::Heartbeat)
     }
 
-    fn cgroup(&mut self, id: u64, path: &str) -> &mut Self {
+    pub(super) fn cgroup(&mut self, id: u64, path: &str) -> &mut Self {
         self.says(Body::Cgroup(context::Cgroup { id, path: path.into() }))
     }
 
@@ -63,7 +63,7 @@ impl Story {
     }
 }
 
-fn pod() -> context::Pod {
+pub(super) fn pod() -> context::Pod {
     context::Pod {
         uid: UID.into(),
         namespace: "critical-app".into(),
@@ -77,7 +77,7 @@ fn pod() -> context::Pod {
     }
 }
 
-fn cgroup_actor(cgroup: u64) -> Actor {
+pub(super) fn cgroup_actor(cgroup: u64) -> Actor {
     Actor { cgroup: Some(cgroup), ..Actor::default() }
 }
 
@@ -258,89 +258,6 @@ fn better_origins_win() {
     story.says(Body::Pod(context::Pod { deleted: true, ..pod() }));
     assert_eq!(named(story.wait(MINUTE)).as_deref(), Some("client"));
     assert_eq!(named(story.wait(2 * MINUTE)), None);
-}
-
-#[test]
-fn addresses_in_words() {
-    let mut story = Story::new();
-    let port = |port| Port { name: "http".into(), protocol: "TCP".into(), port };
-    let node_pod = context::Pod {
-        uid: "aa7be809be48ec01ab43fd4f1ca22e9e".into(),
-        name: "proxy".into(),
-        ips: vec![ip("192.0.2.1")],
-        host_network: true,
-        ..pod()
-    };
-    let service = context::Service {
-        namespace: "critical-app".into(),
-        name: "backend".into(),
-        cluster_ips: vec![ip("10.3.0.214")],
-        ports: vec![port(80)],
-        ..Default::default()
-    };
-    let endpoint = Endpoint {
-        addresses: vec![ip("192.0.2.1")],
-        pod: Some("critical-app/backend-1".into()),
-        ..Default::default()
-    };
-    let slice = context::EndpointSlice {
-        namespace: "critical-app".into(),
-        name: "backend-x".into(),
-        ports: vec![port(8080)],
-        endpoints: vec![endpoint],
-        ..Default::default()
-    };
-    story.says(Body::Pod(pod())).says(Body::Pod(node_pod)).says(Body::Service(service));
-    story.says(Body::EndpointSlice(slice.clone())).says(Body::EndpointSlice(slice.clone()));
-    let who = &story.who;
-    let name = |text: &str| who.address_name(addr(text), Protocol::Tcp);
-    assert_eq!(name("10.3.0.214:80"), "svc/backend.critical-app");
-    assert_eq!(name("[::ffff:172.17.0.7]:80"), "pod critical-app/client");
-    assert_eq!(name("192.0.2.1:80"), "node node-1");
-    assert_eq!(name("192.0.2.9:80"), "192.0.2.9:80");
-    let service = who.service(addr("10.3.0.214:80"), Protocol::Tcp);
-    assert_eq!(service.as_deref(), Some("svc/backend.critical-app:80"));
-    let backend = |text| who.backend(addr(text)).pod;
-    assert_eq!(backend("192.0.2.1:8080").as_deref(), Some("critical-app/backend-1"));
-    assert_eq!(backend("172.17.0.7:1").as_deref(), Some("critical-app/client"));
-    assert_eq!(backend("192.0.2.1:81"), None);
-    story.says(Body::EndpointSlice(context::EndpointSlice { deleted: true, ..slice }));
-    assert!(story.wait(MINUTE).who.backend(addr("192.0.2.1:8080")).pod.is_some());
-    assert!(story.wait(2 * MINUTE).who.backend(addr("192.0.2.1:8080")).pod.is_none());
-}
-
-#[test]
-fn an_address_used_again() {
-    let mut story = Story::new();
-    let next = context::Pod {
-        uid: "aa7be809be48ec01ab43fd4f1ca22e9e".into(),
-        name: "next".into(),
-        ..pod()
-    };
-    story.says(Body::Pod(pod())).says(Body::Pod(next));
-    story.says(Body::Pod(context::Pod { deleted: true, ..pod() }));
-    let backend = story.who.backend(addr("172.17.0.7:80"));
-    assert_eq!(backend.pod.as_deref(), Some("critical-app/next"));
-}
-
-#[test]
-fn origins_of_suffixes() {
-    let mut story = Story::new();
-    let file = |path: &str, text: &str| {
-        Body::NodeFile(context::NodeFile { path: path.into(), text: text.into() })
-    };
-    let origin = |story: &Story, suffix| story.who.suffix_origin(&cgroup_actor(77), suffix);
-    let at = |place: &str, line| Some(SuffixOrigin { place: place.into(), line });
-    story.cgroup(77, &path()).says(file(STUB_FILE, "nameserver 8.8.8.8\nsearch corp.example\n"));
-    story.says(file(BEHIND_STUB, "# x\n\nsearch corp.example lab.example\n"));
-    assert_eq!(origin(&story, "Corp.Example."), at(STUB_FILE, Some(2)));
-    assert_eq!(origin(&story, "lab.example"), at(BEHIND_STUB, Some(3)));
-    story.says(file(STUB_FILE, "nameserver 127.0.0.53\nsearch corp.example\n"));
-    assert_eq!(origin(&story, "corp.example"), at(BEHIND_STUB, Some(3)));
-    assert_eq!(origin(&story, "other.example"), None);
-    let dns_searches = vec!["other.example.".into()];
-    story.says(Body::Pod(context::Pod { dns_searches, ..pod() }));
-    assert_eq!(origin(&story, "other.example"), at("dnsConfig", None));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::context::{
-    Cgroup, Container, Endpoint, EndpointSlice, Host, Loss, NodeFile, Pod, Port, Process,
+    Cgroup, Container, Endpoint, EndpointSlice, Host, Kubelet, Loss, NodeFile, Pod, Port, Process,
     ResolvConf, Scope, Service, Socket,
 };
 
@@ -35,6 +35,18 @@ impl Redact for Host {
             syscalls: self.syscalls,
             missing_probes: self.missing_probes,
             ended: self.ended,
+            kubelet: self.kubelet.map(|kubelet| kubelet.redact(names)),
+        }
+    }
+}
+
+impl Redact for Kubelet {
+    fn redact(self, names: &mut Pseudonyms) -> Self {
+        Self {
+            read_from: self.read_from.iter().map(|place| names.words(place)).collect(),
+            cluster_domain: self.cluster_domain.map(|domain| names.name(&domain)),
+            cluster_dns: self.cluster_dns,
+            resolv_conf: self.resolv_conf.map(|path| names.words(&path)),
         }
     }
 }
@@ -128,13 +140,17 @@ impl Redact for Pod {
             name: names.name(&self.name),
             node: self.node.map(|node| names.name(&node)),
             ips: self.ips,
+            host_ips: self.host_ips,
             host_network: self.host_network,
             dns_policy: self.dns_policy.map(|policy| unless(&DNS_POLICIES, policy, names)),
             dns_searches: self.dns_searches.iter().map(|name| names.name(name)).collect(),
+            dns_config_known: self.dns_config_known,
             labels: BTreeMap::new(),
             owner: self.owner.map(|owner| names.owner(&owner)),
             containers: all(self.containers, names),
             origin: self.origin,
+            created: self.created.filter(|at| is_instant(at)),
+            finished: self.finished,
             deleted: self.deleted,
         }
     }
@@ -152,6 +168,7 @@ impl Redact for Port {
             name: names.name(&self.name),
             protocol: unless(&PROTOCOLS, self.protocol, names),
             port: self.port,
+            node_port: self.node_port,
         }
     }
 }
@@ -162,6 +179,8 @@ impl Redact for Service {
             namespace: names.name(&self.namespace),
             name: names.name(&self.name),
             cluster_ips: self.cluster_ips,
+            external_ips: self.external_ips,
+            external_name: self.external_name.map(|name| names.name(&name)),
             ports: all(self.ports, names),
             labels: BTreeMap::new(),
             deleted: self.deleted,
@@ -187,6 +206,8 @@ impl Redact for Endpoint {
         Self {
             addresses: self.addresses,
             ready: self.ready,
+            serving: self.serving,
+            terminating: self.terminating,
             pod: self.pod.map(|pod| names.names(&pod)),
             pod_uid: self.pod_uid.map(|pod_uid| names.id(&pod_uid)),
             node: self.node.map(|node| names.name(&node)),
@@ -196,6 +217,11 @@ impl Redact for Endpoint {
 
 fn all<T: Redact>(facts: Vec<T>, names: &mut Pseudonyms) -> Vec<T> {
     facts.into_iter().map(|fact| fact.redact(names)).collect()
+}
+
+/// Nothing but an instant as the API writes it.
+fn is_instant(text: &str) -> bool {
+    text.len() <= 40 && text.bytes().all(|byte| byte.is_ascii_digit() || b"TZ:-+.".contains(&byte))
 }
 
 /// A word that the API defines stays.

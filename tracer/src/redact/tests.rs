@@ -257,7 +257,7 @@ fn marked() -> Vec<Record> {
             dotted()
         )
     };
-    let port = || Port { name: mark(), protocol: mark(), port: 80 };
+    let port = || Port { name: mark(), protocol: mark(), port: 80, node_port: None };
     let labels = || [(mark(), mark())].into();
     let container = Container { name: mark(), id: some() };
     let endpoint = Endpoint {
@@ -266,8 +266,16 @@ fn marked() -> Vec<Record> {
         pod: Some(format!("{MARK}/{MARK}")),
         pod_uid: some(),
         node: some(),
+        ..Endpoint::default()
+    };
+    let kubelet = Kubelet {
+        read_from: vec![path()],
+        cluster_domain: Some(dotted()),
+        cluster_dns: vec![],
+        resolv_conf: Some(path()),
     };
     let host = Host {
+        kubelet: Some(kubelet),
         node: some(),
         hostname: dotted(),
         kernel: format!("6.12.0-{MARK}"),
@@ -305,12 +313,14 @@ fn marked() -> Vec<Record> {
         dns_searches: vec![dotted()],
         labels: labels(),
         owner: Some(format!("{MARK}/{MARK}")),
+        created: some(),
         containers: vec![container],
         ..Pod::default()
     };
     let service = Service {
         namespace: mark(),
         name: mark(),
+        external_name: Some(dotted()),
         ports: vec![port()],
         labels: labels(),
         ..Service::default()

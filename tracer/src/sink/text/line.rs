@@ -43,6 +43,7 @@ impl Columns {
         if !of.answers.is_empty() {
             notes.push(answers(&of.answers));
         }
+        notes.extend(of.external_name.as_deref().map(|to| format!("ExternalName {}", visible(to))));
         let others = (of.attempts.len() as u64).saturating_sub(1);
         match (of.wasted_queries, of.wasted_ns) {
             (Some(queries), Some(ns)) if others > 0 => notes.push(format!(
@@ -85,12 +86,16 @@ impl Columns {
         style: &Style,
     ) -> String {
         let mut notes = Vec::new();
-        if of.service.is_some() {
+        let named = of.service.as_ref().or(of.peer.as_ref());
+        if named.is_some() {
             notes.push(of.remote.to_string());
         }
+        notes.extend(of.peer.as_deref().filter(|peer| says_more(of, peer)).map(visible));
         if let Some(backend) = &of.backend {
             let pod = backend.pod.as_deref().map(|pod| format!("{} ", visible(pod)));
-            notes.push(format!("to {}{}", pod.unwrap_or_default(), backend.address));
+            let state = backend.state.as_deref().map(|state| format!(", {}", visible(state)));
+            let (pod, state) = (pod.unwrap_or_default(), state.unwrap_or_default());
+            notes.push(format!("to {pod}{}{state}", backend.address));
         }
         notes.extend(of.errno.as_deref().map(visible));
         notes.extend(of.name.as_deref().map(|name| format!("for {}", visible(name))));
@@ -105,7 +110,7 @@ impl Columns {
             place: place(&of.identity),
             process: process(&of.identity),
             what: "connect",
-            subject: of.service.as_deref().map_or_else(remote, visible),
+            subject: named.map_or_else(remote, |name| visible(name)),
             outcome: word(&of.outcome),
             paint: match of.outcome {
                 ConnectionOutcome::Established => GOOD,
@@ -262,6 +267,12 @@ pub(super) fn word(of: &impl serde::Serialize) -> String {
         Ok(serde_json::Value::String(word)) => word,
         _ => "-".into(),
     }
+}
+
+/// The peer is not said by the Service's or the backend's name.
+fn says_more(of: &Connection, peer: &str) -> bool {
+    let backend = of.backend.as_ref().is_some_and(|backend| backend.pod.is_some());
+    of.service.is_some() && !backend && !peer.contains("svc/")
 }
 
 fn answers(all: &[String]) -> String {

@@ -53,6 +53,7 @@ fn lookup() -> Lookup {
         wasted_ns: Some(10_010_000_000),
         wasted_queries: Some(4),
         resolver_library: Some("glibc".into()),
+        external_name: None,
     }
 }
 
@@ -89,6 +90,7 @@ fn connection() -> Connection {
         local: None,
         remote: "10.3.0.214:80".parse().unwrap(),
         service: Some("svc/backend.critical-app:80".into()),
+        peer: None,
         backend: None,
         name: None,
         outcome: ConnectionOutcome::Established,
@@ -320,7 +322,12 @@ fn colour_only_when_told() {
 fn no_foreign_string_reaches_the_terminal_raw() {
     let evil = "\u{1b}[2J\u{7}x\u{202e}\u{9b}31m\r\n\u{200b}";
     let outputs = [
-        Output::Lookup(Lookup { name: evil.into(), answers: vec![evil.into()], ..lookup() }),
+        Output::Lookup(Lookup {
+            name: evil.into(),
+            answers: vec![evil.into()],
+            external_name: Some(evil.into()),
+            ..lookup()
+        }),
         Output::Connection(Connection {
             service: Some(evil.into()),
             name: Some(evil.into()),
@@ -334,7 +341,9 @@ fn no_foreign_string_reaches_the_terminal_raw() {
             backend: Some(Backend {
                 address: "1.2.3.4:5".parse().unwrap(),
                 pod: Some(evil.into()),
+                state: Some(evil.into()),
             }),
+            peer: Some(evil.into()),
             ..connection()
         }),
         Output::Event(EventLine {

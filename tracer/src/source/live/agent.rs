@@ -18,6 +18,7 @@ use super::command::{self, Running, Waiting};
 use super::convert::{self, Lifecycle};
 use super::following::{self, Following};
 use super::invoker::{Invoker, environment};
+use super::kubelet_config;
 use super::kubernetes::{Access, Cluster};
 use super::link::Sender;
 use super::names::{self, Names};
@@ -27,7 +28,7 @@ use super::probes::{self, Probes, ProbesError};
 use super::session::Session;
 use super::targets::{self, Found};
 use super::{Options, Target, preconditions, processes};
-use crate::context::{Host, Role};
+use crate::context::{Host, Kubelet, Role};
 use crate::record::RecordKind;
 
 /// Heartbeats and loss figures.
@@ -114,7 +115,9 @@ pub fn agent(
         only_processes: goals.only_processes,
         interrupts: 0,
         host: Host::default(),
+        kubelet: kubelet_config::find(&options.host_root),
     };
+    agent.session.read_too(agent.kubelet.as_ref().and_then(|at| at.resolv_conf.as_deref()));
     if let Err(error) = agent.begin(&goals.found, waiting, started) {
         agent.process.kill();
         return Err(error);
@@ -135,6 +138,7 @@ struct Agent<'a> {
     only_processes: Vec<u32>,
     interrupts: u32,
     host: Host,
+    kubelet: Option<Kubelet>,
 }
 
 struct Goals<'a> {
@@ -271,6 +275,7 @@ impl Agent<'_> {
                 .map(|missing| missing.program.to_owned())
                 .collect(),
             ended: false,
+            kubelet: self.kubelet.clone(),
         };
         if host != self.host {
             self.session.tell(RecordKind::Host, &host);

@@ -97,6 +97,7 @@ mod guesses;
 mod invoker;
 mod kubeconfig;
 mod kubelet;
+mod kubelet_config;
 mod kubernetes;
 mod link;
 mod lookup;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::api::slim::{EndpointSlice, Meta, Pod, Service};
+use super::api::slim::{EndpointSlice, Meta, Pod, PodStatus, Service};
 use crate::context;
 
 /// The UID as in cgroup paths: of a static pod the hash, not that of its mirror.
@@ -28,21 +28,35 @@ pub(super) fn pod(pod: &Pod) -> context::Pod {
         addresses.extend(status.and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok()));
     }
     let searches = spec.and_then(|spec| spec.dns_config.as_ref()?.searches.clone());
+    let phase = status.and_then(|status| status.phase.as_deref());
     context::Pod {
         uid: uid(pod).to_owned(),
         namespace: meta.namespace.clone().unwrap_or_default(),
         name: meta.name.clone().unwrap_or_default(),
         node: spec.and_then(|spec| spec.node_name.clone()),
         ips: addresses,
+        host_ips: status.map(host_ips).unwrap_or_default(),
         host_network: spec.and_then(|spec| spec.host_network).unwrap_or_default(),
         dns_policy: spec.and_then(|spec| spec.dns_policy.clone()),
         dns_searches: searches.unwrap_or_default(),
+        dns_config_known: spec.is_some(),
         labels: meta.labels.clone().unwrap_or_default(),
         owner: owner(pod),
         containers: containers(pod),
         origin: context::Origin::Api,
+        created: meta.creation_timestamp.clone(),
+        finished: matches!(phase, Some("Succeeded" | "Failed")),
         deleted: false,
     }
+}
+
+/// The node's own addresses; before Kubernetes 1.28 there is one.
+fn host_ips(status: &PodStatus) -> Vec<IpAddr> {
+    let all = status.host_ips.iter().flatten().map(|at| &at.ip).chain(&status.host_ip);
+    let mut ips: Vec<IpAddr> = all.filter_map(|ip| ip.parse().ok()).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    ips
 }
 
 /// `Kind/name` of the controller; of a ReplicaSet's the Deployment it is named after.
@@ -86,12 +100,22 @@ pub(super) fn service(service: &Service) -> context::Service {
     let one = spec.and_then(|spec| spec.cluster_ip.clone());
     let ips = all.filter(|ips| !ips.is_empty()).unwrap_or_else(|| one.into_iter().collect());
     let ports = spec.and_then(|spec| spec.ports.as_ref()).into_iter().flatten();
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|at| at.ingress.as_ref()).into_iter().flatten();
+    let external = spec.and_then(|spec| spec.external_ips.as_ref()).into_iter().flatten();
+    let external = external.chain(ingress.filter_map(|at| at.ip.as_ref()));
     context::Service {
         namespace: meta.namespace.clone().unwrap_or_default(),
         name: meta.name.clone().unwrap_or_default(),
         cluster_ips: ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
+        external_ips: external.filter_map(|ip| ip.parse().ok()).collect(),
+        external_name: spec.and_then(|spec| spec.external_name.clone()),
         ports: ports
-            .filter_map(|at| port(at.name.as_deref(), at.protocol.as_deref(), at.port))
+            .filter_map(|at| {
+                let node_port = at.node_port.and_then(|port| u16::try_from(port).ok());
+                let port = port(at.name.as_deref(), at.protocol.as_deref(), at.port)?;
+                Some(context::Port { node_port: node_port.filter(|port| *port != 0), ..port })
+            })
             .collect(),
         labels: meta.labels.clone().unwrap_or_default(),
         deleted: false,
@@ -110,6 +134,8 @@ pub(super) fn slice(slice: &EndpointSlice) -> context::EndpointSlice {
         context::Endpoint {
             addresses: endpoint.addresses.iter().filter_map(|ip| ip.parse().ok()).collect(),
             ready: endpoint.conditions.as_ref().and_then(|at| at.ready),
+            serving: endpoint.conditions.as_ref().and_then(|at| at.serving),
+            terminating: endpoint.conditions.as_ref().and_then(|at| at.terminating),
             pod,
             pod_uid: target.and_then(|at| at.uid.clone()),
             node: endpoint.node_name.clone(),
@@ -132,6 +158,7 @@ fn port(name: Option<&str>, protocol: Option<&str>, number: i32) -> Option<conte
         name: name.unwrap_or_default().to_owned(),
         protocol: protocol.unwrap_or("TCP").to_owned(),
         port: u16::try_from(number).ok()?,
+        node_port: None,
     })
 }
 

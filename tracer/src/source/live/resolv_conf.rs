@@ -34,7 +34,9 @@ type Stamp = (u64, u64, i64, i64, u64);
 #[derive(Debug, Default)]
 pub(super) struct ResolvConfs {
     seen: HashMap<u64, Seen>,
-    node: HashMap<&'static str, Stamp>,
+    node: HashMap<String, Stamp>,
+    /// The file that kubelet was told to copy from, if it is none of the usual ones.
+    kubelets: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -86,13 +88,19 @@ impl ResolvConfs {
         all.filter_map(|(namespace, seen)| seen.check(*namespace)).collect()
     }
 
+    /// Counts a file that kubelet copies from among the node's own.
+    pub(super) fn read_too(&mut self, path: Option<&str>) {
+        let path = path.filter(|path| path.starts_with('/') && !NODE_PATHS.contains(path));
+        self.kubelets = path.map(str::to_owned);
+    }
+
     /// The node's own files that are new or changed.
     pub(super) fn node_files(&mut self, host_root: &Path) -> Vec<NodeFile> {
         let mut changed = Vec::new();
-        for path in NODE_PATHS {
+        for path in NODE_PATHS.into_iter().chain(self.kubelets.as_deref()) {
             let Ok(root) = File::open(host_root).map(OwnedFd::from) else { continue };
             let Ok((file, stamp)) = open(&root, path) else { continue };
-            if self.node.insert(path, stamp) == Some(stamp) {
+            if self.node.insert(path.to_owned(), stamp) == Some(stamp) {
                 continue;
             }
             if let Ok(text) = text(file) {

@@ -55,7 +55,8 @@ pub(super) fn find(host_root: &Path) -> Vec<PathBuf> {
     sockets
 }
 
-fn read(path: &Path) -> String {
+/// A file's first 64 KiB, lossy; empty where it cannot be read.
+pub(super) fn read(path: &Path) -> String {
     let mut bytes = Vec::new();
     if let Ok(file) = fs::File::open(path) {
         let _ = file.take(READ_MAX).read_to_end(&mut bytes);
@@ -64,7 +65,7 @@ fn read(path: &Path) -> String {
 }
 
 /// The command lines of running kubelets, arguments in lines.
-fn command_lines() -> Vec<String> {
+pub(super) fn command_lines() -> Vec<String> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     // Whoever else calls itself so, in a container or without rights, is not believed.
     let mounts = |dir: &Path| fs::metadata(dir.join("ns/mnt")).ok().map(|data| data.ino());

@@ -227,6 +227,11 @@ impl Session {
         }
     }
 
+    /// Counts a file that kubelet copies from among the node's own.
+    pub(super) fn read_too(&mut self, path: Option<&str>) {
+        self.resolv_confs.read_too(path);
+    }
+
     /// Once a second: the clock, the files that may have changed, cgroups that went.
     pub(super) fn look_again(&mut self) {
         if let Some(offset_ns) = self.clock.check() {

@@ -271,7 +271,12 @@ fn pod(item: Item, deleted: bool) -> Pod {
 }
 
 fn service(item: Item, deleted: bool) -> Service {
-    let port = |port: PortJson| Port { name: port.name, protocol: port.protocol, port: port.port };
+    let port = |port: PortJson| Port {
+        name: port.name,
+        protocol: port.protocol,
+        port: port.port,
+        node_port: None,
+    };
     Service {
         namespace: item.namespace,
         name: item.name,
@@ -279,5 +284,6 @@ fn service(item: Item, deleted: bool) -> Service {
         ports: item.ports.unwrap_or_default().into_iter().map(port).collect(),
         labels: texts(item.labels),
         deleted,
+        ..Service::default()
     }
 }

@@ -85,7 +85,8 @@ pub(in crate::source::live) fn pod(pod: &mut context::Pod) -> Cut {
     cut += blank(&mut pod.dns_policy, |text| plain(text, 63));
     let graphic = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     cut += blank(&mut pod.owner, |text| text.len() <= OWNER_MAX && graphic(text));
-    cut += shorten(&mut pod.ips, IPS_MAX);
+    cut += blank(&mut pod.created, |text| plain(text, 40));
+    cut += shorten(&mut pod.ips, IPS_MAX) + shorten(&mut pod.host_ips, IPS_MAX);
     cut += keep(&mut pod.dns_searches, |text| plain(text, NAME_MAX));
     cut += shorten(&mut pod.dns_searches, SEARCHES_MAX);
     cut += keep(&mut pod.containers, |at| plain(&at.name, NAME_MAX));
@@ -105,7 +106,9 @@ pub(in crate::source::live) fn service(service: &mut context::Service) -> Cut {
     if !names(&service.namespace, &service.name) {
         return None;
     }
-    let cut = labels(&mut service.labels) + ports(&mut service.ports);
+    let mut cut = labels(&mut service.labels) + ports(&mut service.ports);
+    cut += blank(&mut service.external_name, |text| plain(text, NAME_MAX));
+    cut += shorten(&mut service.external_ips, IPS_MAX);
     Some(cut + shorten(&mut service.cluster_ips, IPS_MAX))
 }
 

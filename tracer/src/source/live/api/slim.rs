@@ -22,6 +22,7 @@ pub(in crate::source::live) struct Meta {
     pub(in crate::source::live) namespace: Option<String>,
     pub(in crate::source::live) uid: Option<String>,
     pub(in crate::source::live) resource_version: Option<String>,
+    pub(in crate::source::live) creation_timestamp: Option<String>,
     pub(in crate::source::live) labels: Option<BTreeMap<String, String>>,
     pub(in crate::source::live) annotations: Option<Annotations>,
     pub(in crate::source::live) owner_references: Option<Vec<OwnerReference>>,
@@ -76,6 +77,11 @@ pub(in crate::source::live) struct DnsConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::source::live) struct PodStatus {
+    pub(in crate::source::live) phase: Option<String>,
+    #[serde(rename = "hostIP")]
+    pub(in crate::source::live) host_ip: Option<String>,
+    #[serde(rename = "hostIPs")]
+    pub(in crate::source::live) host_ips: Option<Vec<PodIp>>,
     #[serde(rename = "podIP")]
     pub(in crate::source::live) pod_ip: Option<String>,
     #[serde(rename = "podIPs")]
@@ -107,6 +113,7 @@ pub(in crate::source::live) struct Service {
     #[serde(default)]
     pub(in crate::source::live) metadata: Meta,
     pub(in crate::source::live) spec: Option<ServiceSpec>,
+    pub(in crate::source::live) status: Option<ServiceStatus>,
 }
 
 /// How it is reached.
@@ -117,13 +124,36 @@ pub(in crate::source::live) struct ServiceSpec {
     pub(in crate::source::live) cluster_ip: Option<String>,
     #[serde(rename = "clusterIPs")]
     pub(in crate::source::live) cluster_ips: Option<Vec<String>>,
+    #[serde(rename = "externalIPs")]
+    pub(in crate::source::live) external_ips: Option<Vec<String>>,
+    pub(in crate::source::live) external_name: Option<String>,
     pub(in crate::source::live) ports: Option<Vec<ServicePort>>,
+}
+
+/// What a Service was given.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::source::live) struct ServiceStatus {
+    pub(in crate::source::live) load_balancer: Option<LoadBalancer>,
+}
+
+/// The balancer in front of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in crate::source::live) struct LoadBalancer {
+    pub(in crate::source::live) ingress: Option<Vec<Ingress>>,
+}
+
+/// An address of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in crate::source::live) struct Ingress {
+    pub(in crate::source::live) ip: Option<String>,
 }
 
 /// A port of it.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub(in crate::source::live) struct ServicePort {
+    pub(in crate::source::live) node_port: Option<i32>,
     pub(in crate::source::live) name: Option<String>,
     pub(in crate::source::live) protocol: Option<String>,
     pub(in crate::source::live) port: i32,
@@ -154,6 +184,8 @@ pub(in crate::source::live) struct Endpoint {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(in crate::source::live) struct EndpointConditions {
     pub(in crate::source::live) ready: Option<bool>,
+    pub(in crate::source::live) serving: Option<bool>,
+    pub(in crate::source::live) terminating: Option<bool>,
 }
 
 /// What is behind it.
