@@ -162,6 +162,55 @@ fn a_ring_replays_as_one_in_any_order_and_without_its_first_files() {
     }
 }
 
+/// Files put one behind the other, by `cat`.
+#[test]
+fn a_file_holds_the_sections_of_one_recording() {
+    let records = scenarios::story(true);
+    let options = Options { rotate_ns: Some(2_000_000_000), ..PLAIN };
+    let mut files = ring(&records, 20, options);
+    files.retain(|file| !file.is_empty());
+    assert!(files.len() > 2);
+    let (read, error) = replay(&[files.concat()]);
+    assert!(error.is_none() && read == records, "{error:?}");
+    // All of it once more changes nothing.
+    let (read, error) = replay(&[[files.concat(), files.concat()].concat()]);
+    assert!(error.is_none() && read == records, "{error:?}");
+    let later = records.iter().map(|r| Record { at: r.at.plus(1), ..r.clone() });
+    let whole = file(&records, PLAIN);
+    let two = [whole.clone(), file(&later.collect::<Vec<_>>(), PLAIN)].concat();
+    let (read, error) = replay(&[two]);
+    assert_eq!(read, records);
+    let error = error.unwrap();
+    assert!(error.offset > whole.len() as u64 && error.to_string().contains("another recording"));
+}
+
+#[test]
+fn an_event_of_several_records_may_go_on_in_the_next_file() {
+    let mut records = small();
+    for pair in 0..records.len() / 2 {
+        // As scap's, with context before the first event.
+        let number = if pair < 3 { 0 } else { records[2 * pair].number };
+        records[2 * pair].number = number;
+        records[2 * pair + 1].number = number;
+    }
+    let rotate = |bytes| ring(&records, 500, Options { rotate_bytes: Some(bytes), ..PLAIN });
+    for bytes in [1, 4096, 5000] {
+        let mut files = rotate(bytes);
+        files.retain(|file| !file.is_empty());
+        assert!(files.len() > 1);
+        let (read, error) = replay(&files);
+        let numbers = |of: &[Record]| of.iter().map(|r| r.number).collect::<Vec<_>>();
+        assert_eq!(numbers(&read), numbers(&records), "{bytes}: {error:?}");
+        files.extend(files.clone());
+        assert_eq!(replay(&files).0, records, "{bytes}");
+        // Each file stands alone, whatever facts share a number.
+        let facts = records.iter().filter(|record| record.kind.is_context()).count();
+        let (read, _) = replay(&files[files.len() / 2 - 1..files.len() / 2]);
+        let told = read.iter().filter(|record| record.kind.is_context()).count();
+        assert!(told + 8 >= facts, "{bytes}: {told} of {facts}"); // heartbeats
+    }
+}
+
 #[test]
 fn a_full_ring_begins_again_with_its_oldest_file() {
     let records = scenarios::story(true);
@@ -367,6 +416,20 @@ fn nothing_is_overwritten_unasked() {
     refused(&["-r", &story, "-w", path], "--force");
     assert_eq!(fs::read(&other).unwrap(), b"precious");
     refused(&["-r", &story, "-w", &story, "--force"], "read and written at once");
+    let link = scratch.path("link.pcapng");
+    std::os::unix::fs::symlink(&story, &link).unwrap();
+    refused(&["-r", &story, "-w", link.to_str().unwrap(), "--force"], "a symbolic link");
+    let both = |input: &str, output: &[&str], out: Stdio| {
+        let mut command = binary::command(&["-r", input, "-w"]);
+        command.args(output).stdin(fs::File::open(&story).unwrap()).stdout(out);
+        let output = command.stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(binary::stderr(&output).contains("read and written at once"), "{output:?}");
+    };
+    let whole = fs::read(&story).unwrap();
+    both("-", &[&story, "--force"], Stdio::null());
+    both(&story, &["-"], fs::OpenOptions::new().append(true).open(&story).unwrap().into());
+    assert_eq!(fs::read(&story).unwrap(), whole);
     refused(&["-r", path], "not a capture");
     refused(&["-r", "/no/such.pcapng"], "/no/such.pcapng");
     refused(&["-r", &story, "-w", "/no/such/dir.pcapng"], "cannot write");
@@ -445,6 +508,25 @@ fn rotation_leaves_a_ring_that_replays() {
     let output = binary::run(&words);
     assert_eq!(binary::stderr(&output), "");
     assert_eq!(binary::stdout(&output), tests::run_default(&scenarios::story(true)).json);
+}
+
+#[test]
+fn a_recording_goes_on_when_nobody_reads_the_output() {
+    let scratch = Scratch::new();
+    let (story, copy) = (scratch.story(), scratch.path("copy.pcapng"));
+    let copy = copy.to_str().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = binary::command(&["-r", &story, "-w", copy, "--events"]);
+    let output = command.stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    let told = binary::stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("the recording goes on") && told.lines().count() == 1, "{told}");
+    assert_eq!(replay(&[fs::read(copy).unwrap()]).0, scenarios::story(true));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = binary::command(&["-r", &story]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), binary::stderr(&output).as_str()), (Some(0), ""));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Modules from the bottom up; one line is one level, and a module may name only what is below it
 /// and itself.
 const LEVELS: [&[&str]; 14] = [
-    &["text", "words", "cgroup_path"],
+    &["text", "words", "cgroup_path", "fragment"],
     &["record", "capture_error"],
     &["context"],
     &["event"],
@@ -24,13 +24,16 @@ const LEVELS: [&[&str]; 14] = [
 ];
 
 /// The program around the library.
-const PROGRAM: [&str; 8] =
-    ["main", "cli", "files", "handover", "inspect", "log", "redaction", "settings"];
+const PROGRAM: [&str; 9] =
+    ["main", "cli", "files", "handover", "inspect", "log", "progress", "redaction", "settings"];
 
 /// Outside crates that only these places may name.
 const RESERVED: [(&str, &[&str]); 13] = [
     ("hickory_proto", &["decode/dns.rs"]),
-    ("etherparse", &["capture/shown.rs", "decode/packet.rs", "redact/packet.rs", "source/pcap"]),
+    (
+        "etherparse",
+        &["capture/shown.rs", "decode/packet.rs", "fragment.rs", "redact/packet.rs", "source/pcap"],
+    ),
     ("pcap_file", &["capture", "source/pcap"]),
     ("cel", &["sink/filter"]),
     ("tokio", &["source/live", "main.rs"]),
@@ -41,7 +44,8 @@ const RESERVED: [(&str, &[&str]); 13] = [
     ("tonic", &["source/live/cri"]),
     ("hyper", &["source/live/kubelet.rs"]),
     ("tokio_rustls", &["source/live/kubelet.rs"]),
-    ("nix", &["source/live", "files.rs", "describe.rs"]), // errno names: a table, no call
+    // describe: errno names, a table; main: waiting for signals.
+    ("nix", &["source/live", "files.rs", "describe.rs", "main.rs"]),
 ];
 
 /// What asks the host; only sources and the program may.

@@ -13,7 +13,11 @@ mod manifests;
 mod names;
 mod nodes;
 mod pcap;
+<<<<<<< HEAD
 mod peers;
+=======
+mod progress;
+>>>>>>> main
 mod redact;
 mod scap;
 mod scenarios;

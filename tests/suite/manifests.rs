@@ -15,13 +15,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tests::{binary, lines};
 use xtask::lab::incidents::{self, run_client};
-use xtask::lab::state;
 use xtask::lab::trace::{Echo, Trace};
+use xtask::lab::{api, net, state};
 use xtask::{cmd, skips};
 
 use crate::lab::lab_for;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Where a pod finds its service account.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const MANIFESTS: [&str; 3] = ["rbac.yaml", "debug-pod.yaml", "daemonset.yaml"];
 
 fn documents(file: &str) -> Vec<Value> {
@@ -127,7 +129,7 @@ fn the_daemon_sets_arguments_are_understood() {
 }
 
 /// A script that does what a container runtime does with `spec`: own mount and cgroup namespaces,
-/// the volumes, the capabilities, no way to more. The machine's /usr is there for the libraries of a
+/// the volumes, the service account, the capabilities, no way to more. The machine's /usr is there for the libraries of a
 /// binary that was not built by `cargo xtask dist`.
 fn runtime(spec: &PodSpec, group: &Path, root: &Path, script: &Path) {
     let container = only_container(spec);
@@ -146,8 +148,6 @@ fn runtime(spec: &PodSpec, group: &Path, root: &Path, script: &Path) {
     }
     writeln!(text, "mount --rbind /usr {root}/usr; mount -t proc proc {root}/proc").unwrap();
     writeln!(text, "mount --rbind /dev {root}/dev").unwrap();
-    // The lab's plain HTTP endpoint brings no authority of its own, as a cluster's does.
-    writeln!(text, "mkdir -p {root}/etc/ssl; mount --bind /etc/ssl {root}/etc/ssl").unwrap();
     writeln!(text, "mount -t sysfs -o ro sysfs {root}/sys").unwrap();
     writeln!(text, "mount -t cgroup2 cgroup2 {root}/sys/fs/cgroup").unwrap();
     writeln!(
@@ -174,12 +174,18 @@ fn runtime(spec: &PodSpec, group: &Path, root: &Path, script: &Path) {
             }
         }
     }
-    writeln!(text, "cp {} {root}/tmp/kubeconfig", state::kubeconfig().display()).unwrap();
+    let (account, ca) = (format!("{root}{ACCOUNT}"), state::authority(&state::folder()));
+    writeln!(text, "mkdir -p {account}; cp {} {account}/ca.crt", ca.display()).unwrap();
+    writeln!(text, "printf {} > {account}/token", api::TOKEN).unwrap();
+    writeln!(text, "printf kube-system > {account}/namespace").unwrap();
     writeln!(text, "mount -o remount,ro {root}").unwrap();
     writeln!(
         text,
-        "exec chroot {root} /usr/bin/setpriv --bounding-set=-all,{} --inh-caps=-all --no-new-privs \
+        "unset HOME; exec chroot {root} /usr/bin/env KUBERNETES_SERVICE_HOST={} \
+         KUBERNETES_SERVICE_PORT={} /usr/bin/setpriv --bounding-set=-all,{} --inh-caps=-all --no-new-privs \
          /bin/svctrace \"$@\"' sh \"$@\"",
+        net::NODE_IP,
+        api::TLS_PORT,
         allowed.join(",")
     )
     .unwrap();
@@ -225,7 +231,7 @@ fn the_debug_pod_is_enough_to_trace_with() {
     fs::create_dir(&root).unwrap();
     let group = AgentGroup::make();
     runtime(&debug_pod().spec.unwrap(), &group.0, &root, &script);
-    let args = ["--host-root", "/host", "--kubeconfig", "/tmp/kubeconfig"];
+    let args = ["--host-root", "/host", "-vvv"];
     let target =
         ["--pod", "client", "-n", "critical-app", "-o", "json", "-w", "/captures/a.pcapng"];
     let mut trace = Trace::start(&script, args.iter().chain(&target), Echo::Quiet).unwrap();
@@ -238,6 +244,9 @@ fn the_debug_pod_is_enough_to_trace_with() {
     let root = lines.iter().find(|line| line["code"] == "upstream-timeout").unwrap();
     assert_eq!(root["confidence"], "certain", "{root}");
     let foreign = lines.iter().find(|line| line["code"] == "foreign-suffix").unwrap();
+    assert_eq!(foreign["identity"]["named_by"], "api", "{foreign}");
     assert_eq!(foreign["details"]["origin"]["place"], "/etc/resolv.conf", "{foreign}");
-    assert_eq!(traced.stderr.lines().count(), 1, "nothing went wrong: {}", traced.stderr);
+    assert!(!traced.stderr.contains("the Kubernetes API "), "{}", traced.stderr);
+    let all = traced.stdout + &traced.stderr;
+    assert!(!all.contains(api::TOKEN), "the account's token is nobody's business: {all}");
 }

@@ -7,7 +7,8 @@ use serde_json::Value;
 use tests::capture::{file, replay, ring};
 use tests::{Output, binary, lines};
 use tracer::capture::Options;
-use tracer::record::{HostId, Record, RecordKind};
+use tracer::record::{HostId, Record, RecordKind, Timestamp};
+use tracer::redact::Redactor;
 
 use crate::scenarios;
 
@@ -224,6 +225,33 @@ fn make_the_fixture() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/captures/v1.1-hosts.pcapng");
     let records = merged(&[scenarios::patient_node(), scenarios::slow_node(3.0)]);
     fs::write(path, file(&records, PLAIN)).unwrap();
+}
+
+/// Hosts may begin in the same nanosecond; a recording and its redacted copy always do.
+#[test]
+fn one_first_instant_does_not_make_one_recording() {
+    let client = scenarios::client_node();
+    let other = another(client.clone()).into_iter();
+    let other = other.map(|r| Record { at: Timestamp(r.at.0 - 30_000), ..r }).collect::<Vec<_>>();
+    assert_eq!(client[0].at, other[0].at);
+    let records = merged(&[client.clone(), other.clone()]);
+    let of = |host: u16| records.iter().filter(|r| r.host == HostId(host)).count();
+    assert!(of(0) >= client.len() && of(1) >= other.len(), "{} {}", of(0), of(1));
+    let options = Options { rotate_ns: Some(3_000_000_000), ..PLAIN };
+    let mut files: Vec<_> =
+        [&other, &client].into_iter().flat_map(|r| ring(r, 10, options)).collect();
+    files.retain(|file| !file.is_empty());
+    assert_eq!(replay(&files).0, records);
+    // The same file twice is one; so is one of which the end is missing.
+    let whole = file(&client, PLAIN);
+    for half in [whole.clone(), whole[..whole.len() / 2].to_vec()] {
+        let (read, error) = replay(&[half, whole.clone()]);
+        assert_eq!((read.as_slice(), error.is_none()), (client.as_slice(), true));
+    }
+    let mut redactor = Redactor::new(b"key");
+    let redacted: Vec<_> = client.iter().map(|record| redactor.record(record)).collect();
+    let (read, error) = replay(&[whole, file(&redacted, PLAIN)]);
+    assert!(read.is_empty() && error.unwrap().to_string().contains("differently"));
 }
 
 // The program.

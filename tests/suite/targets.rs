@@ -301,3 +301,73 @@ fn kubeconfigs_as_kubectl_reads_them() {
             || run(&["deploy/backend", "--context", "shop"]).contains("does not let us")
     });
 }
+
+/// The API goes away for a while as pods come and go: names stay right, one line says so.
+#[test]
+fn an_outage_of_the_api() {
+    let Some(_guard) = lab_for("targets::an_outage_of_the_api") else { return };
+    let mut lab = Lab::up(false).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let capture = scratch.path().join("outage.pcapng");
+    let words = ["-n", "critical-app", "-o", "json", "-w", capture.to_str().unwrap()];
+    let curl = |lab: &Lab, pod: &str| {
+        run(lab.command(lab.pod(pod).unwrap(), "curl").unwrap(), &["-sS", URL]);
+    };
+    lab.roll_out(&PodSpec::client("before", 50)).unwrap();
+    let trace = attached(&words);
+    curl(&lab, "before");
+    lab.stop_api().unwrap();
+    let away = std::time::Instant::now();
+    lab.roll_out(&PodSpec::client("during", 51)).unwrap();
+    curl(&lab, "during");
+    lab.remove_pod("before").unwrap();
+    // Lives for one question.
+    lab.roll_out(&PodSpec::client("short", 52)).unwrap();
+    curl(&lab, "short");
+    lab.remove_pod("short").unwrap();
+    std::thread::sleep(Duration::from_secs(9).saturating_sub(away.elapsed()));
+    curl(&lab, "during");
+    lab.start_api().unwrap();
+    std::thread::sleep(Duration::from_secs(10));
+    lab.roll_out(&PodSpec::client("after", 53)).unwrap();
+    curl(&lab, "after");
+    curl(&lab, "during");
+    std::thread::sleep(Duration::from_millis(1200));
+    let traced = trace.finish(PATIENCE).unwrap();
+    lab.down().unwrap();
+    assert_eq!(traced.status.code(), Some(0), "{}", traced.stderr);
+    let about = traced.stderr.lines().filter(|line| line.contains("Kubernetes API")).count();
+    assert_eq!(about, 1, "{}", traced.stderr);
+    for left in ["before", "short"] {
+        let left = format!("pod critical-app/{left} has left this node");
+        assert!(traced.stderr.contains(&left), "{left}: {}", traced.stderr);
+    }
+    let told = lines(&traced.stdout);
+    let named = |line: &Value| {
+        let who = &line["identity"];
+        assert_eq!(who["namespace"], "critical-app", "{line}");
+        assert!(who["container"].is_string() && line["outcome"] == "answered", "{line}");
+        let text = |at: &Value| at.as_str().unwrap().to_owned();
+        (text(&who["pod"]), text(&who["named_by"]))
+    };
+    let lookups: Vec<_> = of_type(&told, "lookup").into_iter().map(named).collect();
+    let wanted = [
+        ("before", "api"),
+        ("during", "node-files"),
+        ("short", "node-files"),
+        ("during", "node-files"),
+        ("after", "api"),
+        ("during", "api"),
+    ];
+    let wanted = wanted.map(|(pod, by)| (pod.to_owned(), by.to_owned()));
+    assert_eq!(lookups, wanted, "{}", traced.stderr);
+    for line in of_type(&told, "connection") {
+        assert_eq!(line["service"], "svc/backend.critical-app:80", "{line}");
+        let backend = line["backend"]["pod"].as_str().unwrap();
+        assert!(backend.starts_with("critical-app/backend-"), "{line}");
+    }
+    let replay = tests::binary::run(&["-r", capture.to_str().unwrap(), "-o", "json"]);
+    assert_eq!(tests::binary::stdout(&replay), traced.stdout, "the replay equals the live run");
+    let (capture, token) = (fs::read(&capture).unwrap(), lab::api::TOKEN.as_bytes());
+    assert!(!capture.windows(token.len()).any(|part| part == token), "a token in the capture");
+}

@@ -1,5 +1,6 @@
 //! The event: a record understood. Plain parts with public fields, no behaviour beyond reading.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -299,7 +300,7 @@ pub struct Question {
     /// Name, presentation format, as sent.
     pub name: String,
     /// Type as text: `A`, `AAAA`, `TYPE65280`.
-    pub qtype: String,
+    pub qtype: Cow<'static, str>,
 }
 
 /// An answer record.
@@ -308,7 +309,7 @@ pub struct Answer {
     /// Owner name.
     pub name: String,
     /// Type as text.
-    pub rtype: String,
+    pub rtype: Cow<'static, str>,
     /// Seconds.
     pub ttl: u32,
     /// Data in presentation format.

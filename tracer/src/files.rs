@@ -1,13 +1,13 @@
 //! Capture files: opened, created, named, handed to the pipeline process. Reads and writes nothing.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, IsTerminal as _, Read, Seek as _, Write};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::libc;
 use nix::unistd::Uid;
 use tracer::capture::{Options, Volume, Writer};
@@ -28,16 +28,25 @@ pub(crate) fn is_standard(path: Option<&Path>) -> bool {
     path.is_some_and(|path| path.as_os_str() == "-")
 }
 
+/// A capture to read.
+pub(crate) struct Input {
+    pub(crate) reader: Box<dyn Read + Send>,
+    /// Bytes in it; `None` for a pipe.
+    pub(crate) size: Option<u64>,
+}
+
 /// Opens a capture to read.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
+pub(crate) fn open(path: &Path) -> Result<Input> {
     if is_standard(Some(path)) {
         ensure!(!io::stdin().is_terminal(), "-r - reads a capture from a pipe, not a terminal");
-        return Ok(Box::new(io::stdin()));
+        return Ok(Input { reader: Box::new(io::stdin()), size: None });
     }
     let file = File::open(path).with_context(|| path.display().to_string())?;
-    let regular = !file.metadata().is_ok_and(|about| about.is_dir());
+    let about = file.metadata().ok();
+    let regular = !about.as_ref().is_some_and(|about| about.is_dir());
     ensure!(regular, "{} is a directory", path.display());
-    Ok(Box::new(file))
+    let size = about.filter(|about| about.is_file()).map(|about| about.len());
+    Ok(Input { reader: Box::new(file), size })
 }
 
 /// What to call several files in a message.
@@ -80,6 +89,11 @@ pub(crate) fn create(capture: &Capture) -> Result<Created> {
     if is_standard(Some(path)) {
         ensure!(!rotates, "-w - has no files to rotate");
         ensure!(!io::stdout().is_terminal(), "-w - writes a capture to a pipe, not a terminal");
+        let out = about_standard(io::stdout().as_fd());
+        ensure!(
+            !out.is_some_and(|out| is_read(&out, capture)),
+            "standard output is read and written at once"
+        );
         return Ok(Created { standard: true, options, ..Created::default() });
     }
     let count = if rotates { capture.rotate_count.unwrap_or(RING) } else { 1 };
@@ -113,22 +127,37 @@ fn create_one(path: &Path, capture: &Capture) -> Result<(File, bool)> {
         Err(error) => return Err(error).with_context(failed),
     }
     let about = fs::symlink_metadata(path).with_context(failed)?;
+    ensure!(
+        !about.is_symlink(),
+        "{} is a symbolic link; name the file itself, or - for standard output",
+        path.display()
+    );
     if about.is_file() {
         ensure!(capture.force, "{} exists; --force overwrites it", path.display());
     }
     let file = options.open(path).with_context(failed)?;
     let about = file.metadata().with_context(failed)?;
-    let same = |read: &PathBuf| {
-        let read = fs::metadata(read);
-        read.is_ok_and(|read| (read.dev(), read.ino()) == (about.dev(), about.ino()))
-    };
     if about.is_file() {
-        if capture.read.iter().any(same) {
-            bail!("{} is read and written at once", path.display());
-        }
+        ensure!(!is_read(&about, capture), "{} is read and written at once", path.display());
         file.set_permissions(fs::Permissions::from_mode(MODE)).with_context(failed)?;
     }
     Ok((file, false))
+}
+
+/// Whether it is a file that `-r` names, by whatever name.
+fn is_read(written: &Metadata, capture: &Capture) -> bool {
+    let same = |read: &PathBuf| {
+        let read = match is_standard(Some(read)) {
+            true => about_standard(io::stdin().as_fd()),
+            false => fs::metadata(read).ok(),
+        };
+        read.is_some_and(|read| (read.dev(), read.ino()) == (written.dev(), written.ino()))
+    };
+    written.is_file() && capture.read.iter().any(same)
+}
+
+fn about_standard(stream: BorrowedFd<'_>) -> Option<Metadata> {
+    File::from(stream.try_clone_to_owned().ok()?).metadata().ok()
 }
 
 /// What sudo let us make is the user's. Only ever a file of this process's own making.

@@ -12,7 +12,8 @@ use crate::report::{Identity, Output};
 const HOLD_NS: u64 = 1_000_000_000;
 /// Most lines held; then the first goes as it is.
 const LINES_MAX: usize = 8192;
-/// Most nameless containers remembered; lines of more are not held.
+/// Most nameless containers remembered; then those that waited long enough are forgotten. Lines of
+/// more than that within a second are not held.
 const NAMELESS_MAX: usize = 4096;
 
 /// The lines that wait.
@@ -33,6 +34,9 @@ impl Hold {
         ready: &mut Vec<Output>,
     ) {
         let until = identity(&output).and_then(nameless).and_then(|key| {
+            if !self.until.contains_key(key) && self.until.len() >= NAMELESS_MAX {
+                self.until.retain(|_, until| *until > now);
+            }
             if !self.until.contains_key(key) && self.until.len() < NAMELESS_MAX {
                 let until = Timestamp(now.0.saturating_add(HOLD_NS));
                 self.until.insert(key.to_owned(), until);
@@ -95,5 +99,62 @@ fn identity(output: &Output) -> Option<&Identity> {
         Output::Lookup(line) => Some(&line.identity),
         Output::Connection(line) => Some(&line.identity),
         Output::Finding(_) | Output::Loss(_) | Output::Summary(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Connection, ConnectionOutcome, Ts};
+
+    fn line(container: u64) -> Output {
+        let cgroup = Some(format!("/docker/{container:064x}"));
+        Output::Connection(Connection {
+            schema: 1,
+            ts: Ts(Timestamp(0)),
+            identity: Identity { cgroup, ..Identity::default() },
+            protocol: String::new(),
+            local: None,
+            remote: ([127, 0, 0, 1], 80).into(),
+            service: None,
+            backend: None,
+            name: None,
+            outcome: ConnectionOutcome::Established,
+            errno: None,
+            handshake_ns: None,
+            duration_ns: None,
+            events: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn a_container_that_never_gets_a_name_waits_once() {
+        let (mut hold, who) = (Hold::default(), Identifier::default());
+        let mut ready = Vec::new();
+        let mut add = |hold: &mut Hold, container, ns| {
+            hold.release(Timestamp(ns), &who, &mut ready);
+            hold.add(line(container), Timestamp(ns), &who, &mut ready);
+            ready.drain(..).count()
+        };
+        assert_eq!(add(&mut hold, 1, 0), 0);
+        assert_eq!(add(&mut hold, 1, HOLD_NS / 2), 0);
+        assert_eq!(add(&mut hold, 1, HOLD_NS), 3);
+        assert_eq!(add(&mut hold, 1, HOLD_NS + 1), 1);
+        // However many came before it, the first second of a new one is waited for.
+        for container in 2..=NAMELESS_MAX as u64 + 9 {
+            add(&mut hold, container, container * 2 * HOLD_NS);
+        }
+        assert_eq!(hold.lines.len(), 1);
+        assert!(hold.until.len() <= NAMELESS_MAX);
+    }
+
+    #[test]
+    fn the_end_releases_all() {
+        let (mut hold, who) = (Hold::default(), Identifier::default());
+        let mut ready = Vec::new();
+        (0..9).for_each(|of| hold.add(line(of), Timestamp(0), &who, &mut ready));
+        assert!(ready.is_empty());
+        hold.finish(&who, &mut ready);
+        assert_eq!(ready.len(), 9);
     }
 }

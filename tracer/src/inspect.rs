@@ -54,7 +54,7 @@ fn apart(infos: Vec<File<'_>>) -> Vec<File<'_>> {
 
 fn read(path: &Path) -> Result<Info> {
     let name = || files::names(&[path.to_owned()]);
-    let capture = source::recognise(files::open(path)?).with_context(name)?;
+    let capture = source::recognise(files::open(path)?.reader).with_context(name)?;
     let format = match capture.format {
         Format::Svctrace(_) | Format::Empty => return Ok(Info::read(capture.reader)),
         Format::Pcapng => "pcapng",

@@ -10,6 +10,7 @@ pub mod decode;
 pub mod describe;
 pub mod diagnose;
 pub mod event;
+mod fragment;
 mod hold;
 pub mod identify;
 pub mod pipeline;

@@ -1,9 +1,9 @@
 //! svctrace's own log, on standard error. Results are none of its business.
 
-use std::io;
-
 use anyhow::Result;
 use tracing_subscriber::EnvFilter;
+
+use crate::progress;
 
 /// Starts it at this level; `SVCTRACE_LOG` overrides, module by module.
 #[expect(clippy::disallowed_methods, reason = "the log's own variable")]
@@ -21,6 +21,8 @@ pub(crate) fn start(verbose: u8, quiet: bool) -> Result<()> {
         // Says every failed request as an error; what it means is said once, by ourselves.
         filter = filter.add_directive("kube_client=off".parse()?);
     }
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
+    let color = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(progress::stderr);
+    log.with_ansi(color).without_time().init();
     Ok(())
 }

@@ -5,6 +5,7 @@ mod files;
 mod handover;
 mod inspect;
 mod log;
+mod progress;
 mod redaction;
 mod settings;
 
@@ -85,8 +86,10 @@ fn run(cli: Cli) -> Result<u8> {
 /// The same pipeline, fed from files.
 fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Result<u8> {
     let name = files::names(&capture.read);
-    let open = |path: &PathBuf| Ok((files::names(slice::from_ref(path)), files::open(path)?));
-    let readers = capture.read.iter().map(open).collect::<Result<_>>()?;
+    let inputs = capture.read.iter().map(|path| files::open(path)).collect::<Result<_>>()?;
+    let (readers, shown) = progress::watch(inputs, output.quiet);
+    let named = |path: &PathBuf| files::names(slice::from_ref(path));
+    let readers = capture.read.iter().map(named).zip(readers).collect();
     let how = settings::source(dns_ports, capture.keep_payload)?;
     let records = source::open_named(readers, &how).map_err(|error| {
         let name = error.file.clone().unwrap_or_else(|| name.clone());
@@ -105,12 +108,13 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
             Ok(record) => pipeline.push(&redaction.record(&record))?,
             Err(error) => {
                 let name = error.file.as_deref().unwrap_or(&name);
-                writeln!(io::stderr(), "svctrace: {name}: {error}")?;
+                writeln!(progress::stderr(), "svctrace: {name}: {error}")?;
                 whole = false;
                 pipeline.cut_short();
             }
         }
     }
+    drop(shown);
     redaction.tell_shared();
     Ok(print.exit_code(&pipeline.finish()?, whole))
 }

@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use tracer::capture::Writer;
 use tracer::pipeline::{self, Pipeline, Verdict};
 use tracer::sink::Sink;
+use tracer::sink::beside::Beside;
 use tracer::sink::capture::Capture;
 use tracer::sink::filter::{Filter, Filtered};
 use tracer::sink::json::Json;
@@ -17,7 +18,7 @@ use tracer::source::{self, live};
 use tracer_common::limits::{DNS_PORTS_MAX, SNAP_MAX};
 
 use crate::cli::{FailOn, Format, How, Output, Target, Time, When};
-use crate::{cli, files};
+use crate::{cli, files, progress};
 
 /// Least and most bytes of the ring buffer.
 const RING_BYTES: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 30);
@@ -256,7 +257,7 @@ impl Print {
     /// A pipeline that prints so, to standard output, and records where `capture` says.
     pub(crate) fn pipeline(&self, capture: Option<Writer>) -> Pipeline {
         let out: Box<dyn io::Write> =
-            if self.aside { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
+            if self.aside { Box::new(progress::stderr()) } else { progress::above(io::stdout()) };
         let print: Box<dyn Sink> = match self.format {
             Format::Json => Box::new(Json::new(out)),
             Format::Text | Format::Wide => Box::new(Text::new(out, self.style)),
@@ -265,6 +266,7 @@ impl Print {
             Some(filter) => Box::new(Filtered::new(print, filter.clone())),
             None => print,
         };
+        let print = if capture.is_some() { Box::new(Beside::new(print)) } else { print };
         let record = capture.map(|writer| Box::new(Capture::new(writer)) as Box<dyn Sink>);
         let options = pipeline::Options {
             events: self.events,

@@ -3,7 +3,6 @@
 #![expect(clippy::disallowed_methods, reason = "chores live in real time and read the environment")]
 
 mod bench;
-mod bench_identity;
 mod build_cmd;
 mod demo;
 mod dist;
@@ -71,7 +70,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Dist(options) => dist::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Test => test::run(),
-        Verb::Bench(_) | Verb::Lab(_) if sudo::needed() => sudo::again(),
+        Verb::Lab(_) if sudo::needed() => sudo::again(),
+        Verb::Bench(ref what) if what.needs_root() && sudo::needed() => sudo::again(),
         Verb::Kernels(args) => {
             ensure!(kernels::run(&args)?, "a mandatory probe failed");
             Ok(())

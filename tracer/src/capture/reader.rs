@@ -84,6 +84,11 @@ impl<R: Read> Reader<R> {
         })
     }
 
+    /// Bytes understood so far.
+    pub fn offset(&self) -> u64 {
+        self.blocks.bytes_parsed()
+    }
+
     /// What had to be skipped so far.
     pub fn skipped(&self) -> Skipped {
         self.skipped

@@ -42,11 +42,15 @@ impl About {
 /// What a fact is about, and on which host.
 type Subject = (HostId, About);
 
+/// A fact's number, and which of all facts it is: an event may say several.
+type Place = (u64, u64);
+
 /// The facts.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
-    facts: BTreeMap<u64, (Subject, Record)>,
-    numbers: HashMap<Subject, u64>,
+    facts: BTreeMap<Place, (Subject, Record)>,
+    places: HashMap<Subject, Place>,
+    kept: u64,
     bytes: usize,
     missing: u64,
 }
@@ -146,24 +150,22 @@ impl Snapshot {
         let about = (about.scope(record.host), about);
         self.forget(&about);
         self.bytes += record.body.len() + OVERHEAD;
-        self.numbers.insert(about.clone(), record.number);
-        if let Some((other, replaced)) = self.facts.insert(record.number, (about, record)) {
-            // Two facts of one number: a source that does not number. The later one stays.
-            self.bytes -= replaced.body.len() + OVERHEAD;
-            self.numbers.remove(&other);
-        }
+        self.kept += 1;
+        let place = (record.number, self.kept);
+        self.places.insert(about.clone(), place);
+        self.facts.insert(place, (about, record));
         while self.bytes > BYTES_MAX
             && let Some((_, (oldest, record))) = self.facts.pop_first()
         {
             self.bytes -= record.body.len() + OVERHEAD;
-            self.numbers.remove(&oldest);
+            self.places.remove(&oldest);
             self.missing += 1;
         }
     }
 
     fn forget(&mut self, about: &Subject) {
         if let Some((_, record)) =
-            self.numbers.remove(about).and_then(|number| self.facts.remove(&number))
+            self.places.remove(about).and_then(|place| self.facts.remove(&place))
         {
             self.bytes -= record.body.len() + OVERHEAD;
         }

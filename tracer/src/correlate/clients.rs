@@ -2,7 +2,12 @@
 //! by record time. What a query means for a resolver is `upstream`'s business.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hash;
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+use smallvec::SmallVec;
 
 use tracer_common::record::probe;
 
@@ -11,6 +16,7 @@ use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
 use crate::report::Outcome;
 
+use super::by_socket::BySocket;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
 use super::heard::{Answers, Orphan, Orphans};
 use super::library::Sockets;
@@ -36,19 +42,22 @@ enum Timer {
     Lookup(u64),
 }
 
+/// Lookups under one key of an index.
+type Ids = SmallVec<[u64; 2]>;
+
 /// Clients' side of DNS.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     next: u64,
     closed: u64,
     table: Table,
-    by_socket: BTreeMap<(SocketKey, u16), Vec<u64>>,
-    lookups: BTreeMap<u64, OpenLookup>,
-    by_owner: BTreeMap<Owner, BTreeSet<u64>>,
+    by_socket: BySocket,
+    lookups: BTreeMap<u64, Box<OpenLookup>>,
+    by_owner: HashMap<Owner, Ids>,
     /// By owner and first label: all candidates of a walk begin with the name as typed.
-    by_label: BTreeMap<(Owner, String), BTreeSet<u64>>,
+    by_label: HashMap<(Owner, Box<str>), Ids>,
     /// By thread: those that only wait for something further to come.
-    lingering: BTreeMap<(Owner, u32), BTreeSet<u64>>,
+    lingering: HashMap<(Owner, u32), Ids>,
     timers: BTreeSet<(Timestamp, Timer)>,
     orphans: Orphans,
     answers: Answers,
@@ -77,13 +86,13 @@ pub(crate) fn owner(actor: &Actor, who: &Identifier, local: Option<SocketAddr>) 
     who.entity(actor).map(Owner::Entity).or(local.map(address))
 }
 
-fn label(name: &str) -> String {
-    name.split('.').next().unwrap_or_default().to_owned()
+fn label(name: &str) -> Box<str> {
+    name.split('.').next().unwrap_or_default().into()
 }
 
-fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, id: u64) {
+fn forget<K: Eq + Hash>(index: &mut HashMap<K, Ids>, key: &K, id: u64) {
     if let Some(ids) = index.get_mut(key) {
-        ids.remove(&id);
+        ids.retain(|known| *known != id);
         if ids.is_empty() {
             index.remove(key);
         }
@@ -95,7 +104,7 @@ impl Clients {
     pub(crate) fn query(&mut self, event: &Event, dns: &Dns, asked: Asked, who: &Identifier) {
         let sent = Sent { at: event.at, number: event.number };
         let key = (SocketKey::of(&event.actor, dns), dns.message.id);
-        let again = self.by_socket.get(&key).into_iter().flatten().copied().find(|id| {
+        let again = self.by_socket.get(&key).iter().copied().find(|id| {
             self.table
                 .get(id)
                 .is_some_and(|o| o.transaction.asked == asked && o.transaction.wire == dns.remote)
@@ -164,7 +173,9 @@ impl Clients {
         {
             // The thread turned to another name: what it finished before has no next candidate.
             let thread = (owner.clone(), tid);
-            for id in self.lingering.get(&thread).cloned().unwrap_or_default() {
+            let mut ids = self.lingering.get(&thread).cloned().unwrap_or_default();
+            ids.sort_unstable();
+            for id in ids {
                 if let Some(lookup) = self.lookups.get_mut(&id) {
                     lookup.over = true;
                     self.settle(id);
@@ -203,12 +214,12 @@ impl Clients {
         let config = who.resolver_config(&first.actor);
         self.next += 1;
         let id = self.next;
-        self.by_owner.entry(owner.clone()).or_default().insert(id);
+        self.by_owner.entry(owner.clone()).or_default().push(id);
         let label = label(&first.asked.name);
-        self.by_label.entry((owner.clone(), label)).or_default().insert(id);
+        self.by_label.entry((owner.clone(), label)).or_default().push(id);
         self.lookups.insert(
             id,
-            OpenLookup {
+            Box::new(OpenLookup {
                 host: first.actor.host,
                 owner,
                 tid: first.actor.task.as_ref().map(|t| t.tid),
@@ -218,7 +229,7 @@ impl Clients {
                 tries: config.map_or(2, |c| c.attempts).max(1),
                 deadline: None,
                 over: false,
-            },
+            }),
         );
         id
     }
@@ -234,7 +245,9 @@ impl Clients {
                 if last.is_some() {
                     lookup.walk.advance(name);
                 }
-                lookup.attempts.push(OpenAttempt { name: name.clone(), transactions: Vec::new() });
+                lookup
+                    .attempts
+                    .push(OpenAttempt { name: Arc::clone(name), transactions: Vec::new() });
             }
         }
         if let Some(last) = lookup.attempts.last_mut() {
@@ -247,17 +260,17 @@ impl Clients {
             self.evicted += 1;
         }
         let key = (transaction.socket.clone(), transaction.id);
-        self.by_socket.entry(key).or_default().push(id);
-        let reply = transaction.reply.clone();
+        self.by_socket.add(key, id);
+        let answered = transaction.reply.is_some();
         let open = OpenTransaction {
             transaction,
             lookup: lookup_id,
             deadline: Timestamp(0),
             closed: false,
         };
-        self.table.insert(id, open);
-        if let Some(reply) = reply {
-            self.learn(id, &reply);
+        self.table.insert(id, Box::new(open));
+        if answered {
+            self.learn(id);
         }
         self.arm(id);
         self.settle(lookup_id);
@@ -267,7 +280,7 @@ impl Clients {
     pub(crate) fn response(&mut self, event: &Event, dns: &Dns, asked: Option<Asked>) {
         let key = (SocketKey::of(&event.actor, dns), dns.message.id);
         let reply = Reply::of(dns, event.at, event.number);
-        let ids = self.by_socket.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let ids = self.by_socket.get(&key);
         let fits = |id: &&u64| {
             self.table.get(id).is_some_and(|o| {
                 o.transaction.reply.is_none()
@@ -289,15 +302,16 @@ impl Clients {
     fn answer(&mut self, id: u64, reply: Reply) {
         let Some(open) = self.table.get_mut(&id) else { return };
         let lookup = open.lookup;
-        open.transaction.answered(reply.clone());
-        self.learn(id, &reply);
+        open.transaction.answered(reply);
+        self.learn(id);
         self.settle(lookup);
     }
 
     /// What an answer says beyond its transaction: the server lives, the name has addresses.
-    fn learn(&mut self, id: u64, reply: &Reply) {
+    fn learn(&mut self, id: u64) {
         let Some(open) = self.table.get(&id) else { return };
         let t = &open.transaction;
+        let Some(reply) = &t.reply else { return };
         let sent = Sent { at: reply.at, number: reply.number };
         self.answers.learn(t, sent);
         if let Some(lookup) = self.lookups.get(&open.lookup) {
@@ -326,10 +340,7 @@ impl Clients {
     }
 
     fn on_socket(&self, actor: &Actor) -> Vec<u64> {
-        let Some((host, cookie)) = actor.socket() else { return Vec::new() };
-        let socket = SocketKey::Cookie(host, cookie);
-        let range = (socket.clone(), 0)..=(socket, u16::MAX);
-        self.by_socket.range(range).flat_map(|(_, ids)| ids).copied().collect()
+        actor.socket().map(|socket| self.by_socket.on_cookie(socket)).unwrap_or_default()
     }
 
     fn give_up(&mut self, ids: &[u64], at: Timestamp, why: impl Fn(&Transaction) -> GaveUp) {
@@ -410,7 +421,7 @@ impl Clients {
         let Some(thread) = lookup.thread() else { return };
         match (before, closes) {
             (None, Some(_)) => {
-                self.lingering.entry(thread).or_default().insert(id);
+                self.lingering.entry(thread).or_default().push(id);
             }
             (Some(_), None) => forget(&mut self.lingering, &thread, id),
             _ => {}
@@ -530,12 +541,7 @@ impl Clients {
         let open = self.table.remove(&id)?;
         self.timers.remove(&(open.deadline, Timer::Transaction(id)));
         let key = (open.transaction.socket.clone(), open.transaction.id);
-        if let Some(ids) = self.by_socket.get_mut(&key) {
-            ids.retain(|i| *i != id);
-            if ids.is_empty() {
-                self.by_socket.remove(&key);
-            }
-        }
+        self.by_socket.remove(&key, id);
         Some(open.transaction)
     }
 }

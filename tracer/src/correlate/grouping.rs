@@ -4,8 +4,10 @@
 //! without EDNS, work in the calling thread: only the same thread joins. Others (Go) may ask from any
 //! thread of the process.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::identify::Entity;
 use crate::record::{HostId, Timestamp};
@@ -27,7 +29,7 @@ const NEXT_NS: u64 = 1_000_000_000;
 const RESEND_NS: u64 = 3_000_000_000;
 
 /// Who a lookup belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Owner {
     Process(HostId, u32),
     Entity(Entity),
@@ -56,7 +58,7 @@ pub(crate) struct OpenLookup {
 #[derive(Debug)]
 pub(crate) struct OpenAttempt {
     /// Lower case.
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) transactions: Vec<u64>,
 }
 
@@ -70,8 +72,8 @@ pub(crate) struct OpenTransaction {
     pub(crate) closed: bool,
 }
 
-/// The transactions of all open lookups.
-pub(crate) type Table = BTreeMap<u64, OpenTransaction>;
+/// The transactions of all open lookups; boxed, for they are large and come and go.
+pub(crate) type Table = HashMap<u64, Box<OpenTransaction>>;
 
 /// A query that looks for its lookup.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::record::{HostId, Timestamp};
 
@@ -91,7 +92,7 @@ impl Answers {
         if log.len() >= ANSWERS_MAX {
             log.pop_front();
         }
-        log.push_back(OtherAnswer { name: t.asked.name.clone(), sent });
+        log.push_back(OtherAnswer { name: Arc::clone(&t.asked.name), sent });
     }
 
     /// Other names that the same server answered, from just before the query on.

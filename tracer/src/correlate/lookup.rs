@@ -1,7 +1,6 @@
 //! A finished lookup: its attempts, winner and times, and what of it goes into the contract.
 //! Grouping happens in `clients`.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::event::Actor;
@@ -78,9 +77,12 @@ pub(crate) fn combine(verdicts: impl IntoIterator<Item = Outcome>) -> Outcome {
 pub(crate) fn attempt_outcome<'a>(
     transactions: impl Iterator<Item = &'a Transaction> + Clone,
 ) -> Outcome {
-    let types: BTreeSet<&str> = transactions.clone().map(|t| t.asked.qtype.as_str()).collect();
-    combine(types.into_iter().map(|qtype| {
-        let of_type = transactions.clone().filter(|t| t.asked.qtype == qtype);
+    let first_of_type = transactions.clone().enumerate().filter(|(index, t)| {
+        transactions.clone().take(*index).all(|earlier| earlier.asked.qtype != t.asked.qtype)
+    });
+    combine(first_of_type.map(|(_, first)| {
+        let qtype = &first.asked.qtype;
+        let of_type = transactions.clone().filter(|t| t.asked.qtype == *qtype);
         let answered = of_type.clone().any(|t| t.verdict() == Outcome::Answered);
         if answered {
             Outcome::Answered

@@ -9,6 +9,7 @@
 //! of its resolv.conf plus 1 s have passed. Where several hosts are in the stream, a lookup is told
 //! 100 ms after it closed: the resolver's host may have another clock.
 
+mod by_socket;
 mod clients;
 mod clocks;
 mod connection;
@@ -66,8 +67,11 @@ impl Correlator {
     pub fn observe(&mut self, event: &Event, who: &Identifier, done: &mut Vec<Conclusion>) {
         self.advance(event.at, done);
         if let Body::Dns(dns) = &event.body {
-            self.on_the_way(event, dns, who);
-            self.dns(event, dns, who);
+            if dns.message.opcode == 0 {
+                let asked = asked(dns);
+                self.on_the_way(event, dns, asked.as_ref(), who);
+                self.dns(event, dns, asked, who);
+            }
         } else {
             self.clients.observe(event);
             if let (Body::SocketClosed(_), Some(socket)) = (&event.body, event.actor.socket()) {
@@ -115,11 +119,7 @@ impl Correlator {
         self.clients.evicted + self.resolvers.evicted + self.connections.evicted
     }
 
-    fn dns(&mut self, event: &Event, dns: &Dns, who: &Identifier) {
-        if dns.message.opcode != 0 {
-            return;
-        }
-        let asked = asked(dns);
+    fn dns(&mut self, event: &Event, dns: &Dns, asked: Option<Asked>, who: &Identifier) {
         let sent = Sent { at: event.at, number: event.number };
         let actor = &event.actor;
         match (dns.direction, dns.message.response, asked) {
@@ -146,12 +146,11 @@ impl Correlator {
     }
 
     /// What a packet without a socket says about the other end.
-    fn on_the_way(&mut self, event: &Event, dns: &Dns, who: &Identifier) {
-        if dns.message.opcode != 0 || !event.actor.is_address() {
+    fn on_the_way(&mut self, event: &Event, dns: &Dns, asked: Option<&Asked>, who: &Identifier) {
+        if !event.actor.is_address() {
             return;
         }
-        let asked = asked(dns);
-        match (dns.direction, dns.message.response, &asked) {
+        match (dns.direction, dns.message.response, asked) {
             (Direction::Out, false, Some(asked)) => {
                 for question in self.wire.received_by(dns.local.ip(), asked) {
                     self.resolvers.proven(&event.actor, question, asked, who);
@@ -160,19 +159,18 @@ impl Correlator {
                 self.held(event.at);
             }
             (Direction::In, false, Some(asked)) => self.wire.translated(dns, asked),
-            (Direction::Out, true, asked) => self.wire.replied(event, dns, asked.as_ref()),
+            (Direction::Out, true, asked) => self.wire.replied(event, dns, asked),
             (Direction::In, true, asked) => {
-                self.wire.answered(dns, asked.as_ref());
-                self.left_resolver(event, dns, who);
+                self.wire.answered(dns, asked);
+                self.left_resolver(event, dns, asked, who);
             }
             (_, false, None) => {}
         }
     }
 
     /// The response that reached its client left the resolver, if that was seen asking.
-    fn left_resolver(&mut self, event: &Event, dns: &Dns, who: &Identifier) {
-        let asked = asked(dns);
-        if !self.resolvers.waits(dns.local, dns.message.id, asked.as_ref()) {
+    fn left_resolver(&mut self, event: &Event, dns: &Dns, asked: Option<&Asked>, who: &Identifier) {
+        if !self.resolvers.waits(dns.local, dns.message.id, asked) {
             return;
         }
         let mut left = dns.clone();
@@ -180,7 +178,7 @@ impl Correlator {
         let mut actor = event.actor.clone();
         actor.local = Some(dns.remote);
         let sent = Sent { at: event.at, number: event.number };
-        self.resolvers.replied(&actor, &left, asked, sent, who);
+        self.resolvers.replied(&actor, &left, asked.cloned(), sent, who);
     }
 
     /// Responses that no translated copy will follow.
@@ -206,6 +204,10 @@ impl Correlator {
 
 fn asked(dns: &Dns) -> Option<Asked> {
     let question = dns.message.question.as_ref()?;
-    let name = question.name.to_ascii_lowercase();
+    let name = if question.name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        question.name.to_ascii_lowercase().into()
+    } else {
+        question.name.as_str().into()
+    };
     Some(Asked { name, qtype: question.qtype.clone() })
 }

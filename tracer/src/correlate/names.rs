@@ -1,7 +1,9 @@
 //! Which name gave a process an address. Remembers the latest, bounded.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
+
+use foldhash::HashMap;
 
 use crate::record::Timestamp;
 
@@ -12,7 +14,7 @@ const CAP: usize = 16_384;
 /// Names by process and address.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    known: BTreeMap<(Owner, IpAddr), (String, Timestamp)>,
+    known: HashMap<(Owner, IpAddr), (String, Timestamp)>,
     order: VecDeque<(Timestamp, Owner, IpAddr)>,
 }
 

@@ -69,7 +69,7 @@ fn message(name: &str, qtype: &str, id: u16, edns: bool, says: Option<Says>) -> 
     let mut message = Message {
         id,
         response: says.is_some(),
-        question: Some(Question { name: name.into(), qtype: qtype.into() }),
+        question: Some(Question { name: name.into(), qtype: qtype.to_owned().into() }),
         edns,
         ..Message::default()
     };
@@ -78,7 +78,7 @@ fn message(name: &str, qtype: &str, id: u16, edns: bool, says: Option<Says>) -> 
         Some(Says::Rcode(rcode)) => message.rcode = rcode,
         Some(Says::Addr(data)) => message.answers.push(Answer {
             name: name.into(),
-            rtype: qtype.into(),
+            rtype: qtype.to_owned().into(),
             ttl: 5,
             data: data.into(),
         }),

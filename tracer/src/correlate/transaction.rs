@@ -1,6 +1,8 @@
 //! One DNS query on one socket and what came of it. Decides nothing about lookups.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::event::{Actor, Answer, Dns, Protocol, rcode_name};
 use crate::identify::Identifier;
@@ -13,7 +15,7 @@ use super::upstream::Tie;
 pub(crate) const EVENTS_MAX: usize = 64;
 
 /// What identifies a socket: its cookie, else where its packets go.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SocketKey {
     /// Host and cookie.
     Cookie(HostId, u64),
@@ -54,13 +56,13 @@ impl SocketKey {
     }
 }
 
-/// A question, ready to compare.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A question, ready to compare and cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Asked {
     /// Name in lower case.
-    pub name: String,
+    pub name: Arc<str>,
     /// Type as text.
-    pub qtype: String,
+    pub qtype: Cow<'static, str>,
 }
 
 /// A datagram (or message) that went out or came in.
@@ -288,7 +290,7 @@ impl Transaction {
 
     /// Data of the asked type.
     pub fn data(&self) -> impl Iterator<Item = &str> {
-        let wanted = self.asked.qtype.as_str();
+        let wanted = self.asked.qtype.as_ref();
         let answers = self.reply.iter().filter(|r| r.rcode == 0).flat_map(|r| &r.answers);
         answers.filter(move |a| a.rtype == wanted).map(|a| a.data.as_str())
     }
@@ -312,7 +314,7 @@ impl Transaction {
             client: self.client,
             server: self.server,
             transport: self.transport,
-            qtype: self.asked.qtype.clone(),
+            qtype: self.asked.qtype.clone().into_owned(),
             id: self.id,
             try_number: self.try_number,
             rcode: self.reply.as_ref().map(|r| rcode_name(r.rcode)),
@@ -338,7 +340,7 @@ impl Transaction {
             id: self.id,
             try_number: self.try_number,
             name: self.name.clone(),
-            qtype: self.asked.qtype.clone(),
+            qtype: self.asked.qtype.clone().into_owned(),
             rcode: self.reply.as_ref().map(|r| rcode_name(r.rcode)),
             answers: self.answers(),
             latency_ns: self.latency(),

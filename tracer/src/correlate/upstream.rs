@@ -1,14 +1,19 @@
 //! The resolver's two sides: what it received from clients and what it asked its upstreams, tied by
 //! question and time (forwarders rewrite ids). Knows no lookups and judges nobody.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::Hash;
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::context::Role;
 use crate::event::{Actor, Dns};
 use crate::identify::{Entity, Identifier};
 use crate::record::{HostId, Timestamp};
 
+use super::by_socket::BySocket;
 use super::clocks::{self, HOSTS_SKEW_NS};
 use super::transaction::{Asked, EVENTS_MAX, Sent, SocketKey, Transaction};
 use super::wire::Question;
@@ -42,7 +47,7 @@ pub struct Tie {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherAnswer {
     /// Name, lower case.
-    pub name: String,
+    pub name: Arc<str>,
     /// When and as which event.
     pub sent: Sent,
 }
@@ -111,12 +116,12 @@ struct Forwarded {
 #[derive(Debug, Default)]
 pub(crate) struct Resolvers {
     next: u64,
-    sightings: BTreeMap<u64, Sighting>,
-    by_id: BTreeMap<(Asked, u16), Vec<u64>>,
-    waiting: BTreeMap<(Entity, Asked), Vec<u64>>,
-    forwarded: BTreeMap<u64, Forwarded>,
-    by_socket: BTreeMap<(SocketKey, u16), Vec<u64>>,
-    by_question: BTreeMap<(Entity, Asked), Vec<u64>>,
+    sightings: HashMap<u64, Sighting>,
+    by_id: HashMap<(Asked, u16), Vec<u64>>,
+    waiting: HashMap<(Entity, Asked), Vec<u64>>,
+    forwarded: HashMap<u64, Forwarded>,
+    by_socket: BySocket,
+    by_question: HashMap<(Entity, Asked), Vec<u64>>,
     oldest: VecDeque<(Timestamp, u64)>,
     /// Entries given up because of the cap.
     pub(crate) evicted: u64,
@@ -131,7 +136,7 @@ fn site(who: &Identifier, actor: &Actor, local: SocketAddr) -> Entity {
     })
 }
 
-fn forget<K: Ord>(index: &mut BTreeMap<K, Vec<u64>>, key: &K, id: u64) {
+fn forget<K: Eq + Hash>(index: &mut HashMap<K, Vec<u64>>, key: &K, id: u64) {
     if let Some(ids) = index.get_mut(key) {
         ids.retain(|i| *i != id);
         if ids.is_empty() {
@@ -184,7 +189,7 @@ impl Resolvers {
 
     /// A resolver received this client's question and has not answered.
     pub(crate) fn waits(&self, client: SocketAddr, id: u16, asked: Option<&Asked>) -> bool {
-        let Some(asked) = asked else { return false };
+        let Some(asked) = asked.filter(|_| !self.by_id.is_empty()) else { return false };
         let ids = self.by_id.get(&(asked.clone(), id)).into_iter().flatten();
         let mut known = ids.filter_map(|i| self.sightings.get(i));
         known.any(|s| s.client == client && s.answered.is_none())
@@ -280,12 +285,10 @@ impl Resolvers {
     ) {
         let socket = SocketKey::of(actor, dns);
         let id = dns.message.id;
-        let again = self.by_socket.get(&(socket.clone(), id)).and_then(|ids| {
-            ids.iter().rev().copied().find(|i| {
-                self.forwarded
-                    .get(i)
-                    .is_some_and(|f| f.asked == asked && f.wire == dns.remote && f.reply.is_none())
-            })
+        let again = self.by_socket.get(&(socket.clone(), id)).iter().rev().copied().find(|i| {
+            self.forwarded
+                .get(i)
+                .is_some_and(|f| f.asked == asked && f.wire == dns.remote && f.reply.is_none())
         });
         if let Some(forwarded) = again.and_then(|i| self.forwarded.get_mut(&i)) {
             if forwarded.sends.len() < EVENTS_MAX {
@@ -298,7 +301,7 @@ impl Resolvers {
         let key = (site.clone(), asked.clone());
         self.end_open(&key, Timestamp(sent.at.0.saturating_sub(RACE_NS)), sent.at);
         let number = self.number(sent.at);
-        self.by_socket.entry((socket.clone(), id)).or_default().push(number);
+        self.by_socket.add((socket.clone(), id), number);
         self.by_question.entry(key).or_default().push(number);
         self.forwarded.insert(
             number,
@@ -324,9 +327,11 @@ impl Resolvers {
         asked: Option<&Asked>,
         sent: Sent,
     ) -> bool {
+        if self.by_socket.is_empty() {
+            return false;
+        }
         let key = (SocketKey::of(actor, dns), dns.message.id);
-        let Some(ids) = self.by_socket.get(&key) else { return false };
-        let open = ids.iter().copied().find(|i| {
+        let open = self.by_socket.get(&key).iter().copied().find(|i| {
             self.forwarded
                 .get(i)
                 .is_some_and(|f| f.reply.is_none() && asked.is_none_or(|a| *a == f.asked))
@@ -337,11 +342,8 @@ impl Resolvers {
     }
 
     /// A socket is gone: its resolver waits no more on it.
-    pub(crate) fn closed(&mut self, (host, cookie): (HostId, u64), at: Timestamp) {
-        let socket = SocketKey::Cookie(host, cookie);
-        let range = (socket.clone(), 0)..=(socket, u16::MAX);
-        let ids: Vec<u64> = self.by_socket.range(range).flat_map(|(_, ids)| ids).copied().collect();
-        for id in ids {
+    pub(crate) fn closed(&mut self, socket: (HostId, u64), at: Timestamp) {
+        for id in self.by_socket.on_cookie(socket) {
             if let Some(f) = self.forwarded.get_mut(&id)
                 && f.reply.is_none()
             {
@@ -408,6 +410,9 @@ impl Resolvers {
     }
 
     fn sighting_of(&self, transaction: &Transaction, until: Timestamp) -> Option<&Sighting> {
+        if self.sightings.is_empty() {
+            return None;
+        }
         let key = (transaction.asked.clone(), transaction.id);
         let host = transaction.actor.host;
         let skew = |s: &Sighting| if s.resolver.host == host { SKEW_NS } else { HOSTS_SKEW_NS };
@@ -455,7 +460,7 @@ impl Resolvers {
             forget(&mut self.by_id, &(s.asked, s.id), number);
         }
         if let Some(f) = self.forwarded.remove(&number) {
-            forget(&mut self.by_socket, &(f.socket, f.id), number);
+            self.by_socket.remove(&(f.socket, f.id), number);
             forget(&mut self.by_question, &(f.site, f.asked), number);
         }
     }

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
+use foldhash::HashMap;
+
 use crate::event::{Dns, Event};
 use crate::record::Timestamp;
 
@@ -46,7 +48,7 @@ pub(crate) struct Held {
 /// What is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
-    open: BTreeMap<(Asked, IpAddr), Vec<Question>>,
+    open: HashMap<Asked, BTreeMap<IpAddr, Vec<Question>>>,
     order: VecDeque<(Timestamp, (Asked, IpAddr))>,
     /// A server's own address and the one clients ask; true once an answer was seen behind the
     /// translation back, so that all can be expected to be.
@@ -58,8 +60,8 @@ impl Wire {
     /// A query was seen leaving its client.
     pub(crate) fn asked(&mut self, dns: &Dns, asked: &Asked, sent: Sent) {
         self.expire(sent.at);
-        let key = (asked.clone(), dns.remote.ip());
-        let all = self.open.entry(key.clone()).or_default();
+        let server = dns.remote.ip();
+        let all = self.open.entry(asked.clone()).or_default().entry(server).or_default();
         let same = |q: &&mut Question| {
             (q.client, q.server, q.id) == (dns.local, dns.remote, dns.message.id)
         };
@@ -69,8 +71,7 @@ impl Wire {
             }
             return;
         }
-        self.went_on(dns.local.ip());
-        let all = self.open.entry(key.clone()).or_default();
+        went_on(&mut self.held, dns.local.ip());
         if all.len() >= LOOK_MAX {
             all.remove(0);
         }
@@ -81,12 +82,13 @@ impl Wire {
             sends: vec![sent],
             proven: false,
         });
-        self.order.push_back((sent.at, key));
+        self.order.push_back((sent.at, (asked.clone(), server)));
     }
 
     /// The questions that `resolver` must have received, because now it asks the same itself.
     pub(crate) fn received_by(&mut self, resolver: IpAddr, asked: &Asked) -> Vec<&Question> {
-        let Some(all) = self.open.get_mut(&(asked.clone(), resolver)) else { return Vec::new() };
+        let all = self.open.get_mut(asked).and_then(|servers| servers.get_mut(&resolver));
+        let Some(all) = all else { return Vec::new() };
         let mut new: Vec<&Question> = Vec::new();
         for question in all.iter_mut().filter(|q| q.client.ip() != resolver && !q.proven) {
             question.proven = true;
@@ -105,10 +107,9 @@ impl Wire {
 
     /// The address that the client of this exchange asked, if it is another than `dns.local`.
     fn service_of(&self, dns: &Dns, asked: &Asked) -> Option<SocketAddr> {
-        let from = (asked.clone(), IpAddr::from([0, 0, 0, 0]));
-        let all = self.open.range(from..).take_while(|((a, _), _)| a == asked).take(LOOK_MAX);
+        let all = self.open.get(asked)?.values().take(LOOK_MAX);
         let same = |q: &&Question| q.client == dns.remote && q.id == dns.message.id;
-        let question = all.flat_map(|(_, questions)| questions).find(same)?;
+        let question = all.flatten().find(same)?;
         (question.server != dns.local).then_some(question.server)
     }
 
@@ -138,13 +139,9 @@ impl Wire {
             self.pairs.insert((held.alias, dns.remote), true);
         }
         let Some(asked) = asked else { return };
-        let key = (asked.clone(), dns.remote.ip());
-        if let Some(all) = self.open.get_mut(&key) {
-            all.retain(|q| (q.client, q.server, q.id) != (dns.local, dns.remote, dns.message.id));
-            if all.is_empty() {
-                self.open.remove(&key);
-            }
-        }
+        self.forget(asked, dns.remote.ip(), |q| {
+            (q.client, q.server, q.id) == (dns.local, dns.remote, dns.message.id)
+        });
     }
 
     /// Responses whose translated copy did not come.
@@ -153,10 +150,16 @@ impl Wire {
         self.held.remove(at)
     }
 
-    /// The client went on to something else: it has the answers it waited for.
-    fn went_on(&mut self, client: IpAddr) {
-        for held in self.held.iter_mut().filter(|held| held.dns.local.ip() == client) {
-            held.due = Timestamp(0);
+    /// Takes out questions to `server`.
+    fn forget(&mut self, asked: &Asked, server: IpAddr, which: impl Fn(&Question) -> bool) {
+        let Some(servers) = self.open.get_mut(asked) else { return };
+        let Some(all) = servers.get_mut(&server) else { return };
+        all.retain(|question| !which(question));
+        if all.is_empty() {
+            servers.remove(&server);
+        }
+        if servers.is_empty() {
+            self.open.remove(asked);
         }
     }
 
@@ -165,13 +168,15 @@ impl Wire {
             if now.since(*at) < KEPT_NS && self.order.len() <= CAP {
                 break;
             }
-            let Some((at, key)) = self.order.pop_front() else { break };
-            if let Some(all) = self.open.get_mut(&key) {
-                all.retain(|q| q.sends.first().is_some_and(|first| first.at > at));
-                if all.is_empty() {
-                    self.open.remove(&key);
-                }
-            }
+            let Some((at, (asked, server))) = self.order.pop_front() else { break };
+            self.forget(&asked, server, |q| q.sends.first().is_none_or(|first| first.at <= at));
         }
+    }
+}
+
+/// The client went on to something else: it has the answers it waited for.
+fn went_on(held: &mut VecDeque<Held>, client: IpAddr) {
+    for held in held.iter_mut().filter(|held| held.dns.local.ip() == client) {
+        held.due = Timestamp(0);
     }
 }

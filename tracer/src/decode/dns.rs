@@ -1,6 +1,7 @@
 //! DNS messages through hickory-proto, kept as far as they can be read. The only file that names
 //! hickory; TCP framing is not its concern.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use hickory_proto::rr::rdata::{MX, SOA, SRV, TXT};
@@ -138,20 +139,25 @@ fn u16(decoder: &mut BinDecoder<'_>) -> Result<u16, DecodeError> {
     Ok(decoder.read_u16()?.unverified())
 }
 
-fn type_text(rtype: RecordType) -> String {
+fn type_text(rtype: RecordType) -> Cow<'static, str> {
     match rtype {
-        RecordType::Unknown(number) => format!("TYPE{number}"),
-        RecordType::ZERO => "TYPE0".to_owned(),
-        known => known.to_string(),
+        RecordType::Unknown(number) => format!("TYPE{number}").into(),
+        RecordType::ZERO => "TYPE0".into(),
+        known => <&'static str>::from(known).into(),
     }
 }
 
 /// Presentation format (RFC 1035 section 5.1) without the final dot; the root is ".".
 fn name_text(name: &Name) -> String {
-    let mut out = String::new();
+    let mut out = String::with_capacity(name.len());
     for (number, label) in name.iter().enumerate() {
         if number > 0 {
             out.push('.');
+        }
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if label.iter().all(plain) {
+            out.push_str(std::str::from_utf8(label).unwrap_or_default());
+            continue;
         }
         for byte in label {
             push_presented(&mut out, *byte, b'.');
@@ -290,9 +296,8 @@ mod tests {
         assert_eq!((message.id, message.response, message.opcode), (4711, true, 0));
         assert_eq!((message.edns, message.rcode), (true, 16));
         let question = message.question.unwrap();
-        assert_eq!((question.name.as_str(), question.qtype.as_str()), ("wWw.Example.Org", "A"));
-        let data: Vec<_> =
-            message.answers.iter().map(|a| (a.rtype.as_str(), a.data.as_str())).collect();
+        assert_eq!((question.name.as_str(), &*question.qtype), ("wWw.Example.Org", "A"));
+        let data: Vec<_> = message.answers.iter().map(|a| (&*a.rtype, a.data.as_str())).collect();
         assert_eq!(
             data,
             [
@@ -369,9 +374,9 @@ mod tests {
         let texts = message
             .question
             .iter()
-            .flat_map(|q| [&q.name, &q.qtype])
-            .chain(message.answers.iter().flat_map(|a| [&a.name, &a.rtype, &a.data]))
-            .chain(message.undecoded.iter().map(|(_, why)| why));
+            .flat_map(|q| [q.name.as_str(), &q.qtype])
+            .chain(message.answers.iter().flat_map(|a| [a.name.as_str(), &a.rtype, &a.data]))
+            .chain(message.undecoded.iter().map(|(_, why)| why.as_str()));
         for text in texts {
             assert!(!text.chars().any(char::is_control), "{text:?}");
             assert!(text.len() <= DATA_MAX + 3);

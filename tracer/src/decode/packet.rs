@@ -3,13 +3,14 @@
 
 use std::net::SocketAddr;
 
-use etherparse::{Ipv6ExtensionSlice, LaxIpSlice, TcpHeaderSlice, UdpSlice, ip_number};
+use etherparse::{LaxIpSlice, TcpHeaderSlice, UdpSlice, ip_number};
 use tracer_common::bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS};
 
 use super::DecodeError;
 use super::cursor::Cursor;
 use super::dns;
 use crate::event::{Body, Direction, Dns, Protocol, Tcp};
+use crate::fragment;
 use crate::record::{Record, RecordKind};
 
 const UDP_HEADER: usize = 8;
@@ -56,7 +57,7 @@ pub(super) fn decode(record: &Record) -> Result<Option<Body>, DecodeError> {
     let front = front(record)?;
     let bytes = record.body.get(front.start..front.start + front.captured).unwrap_or_default();
     let (ip, _) = LaxIpSlice::from_slice(bytes).map_err(|error| field("IP header", error))?;
-    if later_fragment(&ip) {
+    if fragment::is_later(&ip) {
         return Err(field("transport header", "this is not a packet's first fragment"));
     }
     let payload = ip.payload();
@@ -120,16 +121,6 @@ fn dns_body(
         payload: record.body.slice_ref(payload),
         original_len: u32::try_from(whole).unwrap_or(u32::MAX),
     })
-}
-
-/// Only a packet's first fragment has a transport header.
-fn later_fragment(ip: &LaxIpSlice<'_>) -> bool {
-    match ip {
-        LaxIpSlice::Ipv4(v4) => v4.header().fragments_offset().value() != 0,
-        LaxIpSlice::Ipv6(v6) => v6.extensions().clone().into_iter().any(|extension| {
-            matches!(extension, Ipv6ExtensionSlice::Fragment(f) if f.fragment_offset().value() != 0)
-        }),
-    }
 }
 
 fn field(field: &'static str, why: impl std::fmt::Display) -> DecodeError {

@@ -37,7 +37,7 @@ pub(crate) fn found(lookup: &Lookup, transaction: &Transaction) -> Option<Draft>
     let facts = Facts {
         server: transaction.server,
         rcode: latest.rcode,
-        names: BTreeSet::from([transaction.asked.name.clone()]),
+        names: BTreeSet::from([transaction.asked.name.to_string()]),
         responses: all.len(),
     };
     let subject = transaction.server.to_string();

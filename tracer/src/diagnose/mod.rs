@@ -61,6 +61,8 @@ struct Case {
 pub struct Diagnoser {
     threshold_ns: u64,
     cases: Vec<Case>,
+    /// The earliest instant at which one of them is due.
+    next_due: Timestamp,
     told: u64,
     losses: VecDeque<context::Loss>,
     totals: Totals,
@@ -73,6 +75,7 @@ impl Diagnoser {
         Self {
             threshold_ns,
             cases: Vec::new(),
+            next_due: Timestamp(u64::MAX),
             told: 0,
             losses: VecDeque::new(),
             totals: Totals::default(),
@@ -120,12 +123,12 @@ impl Diagnoser {
 
     /// Time has come to `now`: blocks that gathered long enough are told.
     pub fn advance(&mut self, now: Timestamp, who: &Identifier, out: &mut Vec<Finding>) {
-        if self.cases.iter().all(|c| c.due() > now) {
+        if self.next_due > now {
             return;
         }
         let (mut due, open) =
             std::mem::take(&mut self.cases).into_iter().partition::<Vec<_>, _>(|c| c.due() <= now);
-        self.cases = open;
+        self.keep(open);
         due.sort_by_key(Case::due);
         for case in due {
             self.tell(&case, who, out);
@@ -249,7 +252,12 @@ impl Diagnoser {
         {
             oldest.due_now = true;
         }
-        self.cases = others;
+        self.keep(others);
+    }
+
+    fn keep(&mut self, cases: Vec<Case>) {
+        self.next_due = cases.iter().map(Case::due).min().unwrap_or(Timestamp(u64::MAX));
+        self.cases = cases;
     }
 
     fn tell(&mut self, case: &Case, who: &Identifier, out: &mut Vec<Finding>) {

@@ -41,12 +41,12 @@ impl Silent {
 pub(crate) fn silent(lookup: &Lookup, transaction: &Transaction) -> Option<Draft> {
     let received = transaction.tie.received.as_ref();
     let answer_lost = received.is_some_and(|r| r.answered.is_some());
-    let others = transaction.tie.others.iter().map(|o| o.name.clone()).collect();
+    let others = transaction.tie.others.iter().map(|o| o.name.to_string()).collect();
     let facts = Silent {
         server: transaction.server,
         resolver: received.map(|r| r.resolver.clone()),
         answer_lost,
-        names: BTreeSet::from([transaction.asked.name.clone()]),
+        names: BTreeSet::from([transaction.asked.name.to_string()]),
         datagrams: transaction.sends.len(),
         others,
     };

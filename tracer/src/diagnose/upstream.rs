@@ -112,15 +112,15 @@ pub(crate) fn seen(
         let what = Try {
             server: t.server,
             at: t.sent.at,
-            name: transaction.asked.name.clone(),
-            qtype: transaction.asked.qtype.clone(),
+            name: transaction.asked.name.to_string(),
+            qtype: transaction.asked.qtype.clone().into_owned(),
             silence_ns: t.silence_ns(),
         };
         (t.sent.number, what)
     });
     let facts = Facts {
         upstream: Some(silence.server),
-        zone: transaction.asked.name.clone(),
+        zone: transaction.asked.name.to_string(),
         resolver: Some(received.resolver.clone()),
         server: transaction.server,
         tries: tries.collect(),
@@ -147,12 +147,13 @@ pub(crate) fn inferred(
     suffix: Option<&str>,
     domain: Option<&str>,
 ) -> Option<Draft> {
-    let name = transaction.asked.name.as_str();
+    let name = transaction.asked.name.as_ref();
     if domain.is_some_and(|d| within(name, d)) {
         return None; // the cluster's own names are not forwarded
     }
     let zone = suffix.map_or_else(|| last_labels(name), str::to_owned);
-    let others: BTreeSet<String> = transaction.tie.others.iter().map(|o| o.name.clone()).collect();
+    let others: BTreeSet<String> =
+        transaction.tie.others.iter().map(|o| o.name.to_string()).collect();
     let silent = |t: &&Transaction| {
         within(&t.asked.name, &zone) && t.outcome() == TransactionOutcome::Timeout
     };

@@ -2,8 +2,10 @@
 //! because records about it come late. Knows nothing of what it holds.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hash;
+
+use foldhash::{HashMap, HashMapExt};
 
 use crate::record::Timestamp;
 

@@ -2,11 +2,12 @@
 //! checksum changes by as much as the bytes under it.
 
 use bytes::Bytes;
-use etherparse::{Ipv6ExtensionSlice, LaxIpSlice, TcpHeaderSlice, UdpSlice, ip_number};
+use etherparse::{LaxIpSlice, TcpHeaderSlice, UdpSlice, ip_number};
 use tracer_common::bodies::PACKET_DNS;
 
 use super::dns;
 use super::pseudonyms::Pseudonyms;
+use crate::fragment;
 
 const FRONT: usize = size_of::<tracer_common::bodies::Packet>();
 /// Where `flags` and `captured` stand in [`tracer_common::bodies::Packet`].
@@ -38,7 +39,7 @@ fn packet_bytes(bytes: &[u8], dns: bool, names: &mut Pseudonyms) -> Vec<u8> {
     let payload = ip.payload();
     let (at, len) = (place(bytes, payload.payload), payload.payload.len());
     copy(bytes, &mut out, 0, at);
-    if later_fragment(&ip) {
+    if fragment::is_later(&ip) {
         return out;
     }
     let Some(segment) = out.get_mut(at..at + len) else { return out };
@@ -115,15 +116,6 @@ fn update_checksum(from: &[u8], to: &mut [u8], start: usize, len: usize, field: 
     };
     if let Some(place) = to.get_mut(field..field + 2) {
         place.copy_from_slice(&new.to_be_bytes());
-    }
-}
-
-fn later_fragment(ip: &LaxIpSlice<'_>) -> bool {
-    match ip {
-        LaxIpSlice::Ipv4(v4) => v4.header().fragments_offset().value() != 0,
-        LaxIpSlice::Ipv6(v6) => v6.extensions().clone().into_iter().any(|extension| {
-            matches!(extension, Ipv6ExtensionSlice::Fragment(f) if f.fragment_offset().value() != 0)
-        }),
     }
 }
 

@@ -8,6 +8,9 @@ use crate::record::{Record, RecordKind, Timestamp};
 /// Least record time between two flushes, in nanoseconds.
 const INTERVAL_NS: u64 = 50_000_000;
 
+/// Bytes gathered before they go out whatever the time.
+const BUFFER: usize = 64 * 1024;
+
 /// A buffered writer that is flushed as records pass.
 pub(crate) struct Flushing<W: Write> {
     writer: io::BufWriter<W>,
@@ -18,7 +21,11 @@ pub(crate) struct Flushing<W: Write> {
 impl<W: Write> Flushing<W> {
     /// Buffers in front of `writer`.
     pub(crate) fn new(writer: W) -> Self {
-        Self { writer: io::BufWriter::new(writer), dirty: false, flushed: Timestamp::default() }
+        Self {
+            writer: io::BufWriter::with_capacity(BUFFER, writer),
+            dirty: false,
+            flushed: Timestamp::default(),
+        }
     }
 
     /// Lets what was written out, if it is time.
@@ -37,6 +44,11 @@ impl<W: Write> Write for Flushing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.dirty = true;
         self.writer.write(bytes)
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.dirty = true;
+        self.writer.write_all(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

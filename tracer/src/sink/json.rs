@@ -15,12 +15,14 @@ use crate::text::is_visible;
 /// Writes every output as a line.
 pub struct Json<W: Write> {
     writer: Flushing<W>,
+    /// Reused between lines.
+    line: Vec<u8>,
 }
 
 impl<W: Write> Json<W> {
     /// Lines go to `writer`.
     pub fn new(writer: W) -> Self {
-        Self { writer: Flushing::new(writer) }
+        Self { writer: Flushing::new(writer), line: Vec::new() }
     }
 }
 
@@ -30,9 +32,11 @@ impl<W: Write> Sink for Json<W> {
     }
 
     fn output(&mut self, output: &Output) -> io::Result<()> {
-        let mut serializer = serde_json::Serializer::with_formatter(&mut self.writer, Careful);
+        self.line.clear();
+        let mut serializer = serde_json::Serializer::with_formatter(&mut self.line, Careful);
         output.serialize(&mut serializer)?;
-        self.writer.write_all(b"\n")
+        self.line.push(b'\n');
+        self.writer.write_all(&self.line)
     }
 
     fn finish(&mut self) -> io::Result<()> {
@@ -49,6 +53,9 @@ impl Formatter for Careful {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
+        if fragment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return CompactFormatter.write_string_fragment(writer, fragment);
+        }
         let mut rest = fragment;
         while let Some((at, hostile)) = rest.char_indices().find(|(_, c)| !is_visible(*c)) {
             let (before, from) = rest.split_at(at);

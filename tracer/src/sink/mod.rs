@@ -1,6 +1,7 @@
 //! Where results go. A sink gets every record (for recording) and every output, in order, and takes
 //! what it wants; it never derives facts.
 
+pub mod beside;
 pub mod capture;
 pub mod filter;
 mod flush;

@@ -4,6 +4,7 @@ pub mod live;
 mod nodes;
 pub mod pcap;
 mod recognise;
+mod recordings;
 mod replay;
 pub mod scap;
 

@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+use super::recordings::Id;
 use super::{CaptureError, Records};
 use crate::context::Host;
 use crate::record::{HostId, Record, RecordKind, Timestamp};
@@ -17,18 +18,17 @@ const AHEAD_MAX: usize = 256;
 
 /// One recording.
 pub(super) struct Recording {
-    /// Its id in the section header.
-    pub(super) id: u64,
+    pub(super) id: Id,
     pub(super) records: Records,
 }
 
 /// What makes a host the same in several recordings: its boot id, since all ids are those of the
 /// running kernel (host names differ from container to container); else the recording and its number
 /// there.
-type Key = (String, u64, HostId);
+type Key = (String, Id, HostId);
 
 struct Stream {
-    id: u64,
+    id: Id,
     records: Records,
     /// Read, but not told.
     ahead: VecDeque<Record>,
@@ -223,7 +223,9 @@ impl Stream {
 
     fn key(&self, host: HostId, said: Option<Host>) -> Key {
         match said {
-            Some(said) if !said.boot_id.is_empty() => (said.boot_id, 0, HostId::default()),
+            Some(said) if !said.boot_id.is_empty() => {
+                (said.boot_id, Id::default(), HostId::default())
+            }
             _ => (String::new(), self.id, host),
         }
     }

@@ -2,10 +2,11 @@
 //! were not seen; files of one recording follow one another in its order. Several recordings are
 //! merged by `nodes`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::Read;
 
 use super::nodes::{Nodes, Recording};
+use super::recordings::recordings;
 use super::{CaptureError, CaptureErrorKind, Format, Options, Records, pcap, recognise, scap};
 use crate::capture::{Item, Mark, Reader, What};
 use crate::context::{Loss, LossStage};
@@ -54,17 +55,16 @@ pub fn open_named(
 }
 
 fn several(captures: Vec<(Format, File)>) -> Result<Records, CaptureError> {
-    let mut recordings: BTreeMap<u64, Vec<(u32, File)>> = BTreeMap::new();
+    let mut files = Vec::new();
     for (format, file) in captures {
         let Format::Svctrace(section) = format else {
             let what = "only captures of svctrace can be read together; convert this one with -r and -w first".to_owned();
             return Err(unsupported(what).in_file(&file.name));
         };
-        recordings.entry(section.recording).or_default().push((section.index, file));
+        files.push((section, file));
     }
-    let recordings = recordings.into_iter().map(|(id, mut files)| {
-        files.sort_by_key(|(index, _)| *index);
-        let records = Replay::new(files.into_iter().map(|(_, file)| file).collect());
+    let recordings = recordings(files)?.into_iter().map(|(id, files)| {
+        let records = Replay::new(files);
         Recording { id, records: Box::new(records) }
     });
     let mut recordings: Vec<Recording> = recordings.collect();
@@ -79,20 +79,30 @@ fn unsupported(what: String) -> CaptureError {
 }
 
 /// A file of a recording.
-struct File {
+pub(super) struct File {
     /// Empty where nobody knows.
-    name: String,
-    bytes: Bytes,
+    pub(super) name: String,
+    pub(super) bytes: Bytes,
 }
 
-/// Files of one recording (or several recordings in one file), one after the other.
+/// Files of one recording, one after the other.
 struct Replay {
     files: VecDeque<File>,
     /// Of the current file.
     name: String,
     current: Option<Reader<Bytes>>,
-    recording: u64,
+    recording: Option<u64>,
     last: (u64, Timestamp),
+    /// Some record was told.
+    begun: bool,
+    /// Last number before the snapshot; none if it is where reading begins.
+    known: Option<u64>,
+    /// Last number of the section before, if its event has no more to say.
+    seen: Option<u64>,
+    /// Place of the current section in the recording.
+    index: Option<u32>,
+    /// Nothing of the current section was read.
+    opening: bool,
     /// Told once the snapshot it was noticed at has gone by.
     gap: Option<Gap>,
     pending: Option<Record>,
@@ -114,8 +124,13 @@ impl Replay {
             files: files.into(),
             name: String::new(),
             current: None,
-            recording: 0,
+            recording: None,
             last: (0, Timestamp::default()),
+            begun: false,
+            known: None,
+            seen: None,
+            index: None,
+            opening: false,
             gap: None,
             pending: None,
             repeats: 0,
@@ -125,29 +140,35 @@ impl Replay {
     fn take(&mut self, item: Item) -> Option<Record> {
         match item {
             Item::Section(section) => {
-                if self.recording != section.recording {
-                    self.last = (0, Timestamp::default());
-                }
-                self.recording = section.recording;
+                self.recording = Some(section.recording);
+                let again = self.index.replace(section.index).is_some_and(|i| i >= section.index);
+                self.seen = self.begun.then_some(self.last.0);
+                self.opening = !again;
                 None
             }
             Item::Mark(mark) => {
                 if mark.what == What::Snapshot {
                     self.notice_gap(mark);
+                    self.known = self.begun.then_some(self.last.0);
+                    // The file before ended between two records of one event.
+                    if std::mem::take(&mut self.opening) && self.seen == Some(mark.last_number) {
+                        self.seen = None;
+                    }
                 }
                 None
             }
             Item::Record(stored) => {
                 // A snapshot's fact that was seen under its own number changes nothing.
-                if stored.snapshot && stored.record.number <= self.last.0 {
+                let number = stored.record.number;
+                if stored.snapshot && self.known.is_some_and(|known| number <= known) {
                     return None;
                 }
                 // Records that share a number say more about one event.
-                if stored.record.number < self.last.0 {
+                if number < self.last.0 || self.seen.is_some_and(|seen| number <= seen) {
                     self.repeats += 1;
                     return None;
                 }
-                self.last = (stored.record.number, stored.record.at);
+                (self.last, self.begun) = ((number, stored.record.at), true);
                 Some(stored.record)
             }
         }
@@ -188,7 +209,8 @@ impl Replay {
             }
         }
         if self.repeats > 0 {
-            tracing::debug!("{} records were there before; skipped", self.repeats);
+            let (name, repeats) = (&self.name, self.repeats);
+            tracing::warn!("{name} {repeats} records of it were there before; skipped");
             self.repeats = 0;
         }
     }
@@ -212,6 +234,17 @@ impl Iterator for Replay {
                 continue;
             };
             match reader.next() {
+                Some(Ok(Item::Section(section)))
+                    if self.recording.is_some_and(|known| known != section.recording) =>
+                {
+                    let offset = reader.offset();
+                    self.end_of_file();
+                    // Its ids would be taken for those of this recording's host.
+                    let what = "another recording begins in this file; what follows was not read. \
+                                Keep recordings in files of their own and name each with -r";
+                    let kind = CaptureErrorKind::Unsupported(what.to_owned());
+                    return Some(Err(CaptureError::new(offset, kind).in_file(&self.name)));
+                }
                 Some(Ok(item)) => {
                     let Some(record) = self.take(item) else { continue };
                     if let Some(loss) = self.gap_before(record.number) {

@@ -65,6 +65,7 @@ pub struct Lab {
     /// Its pods and names.
     pub world: World,
     children: Vec<Child>,
+    api: i32,
     /// Held while the lab belongs to this process, which then takes it down at the end.
     owner: Option<File>,
 }
@@ -79,7 +80,7 @@ impl Lab {
         let node = nix::unistd::gethostname()?.to_string_lossy().to_lowercase();
         let started = now();
         let world = World { node, started, revision: 1, leak, pods: Vec::new() };
-        let mut lab = Self { world, children: Vec::new(), owner: Some(lock) };
+        let mut lab = Self { world, children: Vec::new(), api: 0, owner: Some(lock) };
         lab.build()?;
         Ok(lab)
     }
@@ -87,7 +88,7 @@ impl Lab {
     /// The lab that is up.
     pub fn open() -> Result<Self> {
         let world = state::read(&state::folder())?;
-        Ok(Self { world, children: Vec::new(), owner: None })
+        Ok(Self { world, children: Vec::new(), api: 0, owner: None })
     }
 
     /// Leaves the lab up.
@@ -231,7 +232,17 @@ impl Lab {
         self.start("upstream", command).map(drop)
     }
 
-    fn start_api(&mut self) -> Result<()> {
+    /// Kills the API endpoint of a lab that this process brought up.
+    pub fn stop_api(&mut self) -> Result<()> {
+        let at = self.children.iter().position(|child| child.id().cast_signed() == self.api);
+        let mut child = self.children.remove(at.context("the API endpoint does not run")?);
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Starts the API endpoint, also again.
+    pub fn start_api(&mut self) -> Result<()> {
         let listen = SocketAddr::new(net::NODE_IP.parse()?, api::PORT);
         fs::write(state::kubeconfig(), api::kubeconfig(listen))?;
         let place = service_place("kube-apiserver", net::NODE)?;
@@ -239,7 +250,8 @@ impl Lab {
         let mut command = in_place(&program.to_string_lossy(), &place)?;
         command.arg("lab-api").arg("--state").arg(state::folder());
         command.arg("--listen").arg(listen.to_string());
-        self.start("kube-apiserver", command).map(drop)
+        self.api = self.start("kube-apiserver", command)?;
+        Ok(())
     }
 
     /// What is known of a pod before it starts.
@@ -275,10 +287,11 @@ impl Lab {
         let mut pod = self.plan(spec)?;
         let parent = cgroups::parent()?;
         let sandbox = cgroups::container(&parent, spec.qos, &pod.uid, &pod.sandbox_id);
+        cgroups::make(&sandbox)?;
+        // As kubelet does: the container's folders are there before its cgroup is.
+        let (resolv_conf, mut binds) = host::write_pod(&state::host_root(), spec, self.world.leak)?;
         host::write_bundle(&state::host_root(), &pod, &pod.container_id, spec.container())?;
         pod.cgroup_id = cgroups::make(&pod.cgroup)?;
-        cgroups::make(&sandbox)?;
-        let (resolv_conf, mut binds) = host::write_pod(&state::host_root(), spec, self.world.leak)?;
         pod.resolv_conf = resolv_conf;
         binds.extend(host::name_service_binds(&state::folder())?);
         let place = Place {

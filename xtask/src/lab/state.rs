@@ -42,6 +42,11 @@ pub fn kubeconfig() -> PathBuf {
     folder().join("kubeconfig")
 }
 
+/// The certificate of the authority behind the API endpoint's TLS port.
+pub fn authority(folder: &Path) -> PathBuf {
+    folder.join("ca.crt")
+}
+
 /// The folder with what the servers and background programs wrote.
 pub(crate) fn log_folder() -> PathBuf {
     folder().join("log")

@@ -1,7 +1,7 @@
 //! How long the calls of a foreign capture took: from the event of the entry to that of the return, as
 //! sysdig counts. What carries its own time needs none of this.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use tracer_common::bodies::{CALL_ENTER, CALL_EXIT};
 
@@ -9,6 +9,8 @@ use crate::record::{Record, RecordKind, Timestamp};
 
 /// Threads remembered.
 const THREADS_MAX: usize = 262_144;
+/// Events whose time is remembered: more than lines are ever held back.
+const TOLD_MAX: usize = 16_384;
 /// Where a `CALL` keeps its direction, the length of its name, and the name.
 const DIRECTION: usize = 16;
 const NAME_LEN: usize = 18;
@@ -20,29 +22,40 @@ const BETWEEN: [&[u8]; 4] = [b"switch", b"signaldeliver", b"procinfo", b"drop"];
 #[derive(Default)]
 pub(super) struct Latency {
     under_way: HashMap<u32, (Box<[u8]>, Timestamp)>,
-    /// Of the event told last.
-    pub(super) last: Option<u64>,
+    /// Numbers and times of the latest events; numbers never decrease.
+    told: VecDeque<(u64, u64)>,
 }
 
 impl Latency {
-    /// What comes next is about this record.
+    /// How long event `number` took, in nanoseconds; `None` for what has its own time.
+    pub(super) fn of(&self, number: u64) -> Option<u64> {
+        let at = self.told.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        self.told.get(at).map(|(_, took)| *took)
+    }
+
+    /// Takes notice of a record, in the order they come.
     pub(super) fn record(&mut self, record: &Record) {
-        self.last = None;
         let (RecordKind::Call, Some(task)) = (record.kind, &record.task) else { return };
         let Some((direction, name)) = side(&record.body) else { return };
-        match direction {
+        let took = match direction {
             CALL_ENTER => {
-                self.last = Some(0);
                 let room = self.under_way.len() < THREADS_MAX;
                 if !BETWEEN.contains(&name) && (room || self.under_way.contains_key(&task.tid)) {
                     self.under_way.insert(task.tid, (name.into(), record.at));
                 }
+                0
             }
             CALL_EXIT => {
                 let begun = self.under_way.remove(&task.tid).filter(|(begun, _)| **begun == *name);
-                self.last = Some(begun.map_or(0, |(_, at)| record.at.since(at)));
+                begun.map_or(0, |(_, at)| record.at.since(at))
             }
-            _ => {}
+            _ => return,
+        };
+        if self.told.len() >= TOLD_MAX {
+            self.told.pop_front();
+        }
+        if self.told.back().is_none_or(|(last, _)| *last < record.number) {
+            self.told.push_back((record.number, took));
         }
     }
 }
@@ -63,10 +76,10 @@ mod tests {
         body[DIRECTION] = direction;
         body[NAME_LEN..NAME_LEN + 2].copy_from_slice(&(name.len() as u16).to_ne_bytes());
         body.extend(name.as_bytes());
-        let mut record = Record::bare(1, Timestamp(at), RecordKind::Call, body);
+        let mut record = Record::bare(at, Timestamp(at), RecordKind::Call, body);
         record.task = Some(Task { pid: 1, tid: 2, comm: "x".into() });
         latency.record(&record);
-        latency.last
+        latency.of(at)
     }
 
     #[test]

@@ -204,7 +204,7 @@ impl Columns {
 /// arguments.
 pub(super) fn event(of: &EventLine, time: &mut Clock, style: &Style) -> String {
     let own = ["blocked_ns", "duration_ns"].iter().find_map(|key| of.args.get(*key)?.as_u64());
-    let own = own.or(time.latency.last);
+    let own = own.or(time.latency.of(of.n));
     let time = time.say(of.ts.0, own);
     let cpu = of.cpu.map_or_else(|| "-".into(), |cpu| cpu.to_string());
     let comm = of.identity.comm.as_deref().map_or_else(|| "-".into(), visible);

@@ -41,8 +41,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const API_TIME: Duration = Duration::from_millis(1500);
 /// And at least that for each question.
 const API_TIME_MIN: Duration = Duration::from_millis(300);
-/// The container runtime's time to answer, where nobody else names pods.
-const RUNTIME_TIME: Duration = Duration::from_millis(500);
+/// The container runtime's time to answer, where nobody else names the pods that were asked for.
+const RUNTIME_TIME: Duration = Duration::from_millis(200);
 /// Time for the last names at the end.
 const NAMES_TIME: Duration = Duration::from_millis(100);
 /// Records of the small ring taken before signals and the pipeline are looked at again.
@@ -85,7 +85,8 @@ pub fn agent(
         hostname: following::hostname(),
         kubelet: cluster.is_none(),
     })?;
-    if cluster.is_none() {
+    let pods = options.targets.iter().any(|at| matches!(at, Target::Pods { .. }));
+    if cluster.is_none() && pods && node_files.names().is_empty() {
         names.wait_first(RUNTIME_TIME);
     }
     let mut following = Following::new(mount.clone(), cluster, node_files, &options);

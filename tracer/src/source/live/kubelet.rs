@@ -30,8 +30,9 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
 };
 
-use super::plain;
-use crate::context::{Container, Origin, Pod};
+use super::api::{self, slim};
+use super::{objects, plain};
+use crate::context::{Origin, Pod};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const READ_ONLY_PORT: u16 = 10255;
@@ -55,8 +56,6 @@ const CERTIFICATES: [&str; 6] = [
     "var/snap/microk8s/current/certs/kubelet.crt",
     "var/lib/k0s/kubelet/pki/kubelet.crt",
 ];
-/// Static pods: the UID that their cgroups carry, and its copy in the API.
-const HASHES: [&str; 2] = ["kubernetes.io/config.hash", "kubernetes.io/config.mirror"];
 
 /// The pods of this node as kubelet tells them. Takes at most [`TIME`] for each way of asking.
 pub(super) async fn list(host_root: &Path) -> anyhow::Result<Vec<Pod>> {
@@ -180,63 +179,7 @@ fn read(path: &Path) -> Option<String> {
 
 #[derive(Deserialize)]
 struct List {
-    items: Option<Vec<Item>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Item {
-    metadata: Metadata,
-    spec: Spec,
-    status: Status,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Metadata {
-    uid: String,
-    name: String,
-    namespace: String,
-    annotations: std::collections::BTreeMap<String, String>,
-    labels: std::collections::BTreeMap<String, String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Spec {
-    node_name: Option<String>,
-    host_network: bool,
-    dns_policy: Option<String>,
-    dns_config: Option<DnsConfig>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct DnsConfig {
-    searches: Vec<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Status {
-    phase: String,
-    #[serde(rename = "podIPs")]
-    pod_ips: Vec<Ip>,
-    init_container_statuses: Vec<OneStatus>,
-    container_statuses: Vec<OneStatus>,
-    ephemeral_container_statuses: Vec<OneStatus>,
-}
-
-#[derive(Deserialize)]
-struct Ip {
-    ip: String,
-}
-
-#[derive(Deserialize)]
-struct OneStatus {
-    name: String,
-    #[serde(rename = "containerID", default)]
-    id: String,
+    items: Option<Vec<slim::Pod>>,
 }
 
 /// Reads a PodList; of a pod's environment and volumes nothing is even parsed into memory.
@@ -246,48 +189,25 @@ fn pods(body: &[u8]) -> anyhow::Result<Vec<Pod>> {
     Ok(items.take(PODS_MAX).filter_map(pod).collect())
 }
 
-fn pod(item: Item) -> Option<Pod> {
-    let Item { metadata: meta, spec, status } = item;
-    let hash = HASHES.iter().find_map(|key| meta.annotations.get(*key)).cloned();
-    let uid = hash.filter(|hash| plain::uid(hash)).unwrap_or(meta.uid).to_ascii_lowercase();
-    if !(plain::uid(&uid) && plain::name(&meta.namespace) && plain::name(&meta.name)) {
-        return None;
+fn pod(item: slim::Pod) -> Option<Pod> {
+    let mut pod = Pod { origin: Origin::Kubelet, ..objects::pod(&item) };
+    pod.uid.make_ascii_lowercase();
+    api::bounded_pod(&mut pod)?;
+    let names = plain::name(&pod.namespace) && plain::name(&pod.name);
+    pod.containers.retain(|container| plain::name(&container.name));
+    for container in &mut pod.containers {
+        container.id = container.id.take().filter(|id| plain::id(id));
     }
-    let statuses = [
-        status.init_container_statuses,
-        status.container_statuses,
-        status.ephemeral_container_statuses,
-    ];
-    let container = |status: OneStatus| {
-        let id = status.id.split_once("://").map(|(_, id)| id.to_owned());
-        plain::name(&status.name)
-            .then(|| Container { name: status.name, id: id.filter(|id| plain::id(id)) })
-    };
-    let label = |(key, value): &(String, String)| plain::label(key) && plain::label(value);
-    let searches = spec.dns_config.unwrap_or_default().searches.into_iter();
-    let search = |name: &String| plain::label(name.trim_end_matches('.'));
-    Some(Pod {
-        uid,
-        namespace: meta.namespace,
-        name: meta.name,
-        node: spec.node_name.filter(|name| plain::name(name)),
-        ips: status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()).take(4).collect(),
-        host_network: spec.host_network,
-        dns_policy: spec.dns_policy.filter(|policy| plain::label(policy)),
-        dns_searches: searches.filter(search).take(32).collect(),
-        dns_config_known: true,
-        finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
-        labels: meta.labels.into_iter().filter(label).take(plain::LABELS_MAX).collect(),
-        containers: statuses.into_iter().flatten().filter_map(container).collect(),
-        origin: Origin::Kubelet,
-        ..Pod::default()
-    })
+    (names && plain::uid(&pod.uid)).then_some(pod)
 }
 
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
     use super::*;
 
@@ -344,5 +264,53 @@ mod tests {
         };
         assert!(verify(vec![1, 2, 3]).is_ok());
         assert!(verify(vec![1, 2]).is_err());
+    }
+
+    /// A kubelet with a certificate that it signed itself, which is in its folder below the root
+    /// that is given; answers one request, and gives it.
+    async fn kubelet() -> (SocketAddr, tempfile::TempDir, tokio::task::JoinHandle<Option<String>>) {
+        let own = rcgen::generate_simple_self_signed(["node-1".to_owned()]).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join(CERTIFICATES[1]);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, own.cert.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await.ok()?;
+            let mut asked = vec![0; 4096];
+            let length = stream.read(&mut asked).await.ok()?;
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{LIST}", LIST.len());
+            stream.write_all(answer.as_bytes()).await.ok()?;
+            Some(String::from_utf8_lossy(&asked[..length]).into_owned())
+        });
+        (address, root, task)
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_its_own_in_its_folder_is_enough() {
+        let (address, root, asked) = kubelet().await;
+        let pods = securely(address, "secret", pins(root.path())).await.unwrap();
+        assert_eq!(pods.len(), 1);
+        assert_eq!((pods[0].name.as_str(), pods[0].origin), ("etcd-n1", Origin::Kubelet));
+        let asked = asked.await.unwrap().unwrap();
+        assert!(asked.contains("authorization: Bearer secret"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn another_certificate_gets_no_token() {
+        let (address, _root, asked) = kubelet().await;
+        let (_, other, _) = kubelet().await;
+        let error = securely(address, "secret", pins(other.path())).await.unwrap_err();
+        assert!(format!("{error:#}").contains("not this node's kubelet"), "{error:#}");
+        assert_eq!(asked.await.unwrap(), None, "nothing was sent");
     }
 }

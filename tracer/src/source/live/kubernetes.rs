@@ -80,7 +80,7 @@ impl Cluster {
         within: Duration,
     ) -> anyhow::Result<Option<context::Pod>> {
         let place = Place { namespace: Some(namespace.to_owned()), fields: None };
-        let target = api::target("", &format!("pods/{name}"), &place);
+        let target = api::target("", &format!("pods/{}", api::escaped(name)), &place);
         let pod: Option<Pod> = self.ask(within, api::object(&self.client, &target))?;
         let Some(mut pod) = pod.map(|pod| objects::pod(&pod)) else { return Ok(None) };
         api::bounded_pod(&mut pod).ok_or_else(|| anyhow!("the answer is no pod"))?;
@@ -91,11 +91,8 @@ impl Cluster {
     pub(super) fn pod_names(&self, within: Duration) -> anyhow::Result<Vec<(String, String)>> {
         self.ask(within, async {
             let mut names = Vec::new();
-            pages(&self.client, "", |pod: Named| {
-                names.push((
-                    pod.metadata.namespace.unwrap_or_default(),
-                    pod.metadata.name.unwrap_or_default(),
-                ));
+            pages(&self.client, &all_pods(), |pod: Named| {
+                names.extend(api::names_of(&pod.metadata));
                 true
             })
             .await?;
@@ -293,13 +290,17 @@ impl Followed for EndpointSlice {
     }
 }
 
-/// Goes through the pods of the cluster, page by page, until `each` says false.
-async fn pages<K: serde::de::DeserializeOwned>(
+fn all_pods() -> String {
+    api::target("", "pods", &Place::default())
+}
+
+/// Goes through the objects at `target` (path, `?`, selectors), page by page, until `each` says false.
+pub(super) async fn pages<K: serde::de::DeserializeOwned>(
     client: &Client,
-    query: &str,
+    target: &str,
     mut each: impl FnMut(K) -> bool,
 ) -> Result<(), Failure> {
-    let first = format!("{}{query}limit={PAGE}", api::target("", "pods", &Place::default()));
+    let first = format!("{target}limit={PAGE}");
     let mut target = first.clone();
     for _ in 0..PAGES_MAX {
         let mut page = Page::get(client, &target).await?;
@@ -348,14 +349,15 @@ async fn find_node(
     uids: &HashSet<String>,
 ) -> Result<Option<String>, Failure> {
     let mut found = None;
-    let named = format!("fieldSelector={}&", api::escaped(&format!("spec.nodeName={hostname}")));
+    let fields = Some(format!("spec.nodeName={hostname}"));
+    let named = api::target("", "pods", &Place { namespace: None, fields });
     pages(client, &named, |_: Named| {
         found = Some(hostname.to_owned());
         false
     })
     .await?;
     if found.is_none() && !uids.is_empty() {
-        pages(client, "", |pod: Placed| {
+        pages(client, &all_pods(), |pod: Placed| {
             let uid = objects::uid_of(&pod.metadata);
             if uids.contains(uid) {
                 found = pod.spec.and_then(|spec| spec.node_name);

@@ -6,22 +6,33 @@ use std::time::Duration;
 use anyhow::bail;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::Client;
-use kube::api::ListParams;
-use kube::core::Request;
-use kube::core::params::GetParams;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::api::slim::Pod as ApiPod;
-use super::kubernetes::Cluster;
+use super::api::slim::{EndpointSlice, Named, Pod as ApiPod};
+use super::api::{self, Failure, Place};
+use super::kubernetes::{Cluster, pages};
 use super::objects;
 use super::selector::Selector;
 use super::workload::Kind;
 use crate::context::Pod;
 
-/// Objects asked for at a time.
-const PAGE: u32 = 250;
-/// Most pages read.
-const PAGES_MAX: usize = 40;
+/// Most endpoints of one Service looked at.
+const UIDS_MAX: usize = 65_536;
+
+/// Of a pod, whether it has ended.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Phased {
+    status: Phase,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Phase {
+    phase: String,
+}
 
 /// What stands behind an object.
 pub(super) enum Behind {
@@ -42,19 +53,29 @@ pub(super) fn pods(
     selector: Option<&Selector>,
     within: Duration,
 ) -> anyhow::Result<Vec<Pod>> {
-    let mut params = ListParams::default();
+    let mut target = target(Kind::Pod, namespace);
     if let Some(selector) = selector.filter(|selector| !selector.is_empty()) {
-        params = params.labels(&selector.to_string());
+        target += &format!("labelSelector={}&", api::escaped(&selector.to_string()));
     }
-    let path = path(Kind::Pod.group(), Kind::Pod.plural(), namespace);
     let mut pods = Vec::new();
-    let each = |item: Value| {
-        let ended = matches!(text(&item, "/status/phase"), Some("Succeeded" | "Failed"));
-        let pod = serde_json::from_value(item).ok().filter(|_| !ended);
-        pods.extend(pod.map(|pod: ApiPod| objects::pod(&pod)));
+    let each = |item: Box<RawValue>| {
+        pods.extend(running(item.get()));
+        true
     };
-    cluster.wait_for(within, list(cluster.client(), &path, params, each))?;
+    let client = cluster.client();
+    cluster.wait_for(within, async { Ok(pages(&client, &target, each).await?) })?;
     Ok(pods)
+}
+
+/// The pod, unless it has ended or is none that Kubernetes would have accepted.
+fn running(item: &str) -> Option<Pod> {
+    let Phased { status } = serde_json::from_str(item).unwrap_or_default();
+    if matches!(status.phase.as_str(), "Succeeded" | "Failed") {
+        return None;
+    }
+    let mut pod = objects::pod(&serde_json::from_str::<ApiPod>(item).ok()?);
+    api::bounded_pod(&mut pod)?;
+    Some(pod)
 }
 
 /// What stands behind an object of this kind, namespace and name.
@@ -69,7 +90,7 @@ pub(super) fn behind(
             return Ok(Behind::Nothing);
         };
         if kind == Kind::Service {
-            return behind_service(client, &found, namespace, name).await;
+            return behind_service(&client, &found, namespace, name).await;
         }
         let selector = found.pointer("/spec/selector").cloned().unwrap_or_default();
         let selector: LabelSelector = serde_json::from_value(selector).unwrap_or_default();
@@ -82,7 +103,7 @@ pub(super) fn behind(
 }
 
 async fn behind_service(
-    client: Client,
+    client: &Client,
     found: &Value,
     namespace: &str,
     name: &str,
@@ -97,28 +118,30 @@ async fn behind_service(
             |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
         return Ok(Behind::Labels(Selector::of_labels(labels.iter().filter_map(pair).collect())));
     }
-    let path = path("discovery.k8s.io", "endpointslices", Some(namespace));
-    let params = ListParams::default().labels(&format!("kubernetes.io/service-name={name}"));
+    let place = Place { namespace: Some(namespace.to_owned()), fields: None };
+    let slices = api::target("discovery.k8s.io", "endpointslices", &place);
+    let label = api::escaped(&format!("kubernetes.io/service-name={name}"));
     let mut uids = Vec::new();
-    let each = |slice: Value| {
-        let endpoints = slice.pointer("/endpoints").and_then(Value::as_array);
-        let uid = |endpoint: &Value| Some(text(endpoint, "/targetRef/uid")?.to_owned());
-        uids.extend(endpoints.into_iter().flatten().filter_map(uid));
+    let each = |slice: EndpointSlice| {
+        let mut slice = objects::slice(&slice);
+        if api::bounded_slice(&mut slice).is_some() {
+            uids.extend(slice.endpoints.into_iter().filter_map(|at| at.pod_uid));
+        }
+        uids.len() < UIDS_MAX
     };
-    list(client, &path, params, each).await?;
+    pages(client, &format!("{slices}labelSelector={label}&"), each).await?;
     Ok(Behind::Slices(uids))
 }
 
 /// Namespaces and names of all objects of a kind, for finding similar ones; none without an answer.
 pub(super) fn names(cluster: &Cluster, kind: Kind, within: Duration) -> Vec<(String, String)> {
-    let path = path(kind.group(), kind.plural(), None);
+    let (client, target) = (cluster.client(), target(kind, None));
     let mut names = Vec::new();
-    let each = |item: Value| {
-        let part = |pointer| text(&item, pointer).unwrap_or_default().to_owned();
-        names.push((part("/metadata/namespace"), part("/metadata/name")));
+    let each = |object: Named| {
+        names.extend(api::names_of(&object.metadata));
+        true
     };
-    let answer = list(cluster.client(), &path, ListParams::default(), each);
-    match cluster.wait_for(within, answer) {
+    match cluster.wait_for(within, async { Ok(pages(&client, &target, each).await?) }) {
         Ok(()) => names,
         Err(_) => Vec::new(),
     }
@@ -129,43 +152,34 @@ async fn get(
     kind: Kind,
     namespace: &str,
     name: &str,
-) -> anyhow::Result<Option<Value>> {
-    let path = path(kind.group(), kind.plural(), Some(namespace));
-    match client.request(Request::new(path).get(name, &GetParams::default())?).await {
-        Ok(found) => Ok(Some(found)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+) -> Result<Option<Value>, Failure> {
+    let place = Place { namespace: Some(namespace.to_owned()), fields: None };
+    let plural = format!("{}/{}", kind.plural(), api::escaped(name));
+    api::object(client, &api::target(kind.group(), &plural, &place)).await
 }
 
-async fn list(
-    client: Client,
-    path: &str,
-    params: ListParams,
-    mut each: impl FnMut(Value),
-) -> anyhow::Result<()> {
-    let mut params = params.limit(PAGE);
-    for _ in 0..PAGES_MAX {
-        let mut page: Value = client.request(Request::new(path).list(&params)?).await?;
-        if let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) {
-            items.into_iter().for_each(&mut each);
-        }
-        match text(&page, "/metadata/continue").filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(token),
-            None => break,
-        }
-    }
-    Ok(())
-}
-
-fn path(group: &str, plural: &str, namespace: Option<&str>) -> String {
-    let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
-    match namespace {
-        Some(namespace) => format!("{root}/namespaces/{namespace}/{plural}"),
-        None => format!("{root}/{plural}"),
-    }
+fn target(kind: Kind, namespace: Option<&str>) -> String {
+    let place = Place { namespace: namespace.map(str::to_owned), fields: None };
+    api::target(kind.group(), kind.plural(), &place)
 }
 
 fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
     value.pointer(pointer).and_then(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_that_ended_or_are_none_are_left_out() {
+        let item = |name: &str, phase: &str| {
+            let meta = serde_json::json!({ "name": name, "namespace": "shop", "uid": "u" });
+            serde_json::json!({ "metadata": meta, "status": { "phase": phase } }).to_string()
+        };
+        assert_eq!(running(&item("web", "Running")).map(|pod| pod.name).as_deref(), Some("web"));
+        assert!(running(&item("web", "Failed")).is_none());
+        assert!(running(&item("we\x1b[2Jb", "Running")).is_none());
+        assert!(running("7").is_none());
+    }
 }

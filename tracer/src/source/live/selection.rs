@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 
+use super::api::Failure;
 use super::kubernetes::Cluster;
 use super::lookup::{self, Behind};
 use super::node_files::NodeFiles;
@@ -95,6 +96,11 @@ impl Selection {
         matches!(self.rule, Rule::Labels(_) | Rule::Behind(_))
     }
 
+    /// Endpoints decide about it.
+    pub(super) fn is_by_endpoints(&self) -> bool {
+        matches!(self.rule, Rule::Behind(_))
+    }
+
     /// The one name it is about.
     pub(super) fn name(&self) -> Option<&str> {
         match &self.rule {
@@ -160,7 +166,7 @@ impl Sources<'_> {
         let (pods, note) = match listed {
             Some(Ok(pods)) => return Ok(Asked { selection, pods, note: None }),
             Some(Err(error)) => {
-                let why = why(&error);
+                let why = in_one_line(&error);
                 (
                     self.node_files.all(),
                     Some(format!("Kubernetes API: {why}; going by this node's own files")),
@@ -193,7 +199,7 @@ impl Sources<'_> {
     fn no_pods(&self, label: &str, error: &anyhow::Error) -> anyhow::Error {
         match is_forbidden(error) {
             true => anyhow!("{label}: {}", rule(Kind::Pod, "list")),
-            false => anyhow!("{label}: the Kubernetes API gave no pods: {}", why(error)),
+            false => anyhow!("{label}: the Kubernetes API gave no pods: {}", in_one_line(error)),
         }
     }
 
@@ -240,7 +246,7 @@ impl Sources<'_> {
                 Ok(Asked { selection, pods, note: Some(note) })
             }
             Err(error) => {
-                let why = format!("the Kubernetes API gave no answer ({})", why(&error));
+                let why = format!("the Kubernetes API gave no answer ({})", in_one_line(&error));
                 self.guess(label, namespace, kind, name, &why)
             }
         }
@@ -281,15 +287,7 @@ fn rule(kind: Kind, verb: &str) -> String {
 }
 
 fn is_forbidden(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(kube::Error::Api(at)) if at.code == 403)
-}
-
-/// The server's own word without the object around it.
-fn why(error: &anyhow::Error) -> String {
-    match error.downcast_ref() {
-        Some(kube::Error::Api(status)) => format!("{} ({})", status.reason, status.code),
-        _ => in_one_line(error),
-    }
+    error.downcast_ref().is_some_and(|failure: &Failure| failure.code() == 403)
 }
 
 #[cfg(test)]

@@ -6,8 +6,13 @@
 //! behind that address, so it is `in` there, and what that server answers to it is `out` of it. A
 //! copy from another source is the same datagram on the far side of a gateway and adds nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::net::SocketAddr;
+
+use foldhash::HashMap;
+use foldhash::quality::RandomState;
+use smallvec::SmallVec;
 
 use crate::event::Direction;
 use crate::record::Timestamp;
@@ -28,7 +33,7 @@ const SAME_MAX: usize = 64;
 pub(super) const TCP: u32 = 1 << 16;
 
 /// Who sends to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Flow {
     pub(super) from: SocketAddr,
     pub(super) to: SocketAddr,
@@ -73,28 +78,33 @@ enum Part {
 struct Seen {
     at: Timestamp,
     ip_id: Option<u16>,
-    flows: Vec<Flow>,
+    flows: Flows,
 }
 
-type Exchange = (Flow, u32);
+/// As a rule there is one.
+type Flows = SmallVec<[Flow; 1]>;
+
+/// The hash of a flow and what ties an answer to its question: there are many, and each is looked up
+/// by every packet.
+type Exchange = u64;
 
 /// What was seen lately.
 #[derive(Default)]
 pub(super) struct Copies {
-    seen: BTreeMap<u64, Vec<Seen>>,
+    seen: HashMap<u64, SmallVec<[Seen; 1]>>,
     seen_order: VecDeque<(Timestamp, u64)>,
-    parts: BTreeMap<Exchange, Part>,
+    parts: HashMap<Exchange, Part>,
     parts_order: VecDeque<(Timestamp, Exchange)>,
+    hasher: RandomState,
 }
 
 impl Copies {
     /// The direction to tell a packet with; `None` for a copy that adds nothing.
     pub(super) fn direction(&mut self, packet: &Sighting) -> Option<Direction> {
         self.expire(packet.at);
-        let Flow { from, to } = packet.flow;
+        let to = packet.flow.to;
         let earlier = self.note(packet)?;
-        let (asked, answered) =
-            ((packet.flow, packet.exchange), (Flow { from: to, to: from }, packet.exchange));
+        let asked = self.hasher.hash_one((packet.flow, packet.exchange));
         match packet.act {
             Act::Ask => {
                 let part = match (self.parts.get(&asked), earlier.as_slice()) {
@@ -115,7 +125,7 @@ impl Copies {
                 Some(Part::Between) => None,
                 _ => Some(Direction::Out),
             },
-            Act::Answer | Act::Either => match self.parts.get(&answered) {
+            Act::Answer | Act::Either => match self.parts.get(&self.answered(packet)) {
                 Some(Part::Server) => Some(Direction::Out),
                 Some(Part::Between) => None,
                 Some(Part::Asker) => Some(Direction::In),
@@ -125,8 +135,14 @@ impl Copies {
         }
     }
 
+    /// The exchange that a packet in the opposite direction began.
+    fn answered(&self, packet: &Sighting) -> Exchange {
+        let Flow { from, to } = packet.flow;
+        self.hasher.hash_one((Flow { from: to, to: from }, packet.exchange))
+    }
+
     /// Flows of earlier copies of the same datagram; `None` if it went through this very flow.
-    fn note(&mut self, packet: &Sighting) -> Option<Vec<Flow>> {
+    fn note(&mut self, packet: &Sighting) -> Option<Flows> {
         let all = self.seen.entry(packet.fingerprint).or_default();
         let known = all.iter_mut().rev().find(|seen| seen.is(packet));
         if let Some(seen) = known {
@@ -140,9 +156,13 @@ impl Copies {
         if all.len() >= SAME_MAX {
             all.remove(0);
         }
-        all.push(Seen { at: packet.at, ip_id: packet.ip_id, flows: vec![packet.flow] });
+        all.push(Seen {
+            at: packet.at,
+            ip_id: packet.ip_id,
+            flows: SmallVec::from_buf([packet.flow]),
+        });
         self.seen_order.push_back((packet.at, packet.fingerprint));
-        Some(Vec::new())
+        Some(Flows::new())
     }
 
     fn remember(&mut self, exchange: Exchange, part: Part, at: Timestamp) {

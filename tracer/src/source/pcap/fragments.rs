@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use etherparse::defrag::IpDefragBuf;
-use etherparse::{
-    IpFragOffset, IpNumber, Ipv4Header, Ipv6ExtensionSlice, Ipv6FlowLabel, Ipv6Header, LaxIpSlice,
-};
+use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, LaxIpSlice};
 
+use crate::fragment::{self, Fragment};
 use crate::record::Timestamp;
 
 /// As long as Linux waits.
@@ -33,36 +32,13 @@ pub(super) struct Fragments {
     lost: u64,
 }
 
-/// Where a fragment belongs.
-struct Piece {
-    key: Key,
-    offset: IpFragOffset,
-    more: bool,
-}
-
-fn piece(ip: &LaxIpSlice<'_>) -> Option<Piece> {
-    let (number, offset, more) = match ip {
-        LaxIpSlice::Ipv4(v4) => {
-            let header = v4.header();
-            (u32::from(header.identification()), header.fragments_offset(), header.more_fragments())
-        }
-        LaxIpSlice::Ipv6(v6) => v6.extensions().clone().into_iter().find_map(|e| match e {
-            Ipv6ExtensionSlice::Fragment(f) => {
-                Some((f.identification(), f.fragment_offset(), f.more_fragments()))
-            }
-            _ => None,
-        })?,
-    };
-    let key = (ip.source_addr(), ip.destination_addr(), number, ip.payload().ip_number.0);
-    Some(Piece { key, offset, more })
-}
-
 impl Fragments {
     /// Takes a fragment; the whole packet from its IP header on when it was the last missing one.
     pub(super) fn add(&mut self, ip: &LaxIpSlice<'_>, at: Timestamp) -> Option<Vec<u8>> {
         self.expire(at);
-        let Piece { key, offset, more } = piece(ip)?;
+        let Fragment { id, offset, more } = fragment::of(ip)?;
         let payload = ip.payload();
+        let key = (ip.source_addr(), ip.destination_addr(), id, payload.ip_number.0);
         if payload.incomplete {
             self.lost += 1; // cut at the snap length: the hole can never be filled
             return None;

@@ -1,11 +1,12 @@
 //! IP packets to records: DNS over UDP and TCP's SYN, FIN and RST; everything else only moves the
 //! time. Leaves what the messages say to `decode`.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use etherparse::{LaxIpSlice, TcpHeaderSlice, UdpSlice, ip_number};
+use foldhash::quality::RandomState;
 use tracer_common::bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS, role};
 
 use super::copies::{Act, Copies, Flow, Sighting, TCP};
@@ -31,6 +32,7 @@ pub(super) struct Packets {
     dns_ports: Vec<u16>,
     pub(super) fragments: Fragments,
     copies: Copies,
+    hasher: RandomState,
 }
 
 /// What is interesting about a packet.
@@ -50,6 +52,7 @@ impl Packets {
             dns_ports: dns_ports.to_vec(),
             fragments: Fragments::default(),
             copies: Copies::default(),
+            hasher: RandomState::default(),
         }
     }
 
@@ -68,7 +71,7 @@ impl Packets {
     fn whole(&mut self, packet: &Packet<'_>, ip: &LaxIpSlice<'_>) -> Option<Record> {
         let facts = match ip.payload().ip_number {
             ip_number::UDP => self.dns(packet, ip),
-            ip_number::TCP => control(packet, ip),
+            ip_number::TCP => self.control(packet, ip),
             _ => None,
         }?;
         let direction = self.copies.direction(&facts.sighting)?;
@@ -101,43 +104,40 @@ impl Packets {
             None => !is_dns(to),
         };
         let id = message.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
-        let mut hasher = DefaultHasher::new();
-        message.hash(&mut hasher);
         let sighting = Sighting {
             at: packet.at,
             flow: flow(ip, from, to),
             act: if answer { Act::Answer } else { Act::Ask },
-            fingerprint: hasher.finish(),
+            fingerprint: self.hasher.hash_one(message),
             ip_id: ip_id(ip),
             exchange: u32::from(id),
         };
         Some(facts(packet, ip, sighting, None))
     }
-}
 
-fn control<'a>(packet: &Packet<'a>, ip: &LaxIpSlice<'a>) -> Option<Facts<'a>> {
-    let tcp = TcpHeaderSlice::from_slice(ip.payload().payload).ok()?;
-    if !(tcp.syn() || tcp.fin() || tcp.rst()) {
-        return None;
+    fn control<'a>(&self, packet: &Packet<'a>, ip: &LaxIpSlice<'a>) -> Option<Facts<'a>> {
+        let tcp = TcpHeaderSlice::from_slice(ip.payload().payload).ok()?;
+        if !(tcp.syn() || tcp.fin() || tcp.rst()) {
+            return None;
+        }
+        let act = match (tcp.syn(), tcp.ack()) {
+            (true, false) => Act::Ask,
+            (true, true) => Act::Answer,
+            _ => Act::Either,
+        };
+        let bits = (tcp.syn(), tcp.ack(), tcp.fin(), tcp.rst());
+        let same = (tcp.sequence_number(), tcp.acknowledgment_number(), bits);
+        let sighting = Sighting {
+            at: packet.at,
+            flow: flow(ip, tcp.source_port(), tcp.destination_port()),
+            act,
+            fingerprint: self.hasher.hash_one(same),
+            ip_id: ip_id(ip),
+            exchange: TCP,
+        };
+        // What a SYN or FIN carries is nobody's business.
+        Some(facts(packet, ip, sighting, Some(tcp.slice().len())))
     }
-    let act = match (tcp.syn(), tcp.ack()) {
-        (true, false) => Act::Ask,
-        (true, true) => Act::Answer,
-        _ => Act::Either,
-    };
-    let mut hasher = DefaultHasher::new();
-    let bits = (tcp.syn(), tcp.ack(), tcp.fin(), tcp.rst());
-    (tcp.sequence_number(), tcp.acknowledgment_number(), bits).hash(&mut hasher);
-    let sighting = Sighting {
-        at: packet.at,
-        flow: flow(ip, tcp.source_port(), tcp.destination_port()),
-        act,
-        fingerprint: hasher.finish(),
-        ip_id: ip_id(ip),
-        exchange: TCP,
-    };
-    // What a SYN or FIN carries is nobody's business.
-    Some(facts(packet, ip, sighting, Some(tcp.slice().len())))
 }
 
 fn flow(ip: &LaxIpSlice<'_>, from: u16, to: u16) -> Flow {

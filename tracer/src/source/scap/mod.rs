@@ -276,7 +276,8 @@ impl Engine {
             return;
         }
         let tid = event.tid;
-        if tid > 0 && self.state.thread(tid).is_none() {
+        let stranger = tid > 0 && self.state.thread(tid).is_none();
+        if stranger {
             let comm = NOBODY.to_owned();
             let thread = Thread { pid: tid, vtid: tid, comm, ..Thread::default() };
             self.state.add(tid, thread, None);
@@ -286,6 +287,10 @@ impl Engine {
         let who = self.who(event);
         self.call(event, at, who.clone(), enter.as_ref());
         self.after(event, &who, enter, born);
+        // The last switch of a thread comes after its end, and nothing of it needs to be remembered.
+        if stranger && !has_sides(event.kind) {
+            self.state.remove(tid, &mut Vec::new());
+        }
     }
 
     /// An event of the writer about containers or the cluster; no thread is behind it.
@@ -329,8 +334,7 @@ impl Engine {
 
     /// Remembers an entry; for a return, gives the entry it belongs to.
     fn pair(&mut self, event: &Event<'_>) -> Option<Enter> {
-        // Switches, signals and the like come between the two sides of a call.
-        if matches!(event.kind, 146..=149 | 152 | 196 | 228 | 232 | 234 | 244 | 290) {
+        if !has_sides(event.kind) {
             return None;
         }
         let (state, kind) = (&mut self.state, event.kind);
@@ -345,6 +349,11 @@ impl Engine {
         state.thread_mut(event.tid)?.enter = Some(enter);
         None
     }
+}
+
+/// Switches, signals and the like come between the two sides of a call.
+fn has_sides(kind: u16) -> bool {
+    !matches!(kind, 146..=149 | 152 | 196 | 228 | 232 | 234 | 244 | 290)
 }
 
 /// An open file.

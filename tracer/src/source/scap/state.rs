@@ -1,9 +1,11 @@
 //! Threads, their descriptors and sockets, as far as the events so far tell. Turns nothing into
 //! records.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt};
 
 use super::bytes::Ends;
 

@@ -35,6 +35,8 @@ pub use super::objects::Object;
 
 /// The port it listens on.
 pub const PORT: u16 = 6443;
+/// The port it listens on with TLS.
+pub const TLS_PORT: u16 = 6444;
 /// The one token it accepts.
 pub const TOKEN: &str = "svctrace-lab-token";
 const FOLLOW_EVERY: Duration = Duration::from_millis(5);
@@ -71,19 +73,29 @@ fn router(endpoint: Endpoint) -> Router {
     Router::new().fallback(answer).with_state(endpoint)
 }
 
-/// Serves the lab whose folder is `folder` until killed.
+/// Serves the lab whose folder is `folder` until killed: plain at `listen`, with TLS at another port.
 pub fn serve(folder: &Path, listen: SocketAddr) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let world = state::read(folder)?;
-        let store: Shared = Arc::new(watch::Sender::new(Store::new(&world)));
+        // No version of an earlier start, or of an earlier lab, is used again.
+        let first = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(1000);
+        let store: Shared = Arc::new(watch::Sender::new(Store::new(&world, first)));
         tokio::spawn(follow(folder.to_path_buf(), Arc::clone(&store)));
-        let listener = tokio::net::TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen on {listen}"))?;
-        let (faults, log) = (Arc::default(), Arc::default());
-        let endpoint = Endpoint { store, faults, log, open: true };
-        axum::serve(listener, router(endpoint)).await?;
+        let bound = |at: SocketAddr| async move {
+            let listener = tokio::net::TcpListener::bind(at).await;
+            listener.with_context(|| format!("cannot listen on {at}"))
+        };
+        let endpoint = Endpoint { store, faults: Arc::default(), log: Arc::default(), open: true };
+        let tls = server::Tls::new(Some(listen.ip()))?;
+        // As a pod finds it beside its token.
+        std::fs::write(state::authority(folder), &tls.authority)?;
+        let closed = Endpoint { open: false, ..endpoint.clone() };
+        let over_tls =
+            tls.serve(bound(SocketAddr::new(listen.ip(), TLS_PORT)).await?, router(closed));
+        let plain = bound(listen).await?;
+        tokio::spawn(over_tls);
+        axum::serve(plain, router(endpoint)).await?;
         Ok(())
     })
 }

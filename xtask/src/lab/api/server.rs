@@ -1,12 +1,13 @@
 //! The endpoint inside a test or a measurement: on a free port of loopback, with objects put in and
 //! taken out, faults, and a list of what was asked. Plain HTTP, or TLS with token and certificate.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::http::Uri;
 use axum::serve::{IncomingStream, Listener};
@@ -89,7 +90,7 @@ impl Server {
         let listener = std::net::TcpListener::bind(listen).context("cannot listen")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let tls = if transport == Transport::Plain { None } else { Some(Tls::new()?) };
+        let tls = if transport == Transport::Plain { None } else { Some(Tls::new(None)?) };
         let kubeconfig = kubeconfig(address, transport, tls.as_ref());
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -99,11 +100,7 @@ impl Server {
             let serving = async {
                 let _ = match tls {
                     None => axum::serve(tcp, router).await,
-                    Some(tls) => {
-                        let listener = TlsListener { tcp, acceptor: tls.acceptor };
-                        let service = router.into_make_service_with_connect_info::<Certified>();
-                        axum::serve(listener, service).await
-                    }
+                    Some(tls) => tls.serve(tcp, router).await,
                 };
             };
             tokio::select! { () = serving => {}, _ = stopped => {} }
@@ -154,15 +151,16 @@ impl Drop for Server {
     }
 }
 
-struct Tls {
+pub(super) struct Tls {
     acceptor: TlsAcceptor,
-    authority: String,
+    /// The authority's certificate, PEM.
+    pub(super) authority: String,
     client: (String, String),
 }
 
 impl Tls {
-    /// An authority, a server and a client certificate, made anew each time.
-    fn new() -> Result<Self> {
+    /// An authority, a server (for loopback and `more`) and a client certificate, made anew each time.
+    pub(super) fn new(more: Option<IpAddr>) -> Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
@@ -174,7 +172,10 @@ impl Tls {
             let certificate = params.signed_by(&key, &authority)?;
             Ok((certificate, key))
         };
-        let server = signed(&["127.0.0.1", "localhost"], ExtendedKeyUsagePurpose::ServerAuth)?;
+        let more = more.map(|address| address.to_string());
+        let names: Vec<&str> =
+            ["127.0.0.1", "localhost"].into_iter().chain(more.as_deref()).collect();
+        let server = signed(&names, ExtendedKeyUsagePurpose::ServerAuth)?;
         let client = signed(&["svctrace"], ExtendedKeyUsagePurpose::ClientAuth)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -194,6 +195,12 @@ impl Tls {
             authority: authority.pem(),
             client: (client.0.pem(), client.1.serialize_pem()),
         })
+    }
+
+    /// Serves over TLS for ever.
+    pub(super) async fn serve(self, tcp: TcpListener, router: Router) -> std::io::Result<()> {
+        let listener = TlsListener { tcp, acceptor: self.acceptor };
+        axum::serve(listener, router.into_make_service_with_connect_info::<Certified>()).await
     }
 }
 

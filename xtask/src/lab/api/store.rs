@@ -27,10 +27,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(world: &World) -> Self {
-        // Seconds since 1970 of the start: a later lab never reuses a version of an earlier one.
-        let started: Option<jiff::Timestamp> = world.started.parse().ok();
-        let first = started.and_then(|time| u64::try_from(time.as_second()).ok()).unwrap_or(1000);
+    /// The lab as it is, with versions from `first` on: watches from before that have expired.
+    pub(super) fn new(world: &World, first: u64) -> Self {
         let mut store =
             Self { objects: BTreeMap::new(), log: Vec::new(), oldest: first, version: first };
         store.update(world);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig};
 
 use crate::source::live::invoker::Invoker;
 use crate::source::live::kubeconfig::{self, read};
@@ -51,7 +51,17 @@ async fn find(access: &Access) -> anyhow::Result<Option<Config>> {
             .map(Some)
             .context("cannot use the kubeconfig"),
         None if access.context.is_some() => Err(anyhow!("--context needs a kubeconfig")),
-        None => Ok(Config::incluster().ok()),
+        None => match Config::incluster() {
+            Ok(config) => Ok(Some(config)),
+            // Not in a pod, or in one without a service account.
+            Err(InClusterError::ReadEnvironmentVariable(_)) => Ok(None),
+            Err(InClusterError::ReadDefaultNamespace(why))
+                if why.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error).context("cannot use the service account"),
+        },
     }
 }
 

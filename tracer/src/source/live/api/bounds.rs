@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::slim::Meta;
 use crate::context;
 
 const NAMESPACE_MAX: usize = 63;
@@ -32,6 +33,13 @@ fn plain(text: &str, max: usize) -> bool {
 
 fn names(namespace: &str, name: &str) -> bool {
     !name.is_empty() && plain(namespace, NAMESPACE_MAX) && plain(name, NAME_MAX)
+}
+
+/// Namespace and name of an object, if Kubernetes would have accepted them.
+pub(in crate::source::live) fn names_of(meta: &Meta) -> Option<(String, String)> {
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let name = meta.name.as_deref().unwrap_or_default();
+    names(namespace, name).then(|| (namespace.to_owned(), name.to_owned()))
 }
 
 fn shorten<T>(items: &mut Vec<T>, max: usize) -> u64 {

@@ -16,7 +16,7 @@ mod tests;
 mod watch;
 
 pub(super) use bounds::{
-    Cut, pod as bounded_pod, service as bounded_service, slice as bounded_slice,
+    Cut, names_of, pod as bounded_pod, service as bounded_service, slice as bounded_slice,
 };
 pub(super) use health::{Health, Trouble, of as trouble};
 pub(super) use list::{Page, escaped};

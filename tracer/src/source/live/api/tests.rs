@@ -351,6 +351,15 @@ fn huge_and_hostile_objects() {
     story.server.put(service);
     story.until("a third line", |story| story.lines.len() == 3);
     assert_eq!(story.services.len(), 5);
+    let ports: Vec<_> = [-1, 0, 80, 70_000].map(|port| json!({ "port": port })).into();
+    let endpoints = vec![json!({ "addresses": ["10.9.9.9"] }); 100_000];
+    let body = json!({ "metadata": { "name": "wide", "namespace": "load" },
+        "endpoints": endpoints, "ports": ports });
+    story.server.put(Object { resource: "endpointslices", body });
+    story.until("the slice", |story| story.slices.contains_key("wide") && story.lines.len() == 4);
+    let slice = &story.slices["wide"];
+    assert_eq!(slice.endpoints.len(), 1000);
+    assert_eq!(slice.ports.iter().map(|at| at.port).collect::<Vec<_>>(), [0, 80]);
 }
 
 #[test]

@@ -118,6 +118,8 @@ pub(in crate::source::live) struct Watch<K> {
     // Something came in this round.
     good: bool,
     pace: Pace,
+    // Code of the latest failure.
+    failed_last: u16,
     refuse: Refuse,
     reported: HashSet<Trouble>,
     born: Instant,
@@ -138,6 +140,7 @@ impl<K: Followed> Watch<K> {
             listed: false,
             good: false,
             pace: Pace::default(),
+            failed_last: 0,
             refuse: Refuse::default(),
             reported: HashSet::new(),
             born: Instant::now(),
@@ -156,9 +159,12 @@ impl<K: Followed> Watch<K> {
                 Ok(()) => self.pace.after_end(lived),
                 Err(failure) => {
                     tracing::debug!("Kubernetes API, {}: {failure}", K::PLURAL);
-                    if self.good && lived >= LIVED {
+                    // A server that is back and has forgotten our version works: no long pause.
+                    let back = failure.code() == 410 && self.failed_last != 410;
+                    if back || self.good && lived >= LIVED {
                         self.pace.reset();
                     }
+                    self.failed_last = failure.code();
                     let pause = self.pace.after(&failure);
                     self.tell_failure(&failure).await;
                     pause

@@ -38,7 +38,8 @@ impl Following {
 
     /// Endpoints came or went: pods behind a Service without selector join or leave.
     pub(super) fn behind(&mut self, session: &mut Session, slice: &EndpointSlice) {
-        if !self.services.complete() {
+        let matters = self.selections.iter().any(Selection::is_by_endpoints);
+        if !matters || !self.services.complete() {
             return;
         }
         let of = |pod: &&Pod| pod.namespace == slice.namespace;

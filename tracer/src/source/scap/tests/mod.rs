@@ -338,7 +338,7 @@ fn invisible_queries_come_back_from_the_response() {
         .filter(|(record, _)| record.probe == Some(tracer_common::record::probe::RECOVERED))
         .map(|(record, dns)| (record.number, dns.message.id, dns.message.question.unwrap().qtype))
         .collect();
-    assert_eq!(recovered, [(sent, 7, "A".to_owned()), (sent, 8, "AAAA".to_owned())]);
+    assert_eq!(recovered, [(sent, 7, "A".into()), (sent, 8, "AAAA".into())]);
 }
 
 #[test]
@@ -499,6 +499,23 @@ fn ports_that_mean_dns_can_be_named() {
         });
         assert_eq!(ports.unwrap(), options.dns_ports);
     }
+}
+
+#[test]
+fn ended_threads_are_forgotten_although_their_last_switch_comes_later() {
+    let mut file = File::new();
+    for tid in 1..=100 {
+        file.event(0x204, 1, tid, 2, &[]);
+        file.event(0x204, 2, tid, 186, &[&n(0)]);
+        file.event(0x204, 3, tid, 152, &[&n(1)]);
+    }
+    let mut blocks = Blocks::new(Box::new(Cursor::new(file.0))).unwrap();
+    let mut engine = Engine::new(Options::default());
+    while let Some(block) = blocks.next().unwrap() {
+        engine.block(&block).unwrap();
+    }
+    assert_eq!(engine.number, 300);
+    assert_eq!(engine.state.leaders().count(), 0);
 }
 
 #[test]

@@ -10,31 +10,20 @@ use xtask::{interrupt, repo};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What to measure.
-#[derive(clap::Subcommand)]
-pub(crate) enum What {
-    /// Start to `svctrace: attached`, with and without the API endpoint
-    Attach {
-        /// Runs of each kind
-        #[arg(long, default_value_t = 11)]
-        runs: usize,
-        /// Use the release build
-        #[arg(long)]
-        release: bool,
-    },
-    /// Time and memory for the names of a large cluster
-    Identity(crate::bench_identity::Options),
+/// How to measure.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Runs of each kind
+    #[arg(long, default_value_t = 11)]
+    runs: usize,
+    /// Use the release build
+    #[arg(long)]
+    release: bool,
 }
 
 /// Measures it.
-pub(crate) fn run(what: &What) -> Result<()> {
-    match what {
-        What::Attach { runs, release } => attach(*runs, *release),
-        What::Identity(options) => crate::bench_identity::run(options),
-    }
-}
-
-fn attach(runs: usize, release: bool) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let Options { runs, release } = *options;
     interrupt::catch()?;
     let binary = repo::svctrace(release)?;
     let lab = incidents::find("healthy")?.set_up()?;

@@ -1,0 +1,37 @@
+//! `cargo xtask bench`: measurements, each against its peer in one run. What is measured is in the
+//! files beside this one.
+
+mod attach;
+mod identity;
+mod measure;
+mod page;
+mod replay;
+
+use anyhow::Result;
+
+/// What to measure.
+#[derive(clap::Subcommand)]
+pub(crate) enum What {
+    /// Start to `svctrace: attached`, with and without the API endpoint
+    Attach(attach::Options),
+    /// Time and memory for the names of a large cluster
+    Identity(identity::Options),
+    /// Replays against sysdig, tcpdump and tshark, and of captures a hundred times as long
+    Replay(replay::Options),
+}
+
+impl What {
+    /// Only what traces needs root.
+    pub(crate) fn needs_root(&self) -> bool {
+        matches!(self, Self::Attach(_) | Self::Identity(_))
+    }
+}
+
+/// Measures it.
+pub(crate) fn run(what: &What) -> Result<()> {
+    match what {
+        What::Attach(options) => attach::run(options),
+        What::Identity(options) => identity::run(options),
+        What::Replay(options) => replay::run(options),
+    }
+}
