@@ -135,7 +135,9 @@ fn convert(path: &Path, into: &Path, more: &[&str]) -> String {
 
 #[test]
 fn the_conversion_replays_and_keeps_only_what_it_should() {
-    let Some(path) = capture("scap::the_conversion_replays_and_keeps_only_what_it_should") else { return };
+    let Some(path) = capture("scap::the_conversion_replays_and_keeps_only_what_it_should") else {
+        return;
+    };
     let scratch = tempfile::tempdir().unwrap();
     let (plain, kept) = (scratch.path().join("plain.pcapng"), scratch.path().join("kept.pcapng"));
     let original = convert(&path, &plain, &[]);

@@ -190,8 +190,11 @@ pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identif
         title: format!("resolver {server} cannot be reached: {} {told}", draft.comms()),
         cause: format!("{queries} went to {server} {cause}: nothing accepts queries there."),
         remedy: vec![
-            "check that the cluster DNS Service has ready endpoints: `kubectl -n kube-system get endpointslices -l kubernetes.io/service-name=kube-dns`".to_owned(),
-            format!("check that the nameserver of the pod's resolv.conf ({}) is the cluster DNS address", facts.server.ip()),
+            endpoints_check(facts.server, who),
+            format!(
+                "check that the nameserver of the pod's resolv.conf ({}) is the cluster DNS address",
+                facts.server.ip()
+            ),
         ],
         details: [
             ("server", json!(facts.server.to_string())),
@@ -203,6 +206,14 @@ pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identif
         .into(),
         inferred_from: vec![unseen_error(draft, facts, who)],
     }
+}
+
+/// Of the Service that has the server's address, if one is known to.
+fn endpoints_check(server: SocketAddr, who: &Identifier) -> String {
+    let (namespace, name) = who.service_key(server).unwrap_or(("kube-system", "kube-dns"));
+    format!(
+        "check that the cluster DNS Service has ready endpoints: `kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}`"
+    )
 }
 
 /// Why the error itself is not in the records.

@@ -215,6 +215,12 @@ impl Identifier {
         ip == NODE_LOCAL_DNS || self.is_given_dns(ip) || service().is_some_and(is_cluster_dns)
     }
 
+    /// Namespace and name of the Service with this address.
+    pub fn service_key(&self, addr: SocketAddr) -> Option<(&str, &str)> {
+        let key = self.cluster.addresses.service(addr.ip().to_canonical(), NOW)?;
+        Some((&key.0, &key.1))
+    }
+
     /// The name that `name` stands for, if it is that of a Service of type ExternalName in `domain`.
     pub fn external_name(&self, name: &str, domain: &str) -> Option<String> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
