@@ -16,7 +16,7 @@ use super::api::{
     self, Cut, Facts, Failure, Followed, Health, Identity, Pace, Page, Place, Reporter,
 };
 use super::api::{Trouble, Watch};
-use super::objects;
+use super::{objects, plain};
 use crate::context;
 
 /// Objects asked for at a time.
@@ -367,5 +367,5 @@ async fn find_node(
         .await?;
     }
     // As a name it goes into selectors and lines.
-    Ok(found.filter(|name| name.len() <= 253 && name.bytes().all(|byte| byte.is_ascii_graphic())))
+    Ok(found.filter(|name| plain::name(name)))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::slim::Meta;
 use crate::context;
+use crate::source::live::plain;
 
 const NAMESPACE_MAX: usize = 63;
 const NAME_MAX: usize = 253;
@@ -21,18 +22,18 @@ const PORTS_MAX: usize = 256;
 const ENDPOINTS_MAX: usize = 1000;
 /// kube-proxy uses the first only.
 const ENDPOINT_ADDRESSES_MAX: usize = 4;
-/// Kind, slash and name.
-const OWNER_MAX: usize = 63 + 1 + NAME_MAX;
 
 /// How much was cut, or `None`: not an object that Kubernetes would have accepted.
 pub(in crate::source::live) type Cut = Option<u64>;
 
-fn plain(text: &str, max: usize) -> bool {
+fn graphic(text: &str, max: usize) -> bool {
     text.len() <= max && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
 }
 
+/// As Kubernetes names things: they stand in selectors, lines, and commands that users copy.
 fn names(namespace: &str, name: &str) -> bool {
-    !name.is_empty() && plain(namespace, NAMESPACE_MAX) && plain(name, NAME_MAX)
+    let space = namespace.is_empty() || plain::name(namespace);
+    space && namespace.len() <= NAMESPACE_MAX && plain::name(name)
 }
 
 /// Namespace and name of an object, if Kubernetes would have accepted them.
@@ -65,9 +66,9 @@ fn keep<T>(items: &mut Vec<T>, fits: impl FnMut(&T) -> bool) -> u64 {
 
 fn labels(labels: &mut BTreeMap<String, String>) -> u64 {
     let before = labels.len();
-    let graphic = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let prefixed = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     labels.retain(|key, value| {
-        key.len() <= LABEL_KEY_MAX && graphic(key) && plain(value, LABEL_VALUE_MAX)
+        key.len() <= LABEL_KEY_MAX && prefixed(key) && graphic(value, LABEL_VALUE_MAX)
     });
     while labels.len() > LABELS_MAX {
         labels.pop_last();
@@ -77,28 +78,28 @@ fn labels(labels: &mut BTreeMap<String, String>) -> u64 {
 
 /// A pod.
 pub(in crate::source::live) fn pod(pod: &mut context::Pod) -> Cut {
-    if !names(&pod.namespace, &pod.name) || !plain(&pod.uid, UID_MAX) {
+    if !names(&pod.namespace, &pod.name) || !graphic(&pod.uid, UID_MAX) {
         return None;
     }
     let mut cut = labels(&mut pod.labels);
-    cut += blank(&mut pod.node, |text| plain(text, NAME_MAX));
-    cut += blank(&mut pod.dns_policy, |text| plain(text, 63));
-    let graphic = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-    cut += blank(&mut pod.owner, |text| text.len() <= OWNER_MAX && graphic(text));
-    cut += blank(&mut pod.created, |text| plain(text, 40));
+    cut += blank(&mut pod.node, plain::name);
+    cut += blank(&mut pod.dns_policy, |text| graphic(text, 63));
+    let owner = |(kind, name): (&str, &str)| graphic(kind, 63) && graphic(name, NAME_MAX);
+    cut += blank(&mut pod.owner, |text| text.split_once('/').is_some_and(owner));
+    cut += blank(&mut pod.created, |text| graphic(text, 40));
     cut += shorten(&mut pod.ips, IPS_MAX) + shorten(&mut pod.host_ips, IPS_MAX);
-    cut += keep(&mut pod.dns_searches, |text| plain(text, NAME_MAX));
+    cut += keep(&mut pod.dns_searches, |text| graphic(text, NAME_MAX));
     cut += shorten(&mut pod.dns_searches, SEARCHES_MAX);
-    cut += keep(&mut pod.containers, |at| plain(&at.name, NAME_MAX));
+    cut += keep(&mut pod.containers, |at| plain::name(&at.name));
     cut += shorten(&mut pod.containers, CONTAINERS_MAX);
     for container in &mut pod.containers {
-        cut += blank(&mut container.id, |text| plain(text, UID_MAX));
+        cut += blank(&mut container.id, |text| graphic(text, UID_MAX));
     }
     Some(cut)
 }
 
 fn ports(ports: &mut Vec<context::Port>) -> u64 {
-    keep(ports, |at| plain(&at.name, 63) && plain(&at.protocol, 16)) + shorten(ports, PORTS_MAX)
+    keep(ports, |at| graphic(&at.name, 63) && graphic(&at.protocol, 16)) + shorten(ports, PORTS_MAX)
 }
 
 /// A Service.
@@ -107,7 +108,7 @@ pub(in crate::source::live) fn service(service: &mut context::Service) -> Cut {
         return None;
     }
     let mut cut = labels(&mut service.labels) + ports(&mut service.ports);
-    cut += blank(&mut service.external_name, |text| plain(text, NAME_MAX));
+    cut += blank(&mut service.external_name, |text| graphic(text, NAME_MAX));
     cut += shorten(&mut service.external_ips, IPS_MAX);
     Some(cut + shorten(&mut service.cluster_ips, IPS_MAX))
 }
@@ -117,14 +118,14 @@ pub(in crate::source::live) fn slice(slice: &mut context::EndpointSlice) -> Cut 
     if !names(&slice.namespace, &slice.name) {
         return None;
     }
-    let mut cut = blank(&mut slice.service, |text| plain(text, NAME_MAX));
+    let mut cut = blank(&mut slice.service, |text| graphic(text, NAME_MAX));
     cut += ports(&mut slice.ports) + shorten(&mut slice.endpoints, ENDPOINTS_MAX);
     let path = |text: &str| text.split_once('/').is_some_and(|(space, name)| names(space, name));
     for endpoint in &mut slice.endpoints {
         cut += shorten(&mut endpoint.addresses, ENDPOINT_ADDRESSES_MAX);
         cut += blank(&mut endpoint.pod, path);
-        cut += blank(&mut endpoint.pod_uid, |text| plain(text, UID_MAX));
-        cut += blank(&mut endpoint.node, |text| plain(text, NAME_MAX));
+        cut += blank(&mut endpoint.pod_uid, |text| graphic(text, UID_MAX));
+        cut += blank(&mut endpoint.node, plain::name);
     }
     Some(cut)
 }
@@ -148,7 +149,7 @@ mod tests {
 
     #[test]
     fn control_bytes_in_a_name_make_no_object() {
-        for name in ["", "a\x1b[31m", "a/b", &"x".repeat(254)] {
+        for name in ["", "a\x1b[31m", "a/b", "a;b$(c)", &"x".repeat(254)] {
             let mut found = context::Service { name: name.into(), ..context::Service::default() };
             assert_eq!(service(&mut found), None, "{name:?}");
         }
