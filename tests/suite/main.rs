@@ -13,11 +13,8 @@ mod manifests;
 mod names;
 mod nodes;
 mod pcap;
-<<<<<<< HEAD
 mod peers;
-=======
 mod progress;
->>>>>>> main
 mod redact;
 mod scap;
 mod scenarios;
