@@ -125,7 +125,10 @@ fn a_process_that_lives_for_milliseconds() {
     let id = "b3a7".repeat(16);
     let pods = cgroups::parent().unwrap().join("kubepods.slice");
     let (target, root_text) = (pods.to_str().unwrap(), root.path().to_str().unwrap());
-    let args = ["--cgroup", target, "-o", "json", "--no-api", "--host-root", root_text];
+    let capture = root.path().join("live.pcapng");
+    let capture = capture.to_str().unwrap();
+    let mut args = vec!["--cgroup", target, "-o", "json", "--no-api", "--host-root", root_text];
+    args.extend(["--events", "-w", capture]);
     let trace = attached(words(&args));
     let slice = format!("kubepods-pod{}.slice", UID.replace('-', "_"));
     let cgroup = pods.join(slice).join(format!("cri-containerd-{id}.scope"));
@@ -150,6 +153,9 @@ fn a_process_that_lives_for_milliseconds() {
         told.iter().filter(|l| l["identity"]["container_id"] == id.as_str()).collect();
     assert_eq!(curl.len(), 1, "{}", traced.stdout);
     is(curl[0], Some("once"), "node-files");
+    // Lines that waited for a name wait as long in the replay.
+    let replay = binary::run(&["-r", capture, "-o", "json", "--events"]);
+    assert_eq!(binary::stdout(&replay), traced.stdout);
 }
 
 fn cgroup_path() -> String {

@@ -135,7 +135,9 @@ fn convert(path: &Path, into: &Path, more: &[&str]) -> String {
 
 #[test]
 fn the_conversion_replays_and_keeps_only_what_it_should() {
-    let Some(path) = capture("scap::the_conversion_replays_and_keeps_only_what_it_should") else { return };
+    let Some(path) = capture("scap::the_conversion_replays_and_keeps_only_what_it_should") else {
+        return;
+    };
     let scratch = tempfile::tempdir().unwrap();
     let (plain, kept) = (scratch.path().join("plain.pcapng"), scratch.path().join("kept.pcapng"));
     let original = convert(&path, &plain, &[]);
@@ -288,9 +290,9 @@ fn events_are_shown_as_sysdig_shows_them() {
     let Some(path) = capture("events_are_shown_as_sysdig_shows_them") else { return };
     let shown = |words: &[&str]| {
         let all = [&["-r", path.to_str().unwrap(), "--events"], words].concat();
-        let output = tests::binary::run(&all);
+        let output = binary::run(&all);
         assert_eq!(output.status.code(), Some(0));
-        let text = tests::binary::stdout(&output);
+        let text = binary::stdout(&output);
         text.lines().take_while(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
     };
     let filter = ["--filter", "n >= 10043 && n <= 10046"];

@@ -116,6 +116,7 @@ mod tests {
             protocol: String::new(),
             local: None,
             remote: ([127, 0, 0, 1], 80).into(),
+            peer: None,
             service: None,
             backend: None,
             name: None,

@@ -1,5 +1,7 @@
 //! svctrace's own log, on standard error. Results are none of its business.
 
+use std::io;
+
 use anyhow::Result;
 use tracing_subscriber::EnvFilter;
 

@@ -30,7 +30,9 @@ impl BySocket {
 
     pub(crate) fn add(&mut self, key: (SocketKey, u16), id: u64) {
         match key.0 {
-            SocketKey::Cookie(host, cookie) => self.cookies.entry((host, cookie, key.1)).or_default(),
+            SocketKey::Cookie(host, cookie) => {
+                self.cookies.entry((host, cookie, key.1)).or_default()
+            }
             SocketKey::Flow { .. } => self.flows.entry(key).or_default(),
         }
         .push(id);

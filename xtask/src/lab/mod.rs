@@ -236,9 +236,9 @@ impl Lab {
     pub fn stop_api(&mut self) -> Result<()> {
         let at = self.children.iter().position(|child| child.id().cast_signed() == self.api);
         let mut child = self.children.remove(at.context("the API endpoint does not run")?);
-        child.kill()?;
+        let killed = child.kill();
         child.wait()?;
-        Ok(())
+        Ok(killed?)
     }
 
     /// Starts the API endpoint, also again.

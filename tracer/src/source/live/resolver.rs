@@ -167,9 +167,7 @@ impl Search<'_> {
 fn is_cluster_dns(service: &Service) -> bool {
     let has = |key: &str, value: &str| service.labels.get(key).is_some_and(|at| at == value);
     match service.namespace.as_str() {
-        "kube-system" => {
-            has("k8s-app", "kube-dns") || has("app.kubernetes.io/name", "coredns")
-        }
+        "kube-system" => has("k8s-app", "kube-dns") || has("app.kubernetes.io/name", "coredns"),
         "openshift-dns" => service.name == "dns-default",
         _ => false,
     }
