@@ -195,6 +195,41 @@ mod tests {
     }
 
     #[test]
+    fn ways_to_a_service_and_states_of_its_endpoints() {
+        let value = json!({ "metadata": { "name": "web" }, "spec": { "clusterIP": "10.3.0.2",
+            "externalIPs": ["203.0.113.7"], "externalName": "db.example.com", "ports": [
+                { "port": 80, "protocol": "TCP", "nodePort": 30080 }, { "port": 81, "nodePort": 0 }] },
+            "status": { "loadBalancer": { "ingress": [{ "ip": "198.51.100.1" }, { "hostname": "x" }] } } });
+        let service = service(&serde_json::from_value(value).unwrap());
+        let ips: Vec<String> = service.external_ips.iter().map(IpAddr::to_string).collect();
+        assert_eq!(ips, ["203.0.113.7", "198.51.100.1"]);
+        assert_eq!(service.external_name.as_deref(), Some("db.example.com"));
+        let ports: Vec<_> = service.ports.iter().map(|port| port.node_port).collect();
+        assert_eq!(ports, [Some(30_080), None]);
+        let value = json!({ "metadata": { "name": "web-x" }, "endpoints": [{ "addresses": ["10.0.0.5"],
+            "conditions": { "ready": false, "serving": true, "terminating": true } }] });
+        let slice = slice(&serde_json::from_value(value).unwrap());
+        let one = &slice.endpoints[0];
+        assert_eq!(
+            (one.ready, one.serving, one.terminating),
+            (Some(false), Some(true), Some(true))
+        );
+    }
+
+    #[test]
+    fn what_a_pod_says_of_its_node_and_its_end() {
+        let value = json!({ "metadata": { "name": "job", "creationTimestamp": "2026-01-01T00:00:00Z" },
+            "spec": { "dnsConfig": { "searches": ["own.example"] } },
+            "status": { "phase": "Succeeded", "podIP": "10.0.0.5", "hostIP": "192.0.2.1",
+                "hostIPs": [{ "ip": "192.0.2.1" }, { "ip": "fd00::1" }] } });
+        let pod = pod(&serde_json::from_value(value).unwrap());
+        assert_eq!(pod.host_ips.len(), 2);
+        assert!(pod.finished && pod.dns_config_known);
+        assert_eq!(pod.created.as_deref(), Some("2026-01-01T00:00:00Z"));
+        assert_eq!(pod.dns_searches, ["own.example"]);
+    }
+
+    #[test]
     fn headless_services_have_no_address() {
         let value = json!({ "metadata": { "name": "s" }, "spec": { "clusterIP": "None",
             "clusterIPs": ["None"], "ports": [{ "port": 80 }] } });
