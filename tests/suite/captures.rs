@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tests::capture::{file, replay, ring, writer};
 use tests::{binary, lines};
 use tracer::capture::{Item, Options, Reader, Skipped, What};
-use tracer::record::{Record, RecordKind, Timestamp};
+use tracer::record::{HostId, Record, RecordKind, Timestamp};
 use tracer::source::CaptureErrorKind;
 
 use crate::scenarios;
@@ -54,17 +54,21 @@ fn a_capture_of_a_capture_is_the_same_capture() {
 
 #[test]
 fn cut_at_every_byte_all_whole_records_come_back() {
-    let records = small();
-    let whole = file(&records, PLAIN);
-    let mut most = 0;
-    for len in 1..whole.len() {
-        let (read, error) = replay(&[whole[..len].to_vec()]);
-        assert!(tail_missing(error), "{len} of {} bytes", whole.len());
-        assert!(read.len() >= most, "{len} bytes give fewer records than {}", len - 1);
-        assert!(read[..] == records[..read.len()], "{len} bytes");
-        most = read.len();
+    // Records of another host, and packets made from system calls, came with 1.1.
+    let mut elsewhere = minor_1();
+    elsewhere.iter_mut().for_each(|record| record.host = HostId(1));
+    for records in [small(), minor_1(), elsewhere] {
+        let whole = file(&records, PLAIN);
+        let mut most = 0;
+        for len in 1..whole.len() {
+            let (read, error) = replay(&[whole[..len].to_vec()]);
+            assert!(tail_missing(error), "{len} of {} bytes", whole.len());
+            assert!(read.len() >= most, "{len} bytes give fewer records than {}", len - 1);
+            assert!(read[..] == records[..read.len()], "{len} bytes");
+            most = read.len();
+        }
+        assert_eq!(most, records.len());
     }
-    assert_eq!(most, records.len());
 }
 
 #[test]

@@ -194,7 +194,8 @@ pub(super) fn why_not(
             let hint = similar(&all, namespace, name);
             let place = match (cluster, node_files.exist()) {
                 (None, false) => {
-                    "; there is neither a kubeconfig nor kubelet's /var/log/pods on this machine"
+                    "; neither the Kubernetes API (a kubeconfig, without --no-api) nor kubelet's \
+                     /var/log/pods could be asked on this machine"
                 }
                 (None, true) => " on this node",
                 (Some(_), _) => "",
