@@ -23,14 +23,21 @@ pub(super) struct Store {
     objects: BTreeMap<(&'static str, String, String), Object>,
     log: Vec<Change>,
     oldest: u64,
+    /// Of the last change that was forgotten.
+    forgotten: u64,
     version: u64,
 }
 
 impl Store {
     /// The lab as it is, with versions from `first` on: watches from before that have expired.
     pub(super) fn new(world: &World, first: u64) -> Self {
-        let mut store =
-            Self { objects: BTreeMap::new(), log: Vec::new(), oldest: first, version: first };
+        let mut store = Self {
+            objects: BTreeMap::new(),
+            log: Vec::new(),
+            oldest: first,
+            forgotten: 0,
+            version: first,
+        };
         store.update(world);
         // What was there at the start is no news to a watch from that version.
         store.oldest = store.version;
@@ -41,7 +48,8 @@ impl Store {
     /// Holds these, and nothing of how they came.
     pub(super) fn of(objects: Vec<Object>) -> Self {
         let (log, first) = (Vec::new(), 1000);
-        let mut store = Self { objects: BTreeMap::new(), log, oldest: first, version: first };
+        let mut store =
+            Self { objects: BTreeMap::new(), log, oldest: first, forgotten: 0, version: first };
         for object in objects {
             store.put(object);
         }
@@ -65,6 +73,7 @@ impl Store {
 
     /// Forgets all changes: watches from before now have expired.
     pub(super) fn compact(&mut self) {
+        self.forgotten = self.log.last().map_or(self.forgotten, |change| change.version);
         self.log.clear();
         self.version += 1;
         self.oldest = self.version;
@@ -72,6 +81,11 @@ impl Store {
 
     pub(super) fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Version of the last change that can no longer be told.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     pub(super) fn oldest(&self) -> u64 {

@@ -106,8 +106,12 @@ fn initial_lines(
 }
 
 fn expired(since: u64, oldest: u64) -> Bytes {
+    Bytes::from(expired_line(since, oldest))
+}
+
+fn expired_line(since: u64, oldest: u64) -> String {
     let message = format!("too old resource version: {since} ({oldest})");
-    Bytes::from(line("ERROR", &request::status(410, "Expired", &message, json!(null))))
+    line("ERROR", &request::status(410, "Expired", &message, json!(null)))
 }
 
 fn line(kind: &str, object: &Value) -> String {
@@ -156,6 +160,11 @@ impl Watch {
         let store = self.changes.borrow_and_update();
         let since = std::mem::replace(&mut self.sent, store.version());
         let mut lines = String::new();
+        if since < store.forgotten() {
+            // It was too slow for what is gone; the real one never leaves a change out in silence.
+            self.over = true;
+            return expired_line(since, store.oldest());
+        }
         for change in store.changes_after(since) {
             // What begins to fit the selector is new to this watch, what ceases to is gone.
             let before = change.before.as_ref().is_some_and(|old| self.selection.wants(old));

@@ -167,13 +167,14 @@ fn pages_where_lists_cannot_be_streamed() {
     let size = Size { pods: 600, here: 600, services: 5, endpoints: 10 };
     let mut story = Story::new(&size, Transport::Plain);
     story.server.faults.set(None, Fault::NoStreaming);
+    // From the start: a watch that is open already would outlast our patience.
+    story.server.faults.set(None, Fault::ShortWatch(Duration::from_millis(100)));
     story.follow();
     story.until("all pages", |story| story.pods.len() == 600 && story.listed.len() == 3);
     assert_eq!(story.asked("continue="), 2);
     assert!(story.lines.len() <= 1, "{:?}", story.lines);
     // The server loses its memory, and with it the pages; the first line was the only one.
     story.server.faults.set(None, Fault::ExpiredContinue);
-    story.server.faults.set(None, Fault::ShortWatch(Duration::from_millis(100)));
     story.server.compact();
     assert!(story.server.remove("pods", "load", "checkout-service-7c9d8b6f5d-00003"));
     story.server.compact();
