@@ -35,12 +35,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let megabytes = fs::metadata(&file)?.len() as f64 / 1e6;
     println!("{}: {megabytes:.1} MB, static", file.display());
     let Some(image) = &options.image else { return Ok(()) };
-    let Some(builder) =
-        ["docker", "podman", "buildah"].into_iter().find(|name| cmd::find(name).is_some())
-    else {
-        bail!("none of docker, podman and buildah is installed, one of which builds images");
-    };
-    let mut command = Command::new(builder);
-    command.arg("build").args(["--tag", image, "--file"]);
-    cmd::show(command.arg(repo::root().join("deploy/Dockerfile")).arg(&folder))
+    let builders = ["docker", "podman", "buildah"];
+    let mut last = None;
+    // One may be installed without the daemon it needs.
+    for builder in builders.into_iter().filter(|name| cmd::find(name).is_some()) {
+        let mut command = Command::new(builder);
+        command.arg("build").args(["--tag", image, "--file"]);
+        command.arg(repo::root().join("deploy/Dockerfile")).arg(&folder);
+        match cmd::show(&mut command) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = Some(error),
+        }
+    }
+    match last {
+        Some(error) => Err(error.context(format!("cannot build image {image}"))),
+        None => bail!("none of {} is installed, one of which builds images", builders.join(", ")),
+    }
 }
