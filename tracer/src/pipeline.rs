@@ -64,6 +64,8 @@ pub struct Pipeline {
     counts: Counts,
     undecoded: Undecoded,
     hold: Hold,
+    /// Lines on their way from `hold` to the sinks; empty between calls.
+    ready: Vec<Output>,
     /// Number of the record before.
     number: u64,
     // Reused between records.
@@ -84,6 +86,7 @@ impl Pipeline {
             counts: Counts::default(),
             undecoded: Undecoded::default(),
             hold: Hold::default(),
+            ready: Vec::new(),
             number: 0,
             events: Vec::new(),
             conclusions: Vec::new(),
@@ -139,9 +142,8 @@ impl Pipeline {
         let summary = self.diagnoser.summary(&self.counts);
         let incomplete = summary.lost + summary.undecoded;
         self.output(Output::Summary(summary))?;
-        let mut rest = Vec::new();
-        self.hold.finish(&self.who, &mut rest);
-        self.print(rest)?;
+        self.hold.finish(&self.who, &mut self.ready);
+        self.print()?;
         for sink in &mut self.sinks {
             sink.finish()?;
         }
@@ -230,21 +232,20 @@ impl Pipeline {
     }
 
     fn output(&mut self, output: Output) -> io::Result<()> {
-        let mut ready = Vec::new();
-        self.hold.add(output, self.counts.last, &self.who, &mut ready);
-        self.print(ready)
+        self.hold.add(output, self.counts.last, &self.who, &mut self.ready);
+        self.print()
     }
 
     fn release(&mut self) -> io::Result<()> {
-        let mut ready = Vec::new();
-        self.hold.release(self.counts.last, &self.who, &mut ready);
-        self.print(ready)
+        self.hold.release(self.counts.last, &self.who, &mut self.ready);
+        self.print()
     }
 
-    fn print(&mut self, ready: Vec<Output>) -> io::Result<()> {
-        for output in &ready {
+    /// Gives the sinks what is ready.
+    fn print(&mut self) -> io::Result<()> {
+        for output in self.ready.drain(..) {
             for sink in &mut self.sinks {
-                sink.output(output)?;
+                sink.output(&output)?;
             }
         }
         Ok(())
