@@ -28,6 +28,7 @@ pub(crate) use again::nameless;
 use cluster::Cluster;
 use hosts::Hosts;
 use node::{Node, Place};
+pub(crate) use peers::is_system_dns;
 pub use suffix::{OriginKind, SuffixOrigin};
 use table::Table;
 

@@ -34,18 +34,30 @@ fn is_api_server(key: &Key) -> bool {
     key.0 == "default" && key.1 == "kubernetes"
 }
 
-/// The cluster's DNS, by the labels that its makers give it.
-fn is_cluster_dns(service: &Service) -> bool {
-    let has = |key: &str, value: &str| service.labels.get(key).is_some_and(|at| at == value);
+fn has_label(service: &Service, key: &str, value: &str) -> bool {
+    service.labels.get(key).is_some_and(|at| at == value)
+}
+
+/// The cluster's DNS beyond doubt: by its makers' labels, in a namespace that is the cluster's own.
+pub(crate) fn is_system_dns(service: &Service) -> bool {
     match service.namespace.as_str() {
-        "openshift-dns" => service.name == "dns-default",
         "kube-system" => {
-            service.name == "kube-dns"
-                || has("k8s-app", "kube-dns")
-                || has("app.kubernetes.io/name", "coredns")
+            has_label(service, "k8s-app", "kube-dns")
+                || has_label(service, "app.kubernetes.io/name", "coredns")
         }
-        _ => has("k8s-app", "kube-dns"),
+        "openshift-dns" => service.name == "dns-default",
+        _ => false,
     }
+}
+
+/// What is called the cluster's DNS. Wider than [`is_system_dns`]: a name is no reason to trace.
+fn is_cluster_dns(service: &Service) -> bool {
+    is_system_dns(service)
+        || match service.namespace.as_str() {
+            "openshift-dns" => false,
+            "kube-system" => service.name == "kube-dns",
+            _ => has_label(service, "k8s-app", "kube-dns"),
+        }
 }
 
 impl Identifier {

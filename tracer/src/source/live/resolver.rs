@@ -9,6 +9,7 @@ use super::cgroups::{Directory, Mount};
 use super::node_files::NodeFiles;
 use super::sockets;
 use crate::context::{EndpointSlice, Service};
+use crate::identify::is_system_dns;
 
 /// Most resolvers traced along.
 const RESOLVERS_MAX: usize = 16;
@@ -64,7 +65,7 @@ impl Services {
     /// DNS by its label.
     fn resolver_pods(&self, servers: &HashSet<IpAddr>) -> Vec<&str> {
         let asked = |service: &Service| match servers.is_empty() {
-            true => is_cluster_dns(service),
+            true => is_system_dns(service),
             false => service.cluster_ips.iter().any(|ip| servers.contains(ip)),
         };
         let services: HashSet<(&str, &str)> = self
@@ -160,16 +161,6 @@ impl Search<'_> {
         pids.sort_unstable();
         pids.dedup();
         pids.into_iter().filter_map(|pid| self.mount.of_process(pid)).collect()
-    }
-}
-
-/// The cluster's DNS by the labels that its makers give it.
-fn is_cluster_dns(service: &Service) -> bool {
-    let has = |key: &str, value: &str| service.labels.get(key).is_some_and(|at| at == value);
-    match service.namespace.as_str() {
-        "kube-system" => has("k8s-app", "kube-dns") || has("app.kubernetes.io/name", "coredns"),
-        "openshift-dns" => service.name == "dns-default",
-        _ => false,
     }
 }
 
