@@ -2,9 +2,10 @@
 //! environment only `HOSTNAME` is looked at, and nothing of it is kept.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 
-use super::plain;
+use super::{bounded, plain};
 use crate::context::{Origin, Pod};
 
 /// Most bytes of an environment or resolv.conf read.
@@ -18,11 +19,8 @@ pub(super) fn pod(pid: u32, uid: &str, hostname: &str) -> Option<Pod> {
     if !plain::name(&name) || name == hostname {
         return None;
     }
-    let mut conf = Vec::new();
-    if let Ok(file) = File::open(format!("/proc/{pid}/root/etc/resolv.conf")) {
-        let _ = file.take(READ_MAX).read_to_end(&mut conf);
-    }
-    let namespace = namespace(&String::from_utf8_lossy(&conf)).unwrap_or_default();
+    let conf = format!("/proc/{pid}/root/etc/resolv.conf");
+    let namespace = namespace(&bounded::text(Path::new(&conf), READ_MAX)).unwrap_or_default();
     Some(Pod { uid: uid.to_owned(), namespace, name, origin: Origin::Proc, ..Pod::default() })
 }
 

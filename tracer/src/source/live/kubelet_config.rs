@@ -6,8 +6,9 @@ use std::path::{Component, Path};
 
 use serde::Deserialize;
 
+use super::bounded;
 use super::plain;
-use super::runtime_sockets::{command_lines, read};
+use super::runtime_sockets::{READ_MAX, command_lines};
 use crate::context::Kubelet;
 
 /// kubelet's configuration, by kubeadm and by others.
@@ -33,7 +34,7 @@ pub(super) fn find(host_root: &Path) -> Option<Kubelet> {
 }
 
 fn of(host_root: &Path, command_lines: &[String]) -> Option<Kubelet> {
-    let below = |path: &str| read(&host_root.join(path.trim_start_matches('/')));
+    let below = |path: &str| bounded::text(&host_root.join(path.trim_start_matches('/')), READ_MAX);
     let mut known = Kubelet::default();
     let mut configs: Vec<String> = Vec::new();
     for line in command_lines {

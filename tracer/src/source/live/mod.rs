@@ -86,6 +86,7 @@ pub struct Options {
 
 mod agent;
 mod api;
+mod bounded;
 mod bundles;
 mod cgroups;
 mod clock;

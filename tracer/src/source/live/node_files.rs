@@ -4,12 +4,11 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::plain;
+use super::{bounded, plain};
 use crate::context::{Container, Origin, Pod};
 
 /// Most pods read; kubelet allows some hundreds on a node.
@@ -128,11 +127,8 @@ impl NodeFiles {
             let one = |id| Container { name: name.clone(), id: Some(id) };
             pod.containers.extend(ids.into_iter().map(one));
         }
-        let mut hosts = Vec::new();
-        if let Ok(file) = fs::File::open(self.pods.join(&pod.uid).join("etc-hosts")) {
-            let _ = file.take(HOSTS_MAX).read_to_end(&mut hosts);
-        }
-        pod.ips = pod_address(&String::from_utf8_lossy(&hosts), &pod.name).into_iter().collect();
+        let hosts = bounded::text(&self.pods.join(&pod.uid).join("etc-hosts"), HOSTS_MAX);
+        pod.ips = pod_address(&hosts, &pod.name).into_iter().collect();
     }
 
     /// Each link of `/var/log/containers`.

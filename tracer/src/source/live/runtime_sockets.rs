@@ -3,9 +3,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+
+use super::bounded;
 
 /// containerd, CRI-O, k3s and RKE2, microk8s, k0s, cri-dockerd.
 const PLACES: [&str; 6] = [
@@ -31,13 +32,13 @@ const KUBELETS: [&str; 6] = ["kubelet", "k3s", "k3s-server", "k3s-agent", "rke2"
 const KEYS: [&str; 3] =
     ["containerRuntimeEndpoint", "container-runtime-endpoint", "remote-runtime-endpoint"];
 /// Most of a file or command line read, in bytes.
-const READ_MAX: u64 = 64 << 10;
+pub(super) const READ_MAX: u64 = 64 << 10;
 
 /// Sockets below the node's root that exist, the most likely one first.
 pub(super) fn find(host_root: &Path) -> Vec<PathBuf> {
     let mut told: Vec<String> = Vec::new();
     for file in FILES {
-        told.extend(endpoints(&read(&host_root.join(file))));
+        told.extend(endpoints(&bounded::text(&host_root.join(file), READ_MAX)));
     }
     for line in command_lines() {
         told.extend(endpoints(&line));
@@ -53,15 +54,6 @@ pub(super) fn find(host_root: &Path) -> Vec<PathBuf> {
         }
     }
     sockets
-}
-
-/// A file's first 64 KiB, lossy; empty where it cannot be read.
-pub(super) fn read(path: &Path) -> String {
-    let mut bytes = Vec::new();
-    if let Ok(file) = fs::File::open(path) {
-        let _ = file.take(READ_MAX).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The command lines of running kubelets, arguments in lines.
@@ -81,7 +73,7 @@ pub(super) fn command_lines() -> Vec<String> {
     let process = |name: &OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
     entries
         .filter(|entry| process(&entry.file_name()) && is_kubelet(&entry.path()))
-        .map(|entry| read(&entry.path().join("cmdline")).replace('\0', "\n"))
+        .map(|entry| bounded::text(&entry.path().join("cmdline"), READ_MAX).replace('\0', "\n"))
         .collect()
 }
 
