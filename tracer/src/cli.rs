@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracer::sink::filter::{self, Filter};
 use tracer::source::live;
@@ -49,6 +50,12 @@ pub(crate) enum Verb {
         /// Format: text or json
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
+    },
+    /// Say what a finding's code means, what it does not mean, and what to do; without one: all codes
+    Explain {
+        /// The code, as findings have it
+        #[arg(value_name = "CODE", value_parser = codes())]
+        code: Option<String>,
     },
     /// Do nothing until told to end: for a pod that is entered with `kubectl exec`
     Idle,
@@ -364,6 +371,10 @@ impl FailOn {
                 .unwrap_or("error"),
         }
     }
+}
+
+fn codes() -> PossibleValuesParser {
+    PossibleValuesParser::new(tracer::report::Code::ALL.map(tracer::report::Code::name))
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -87,6 +87,8 @@ pub struct Reply {
     pub truncated: bool,
     /// Answer section.
     pub answers: Vec<Answer>,
+    /// Bytes of the message.
+    pub size: u32,
 }
 
 impl Reply {
@@ -94,6 +96,7 @@ impl Reply {
         Self {
             at,
             number,
+            size: dns.original_len,
             rcode: dns.message.rcode,
             truncated: dns.message.truncated,
             answers: dns.message.answers.clone(),
@@ -149,6 +152,8 @@ pub struct Transaction {
     pub asked: Asked,
     /// The query carried an OPT record.
     pub edns: bool,
+    /// Bytes of the query.
+    pub size: u32,
     /// Which try of its attempt for this type, from 1.
     pub try_number: u32,
     /// Each time it went out.
@@ -183,6 +188,7 @@ impl Transaction {
             name,
             asked,
             edns: dns.message.edns,
+            size: dns.original_len,
             try_number: 1,
             sends: vec![sent],
             retransmits: 0,
@@ -227,6 +233,13 @@ impl Transaction {
         if self.is_open() {
             self.gave_up = Some((at.max(self.started()), why));
         }
+    }
+
+    /// Bytes of its queries and responses as DNS messages, retransmissions included.
+    pub fn bytes(&self) -> u64 {
+        let queries = u64::from(self.size) * (1 + u64::from(self.retransmits));
+        let replies = self.earlier_errors.iter().chain(&self.reply);
+        queries + replies.map(|reply| u64::from(reply.size)).sum::<u64>()
     }
 
     /// No response and not given up.
