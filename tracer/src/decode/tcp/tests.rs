@@ -134,10 +134,7 @@ fn what_the_far_end_acknowledged_is_not_waited_for() {
     let messages = [dns_like(1, 60), dns_like(2, 60), dns_like(3, 60)];
     let all = stream(&messages);
     let answer = stream(&[dns_like(9, 20)]);
-    let ack = |at, seq, ack| Segment {
-        ack: Some(ack),
-        ..segment(Direction::In, at, seq, &answer)
-    };
+    let ack = |at, seq, ack| Segment { ack: Some(ack), ..segment(Direction::In, at, seq, &answer) };
     let segments = [
         syn(1, 99),
         out(2, 100, &all[..62]),
