@@ -12,6 +12,7 @@ pub mod diagnose;
 pub mod event;
 pub mod explain;
 mod fragment;
+mod framing;
 mod hold;
 pub mod identify;
 pub mod pipeline;
