@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use crate::correlate::{Attempt, Lookup};
+use crate::event::Actor;
 use crate::identify::{Entity, Identifier};
 use crate::report::{ClientLoad, DnsCosts, DnsLoad, Identity};
 
@@ -66,6 +67,7 @@ type Key = (Option<Entity>, String);
 
 #[derive(Debug, Default)]
 struct Client {
+    actor: Actor,
     identity: Identity,
     load: Sum,
     profile: Profile,
@@ -130,10 +132,18 @@ impl Load {
         let client = self.clients.entry(key).or_default();
         // A name can become known later; asking each time would cost more than the rest.
         if (client.load.lookups + 1).is_power_of_two() {
-            client.identity = identity(lookup, who);
+            client.actor = lookup.actor.clone();
+            client.identity = identity(&client.actor, who);
         }
         client.load.add(&attempts);
         client.profile.lookup(lookup, domain, &attempts);
+    }
+
+    /// Nothing follows: names that came late are taken, those of pods that are gone kept.
+    pub(super) fn finish(&mut self, who: &Identifier) {
+        for client in self.clients.values_mut().filter(|c| c.identity.pod.is_none()) {
+            client.identity = identity(&client.actor, who);
+        }
     }
 
     /// What is known of the names that the workload of `identity` looks up.
@@ -199,8 +209,8 @@ fn key(lookup: &Lookup, who: &Identifier) -> Key {
 }
 
 /// Which pod or process, without the ids that differ from one run of a program to the next.
-fn identity(lookup: &Lookup, who: &Identifier) -> Identity {
-    Identity { pid: None, tid: None, ..who.identity(&lookup.actor) }
+fn identity(actor: &Actor, who: &Identifier) -> Identity {
+    Identity { pid: None, tid: None, ..who.identity(actor) }
 }
 
 /// What shares a pod template, as far as known.

@@ -147,6 +147,7 @@ impl Diagnoser {
         for case in std::mem::take(&mut self.cases) {
             self.tell(&case, who, out);
         }
+        self.totals.finish(who);
     }
 
     /// Codes and severities of the findings told, each pair once.

@@ -116,16 +116,54 @@ fn snippet(identity: &Identity, spec: &Value, yaml: &str, note: &str) -> Snippet
     }
 }
 
+/// An option of resolv.conf: name and value.
+type Setting = (String, Option<String>);
+
+/// `options: […]` and the same for a patch.
+fn options(all: &[Setting]) -> (String, Value) {
+    let one = |(name, value): &Setting| match value {
+        Some(value) => {
+            let json = json!({ "name": name, "value": value });
+            (format!("{{name: {name}, value: {}}}", quoted(value)), json)
+        }
+        None => (format!("{{name: {name}}}"), json!({ "name": name })),
+    };
+    let (yaml, json): (Vec<String>, Vec<Value>) = all.iter().map(one).unzip();
+    (format!("options: [{}]", yaml.join(", ")), Value::Array(json))
+}
+
 /// One option of resolv.conf through dnsConfig.
 pub(super) fn option(identity: &Identity, name: &str, value: Option<&str>) -> Snippet {
-    let mut yaml = format!("dnsConfig:\n  options:\n    - name: {name}");
-    let mut one = json!({ "name": name });
-    if let Some(value) = value {
-        yaml.push_str(&format!("\n      value: {}", quoted(value)));
-        one["value"] = value.into();
+    let (yaml, json) = options(&[(name.to_owned(), value.map(str::to_owned))]);
+    let spec = json!({ "dnsConfig": { "options": json } });
+    let note = " (keep other options it has)";
+    snippet(identity, &spec, &format!("dnsConfig:\n  {yaml}"), note)
+}
+
+/// The options in force, as far as they are plain words.
+fn settings(config: &ResolverConfig) -> Vec<Setting> {
+    let number = |name: &str, value: u32| (name.to_owned(), Some(value.to_string()));
+    let mut all = vec![number("ndots", config.ndots)];
+    if config.timeout_s != 5 {
+        all.push(number("timeout", config.timeout_s));
     }
-    let spec = json!({ "dnsConfig": { "options": [one] } });
-    snippet(identity, &spec, &yaml, " (keep other options it has)")
+    if config.attempts != 2 {
+        all.push(number("attempts", config.attempts));
+    }
+    let word = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b"-0123456789".contains(&b))
+    };
+    for option in &config.options {
+        let (name, value) = match option.split_once(':') {
+            Some((name, value)) => (name, Some(value)),
+            None => (option.as_str(), None),
+        };
+        if word(name) && value.is_none_or(word) {
+            all.push((name.to_owned(), value.map(str::to_owned)));
+        }
+    }
+    all
 }
 
 /// The resolver configuration as it is, without `suffix`: for an owner who cannot change the node.
@@ -134,7 +172,7 @@ pub(super) fn without_suffix(
     config: &ResolverConfig,
     suffix: &str,
 ) -> Option<Snippet> {
-    let search: Vec<&String> = config.search.iter().filter(|s| *s != suffix).collect();
+    let search: Vec<String> = config.search.iter().filter(|s| *s != suffix).cloned().collect();
     let sane = search.iter().all(|s| is_domain(s))
         && search.len() <= SEARCH_MAX
         && search.len() < config.search.len()
@@ -143,21 +181,17 @@ pub(super) fn without_suffix(
         return None;
     }
     let servers: Vec<String> = config.servers.iter().map(ToString::to_string).collect();
-    let spec = json!({ "dnsPolicy": "None", "dnsConfig": {
-        "nameservers": servers, "searches": search,
-        "options": [{ "name": "ndots", "value": config.ndots.to_string() }] } });
+    let (options, json) = options(&settings(config));
+    let spec = json!({ "dnsPolicy": "None",
+        "dnsConfig": { "nameservers": servers, "searches": search, "options": json } });
     let listed = |items: &[String]| {
-        items.iter().map(|item| format!("\n    - {}", quoted(item))).collect::<String>()
-    };
-    let search: Vec<String> = search.into_iter().cloned().collect();
-    let searches = match search.as_slice() {
-        [] => String::new(),
-        some => format!("\n  searches:{}", listed(some)),
+        let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
+        items.join(", ")
     };
     let yaml = format!(
-        "dnsPolicy: \"None\"\ndnsConfig:\n  nameservers:{}{searches}\n  options:\n    - name: ndots\n      value: {}",
+        "dnsPolicy: \"None\"\ndnsConfig:\n  nameservers: [{}]\n  searches: [{}]\n  {options}",
         listed(&servers),
-        quoted(&config.ndots.to_string()),
+        listed(&search),
     );
     Some(snippet(identity, &spec, &yaml, ""))
 }
@@ -202,7 +236,7 @@ mod tests {
         assert_eq!(
             ndots.yaml,
             "# Deployment/client in shop: spec.template.spec (keep other options it has)\n\
-             dnsConfig:\n  options:\n    - name: ndots\n      value: \"2\""
+             dnsConfig:\n  options: [{name: ndots, value: \"2\"}]"
         );
         let cron = option(&of(Some("CronJob/n"), "shop"), "single-request-reopen", None);
         assert!(cron.command.unwrap().contains(r#"{"jobTemplate":{"spec":{"template""#));
@@ -239,12 +273,16 @@ mod tests {
             servers: vec!["10.96.0.10".parse().unwrap()],
             search: ["svc.cluster.local", "localdomain"].map(str::to_owned).to_vec(),
             ndots: 5,
+            timeout_s: 5,
+            attempts: 2,
+            options: vec!["edns0".to_owned(), "evil: {x".to_owned()],
             ..ResolverConfig::default()
         };
         let whom = of(Some("DaemonSet/a"), "shop");
         let snippet = without_suffix(&whom, &config, "localdomain").unwrap();
         assert!(snippet.yaml.contains("dnsPolicy: \"None\""), "{}", snippet.yaml);
-        assert!(snippet.yaml.contains("    - \"svc.cluster.local\""), "{}", snippet.yaml);
+        assert!(snippet.yaml.contains("searches: [\"svc.cluster.local\"]"), "{}", snippet.yaml);
+        assert!(snippet.yaml.contains("{name: edns0}") && !snippet.yaml.contains("evil"));
         assert!(!snippet.yaml.contains("localdomain"));
         assert!(snippet.command.unwrap().contains(r#""searches":["svc.cluster.local"]"#));
         assert!(without_suffix(&whom, &config, "other").is_none(), "nothing to leave out");

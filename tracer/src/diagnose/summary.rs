@@ -106,6 +106,11 @@ impl Totals {
         leaks::count(lookup, domain, who, &mut self.leaks);
     }
 
+    /// Nothing follows.
+    pub(crate) fn finish(&mut self, who: &Identifier) {
+        self.load.finish(who);
+    }
+
     /// What the names that the workload of `identity` looked up so far need.
     pub(crate) fn profile(&self, identity: &Identity) -> Profile {
         self.load.profile(identity)
