@@ -54,7 +54,7 @@ pub(crate) fn set_resolver_silent(silent: bool) -> Result<()> {
 }
 
 /// One packet with a question for AAAA, the first of each thousand, is dropped.
-const ONE_AAAA: [&str; 15] = [
+const ONE_AAAA: [&str; 16] = [
     "-m",
     "string",
     "--algo",
@@ -69,7 +69,8 @@ const ONE_AAAA: [&str; 15] = [
     "1000",
     "--packet",
     "0",
-    "-jDROP",
+    "-j",
+    "DROP",
 ];
 
 /// Drops the first AAAA question in the node, before it reaches the resolver; or no longer.
