@@ -378,12 +378,8 @@ impl Bench {
         self.diagnoser.finish(&self.who, &mut self.findings);
         let unmatched = self.correlator.unmatched();
         self.unmatched = unmatched.total();
-        let counts = Counts {
-            first: Some(Timestamp(ZERO)),
-            last: self.now,
-            unmatched,
-            ..Counts::default()
-        };
+        let counts =
+            Counts { first: Some(Timestamp(ZERO)), last: self.now, unmatched, ..Counts::default() };
         self.summary = Some(self.diagnoser.summary(&counts));
         self
     }
