@@ -204,7 +204,7 @@ impl Created {
 
     /// A writer in this process; `None` when nothing is to be recorded.
     pub(crate) fn writer(mut self) -> Result<Option<Writer>> {
-        Ok(writer(self.files.drain(..).collect(), self.standard, self.options))
+        writer(self.files.drain(..).collect(), self.standard, self.options)
     }
 
     /// Takes new files away again that nothing was recorded into.
@@ -238,20 +238,20 @@ pub(crate) fn handed(capture: &Handed) -> Result<Option<Writer>> {
         rotate_bytes: capture.write_bytes,
         rotate_ns: capture.write_ns,
     };
-    Ok(writer(files, standard, options))
+    writer(files, standard, options)
 }
 
-fn writer(files: Vec<File>, standard: bool, options: Options) -> Option<Writer> {
+fn writer(files: Vec<File>, standard: bool, options: Options) -> Result<Option<Writer>> {
     let mut volumes: Vec<Box<dyn Volume>> = Vec::new();
     for file in files {
         // Asked now: the sandboxed process may not.
-        let regular = file.metadata().is_ok_and(|about| about.is_file());
+        let regular = file.metadata().context("cannot write the capture")?.is_file();
         volumes.push(Box::new(Disk { file, regular }));
     }
     if standard {
         volumes.push(Box::new(Standard(io::stdout())));
     }
-    (!volumes.is_empty()).then(|| Writer::new(volumes, options))
+    Ok((!volumes.is_empty()).then(|| Writer::new(volumes, options)))
 }
 
 struct Disk {

@@ -96,14 +96,14 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     let readers = capture.read.iter().map(named).zip(readers).collect();
     let how = settings::source(dns_ports, capture.keep_payload)?;
     let mut redaction = redaction::asked(capture, output.quiet)?;
-    let created = files::create(capture)?;
+    let writer = files::create(capture)?.writer()?;
     let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
     confinement::enter_alone(output.sandbox)?;
     let records = source::open_named(readers, &how).map_err(|error| {
         let name = error.file.clone().unwrap_or_else(|| name.clone());
         anyhow::Error::new(error).context(name)
     })?;
-    let mut pipeline = print.pipeline(created.writer()?);
+    let mut pipeline = print.pipeline(writer);
     let mut whole = true;
     // What an earlier recording kept goes on into a new one only if somebody says so again.
     let private = capture.keep_payload || capture.write.is_none();
