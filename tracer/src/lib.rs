@@ -19,6 +19,7 @@ pub mod pipeline;
 pub mod record;
 pub mod redact;
 pub mod report;
+pub mod sandbox;
 pub mod sink;
 pub mod source;
 pub mod text;
