@@ -22,3 +22,4 @@ mod scap;
 mod scenarios;
 mod schema;
 mod targets;
+mod tcp_dns;

@@ -11,6 +11,7 @@ pub mod describe;
 pub mod diagnose;
 pub mod event;
 mod fragment;
+mod framing;
 mod hold;
 pub mod identify;
 pub mod pipeline;
