@@ -6,6 +6,7 @@ mod api;
 mod captures;
 mod cli;
 mod hostile;
+mod incidents;
 mod lab;
 mod layers;
 mod lookups;
