@@ -40,11 +40,11 @@ pub(crate) fn upstream_config() -> String {
 
 /// unbound that knows the same.
 pub(crate) fn unbound_config() -> String {
-    let mut text = format!(
+    let mut text = String::from(
         "server:\n username: \"\"\n chroot: \"\"\n directory: \"/\"\n pidfile: \"\"\n use-syslog: no\n \
          do-daemonize: no\n interface: 0.0.0.0\n access-control: 0.0.0.0/0 allow\n \
          module-config: \"iterator\"\n num-threads: 1\n so-rcvbuf: 0\n \
-         local-zone: \"cluster.local.\" static\n"
+         local-zone: \"cluster.local.\" static\n",
     );
     let mut record = |name: &str| {
         if let Some(address) = cluster_address(name) {
