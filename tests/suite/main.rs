@@ -7,6 +7,7 @@ mod captures;
 mod cli;
 mod fuzz;
 mod hostile;
+mod incidents;
 mod lab;
 mod layers;
 mod licenses;

@@ -57,6 +57,9 @@ enum Verb {
         #[arg(long)]
         listen: SocketAddr,
     },
+    /// One of the lab's DNS servers, started by the lab
+    #[command(hide = true)]
+    LabDns(xtask::lab::server::Options),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +89,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Guest(options) => kernels::guest::run(&options),
         Verb::Bench(what) => bench::run(&what),
         Verb::Lab(verb) => lab_cli::run(verb),
+        Verb::LabDns(options) => xtask::lab::server::serve(&options),
         Verb::LabApi { state, listen } => xtask::lab::api::serve(&state, listen),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::net;
+use super::server::{CLUSTER_NAMES, cluster_address};
 use super::services::SERVICES;
 
 const COMMON: &str =
@@ -23,12 +24,41 @@ pub(crate) fn cluster_config() -> String {
         let _ =
             writeln!(text, "host-record={name}.{namespace}.svc.cluster.local,{}", service.address);
     }
+    for number in 0..CLUSTER_NAMES {
+        let name = format!("svc-{number:02}.critical-app.svc.cluster.local");
+        if let Some(address) = cluster_address(&name) {
+            let _ = writeln!(text, "host-record={name},{address}");
+        }
+    }
     text
 }
 
 /// The upstream: knows one name of the outside, everything else does not exist.
 pub(crate) fn upstream_config() -> String {
     format!("{COMMON}no-resolv\nhost-record=www.example.com,203.0.113.80\naddress=/#/\n")
+}
+
+/// unbound that knows the same.
+pub(crate) fn unbound_config() -> String {
+    let mut text = String::from(
+        "server:\n username: \"\"\n chroot: \"\"\n directory: \"/\"\n pidfile: \"\"\n use-syslog: no\n \
+         do-daemonize: no\n interface: 0.0.0.0\n access-control: 0.0.0.0/0 allow\n \
+         module-config: \"iterator\"\n num-threads: 1\n so-rcvbuf: 0\n \
+         local-zone: \"cluster.local.\" static\n",
+    );
+    let mut record = |name: &str| {
+        if let Some(address) = cluster_address(name) {
+            let _ = writeln!(text, " local-data: \"{name}. 30 IN A {address}\"");
+        }
+    };
+    for service in &SERVICES {
+        record(&format!("{}.{}.svc.cluster.local", service.name, service.namespace));
+    }
+    for number in 0..CLUSTER_NAMES {
+        record(&format!("svc-{number:02}.critical-app.svc.cluster.local"));
+    }
+    let _ = writeln!(text, "forward-zone:\n name: \".\"\n forward-addr: {}", net::UPSTREAM_IP);
+    text
 }
 
 /// Makes the upstream silent, or lets it answer again.

@@ -213,7 +213,7 @@ pub fn run_client(lab: &Lab, words: &[&str]) -> Result<ClientRun> {
 }
 
 /// 500 questions a second from pod `noisy`: names that exist, names that do not, and one for the upstream.
-fn flood(lab: &Lab) -> Result<Flood> {
+pub(crate) fn flood(lab: &Lab) -> Result<Flood> {
     let mut questions = String::from("neighbour.localdomain A\n");
     for number in 0..50 {
         questions += "kubernetes.default.svc.cluster.local A\n";

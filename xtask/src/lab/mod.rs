@@ -10,11 +10,14 @@ mod host;
 mod http;
 pub mod incidents;
 mod leftovers;
+pub mod matrix;
 pub mod net;
 mod objects;
 pub mod pods;
 mod ready;
+pub mod server;
 pub mod services;
+mod setup;
 mod spawn;
 pub mod state;
 pub mod trace;
@@ -32,6 +35,7 @@ use anyhow::{Context, Result, bail};
 pub use host::FOREIGN_SUFFIX;
 pub use leftovers::list as leftovers;
 pub use pods::{Pod, PodSpec, Qos, Role};
+pub use setup::{Resolver, Setup, Upstream};
 pub use state::World;
 
 use crate::{cmd, interrupt, repo};
@@ -65,6 +69,7 @@ impl Container {
 pub struct Lab {
     /// Its pods and names.
     pub world: World,
+    setup: Setup,
     children: Vec<Child>,
     api: i32,
     /// Held while the lab belongs to this process, which then takes it down at the end.
@@ -75,13 +80,19 @@ impl Lab {
     /// Makes a fresh, working lab, after removing what an earlier one left; dropping it takes it
     /// down. With `leak` the node's resolv.conf has a search suffix of its own, which every pod gets.
     pub fn up(leak: bool) -> Result<Self> {
+        Self::up_with(Setup { leak, ..Setup::default() })
+    }
+
+    /// The same, with other servers.
+    pub fn up_with(setup: Setup) -> Result<Self> {
+        let leak = setup.leak;
         check_machine()?;
         let lock = state::lock()?;
         leftovers::remove()?;
         let node = nix::unistd::gethostname()?.to_string_lossy().to_lowercase();
         let started = now();
         let world = World { node, started, revision: 1, leak, pods: Vec::new() };
-        let mut lab = Self { world, children: Vec::new(), api: 0, owner: Some(lock) };
+        let mut lab = Self { world, setup, children: Vec::new(), api: 0, owner: Some(lock) };
         lab.build()?;
         Ok(lab)
     }
@@ -89,7 +100,8 @@ impl Lab {
     /// The lab that is up.
     pub fn open() -> Result<Self> {
         let world = state::read(&state::folder())?;
-        Ok(Self { world, children: Vec::new(), api: 0, owner: None })
+        let setup = Setup { leak: world.leak, ..Setup::default() };
+        Ok(Self { world, setup, children: Vec::new(), api: 0, owner: None })
     }
 
     /// Leaves the lab up.
@@ -127,6 +139,16 @@ impl Lab {
         Ok(command)
     }
 
+    /// The same for a pod that uses its node's network.
+    pub fn command_on_node(&self, pod: &Pod, program: &str) -> Result<Command> {
+        let place = Place {
+            cgroup: Some(pod.cgroup.clone()),
+            netns: net::path(net::NODE),
+            mounts: Mounts::Of(pod.sandbox_pid),
+        };
+        in_place(program, &place)
+    }
+
     /// Starts a pod in the running lab; the API endpoint reports it.
     pub fn add_pod(&mut self, spec: &PodSpec) -> Result<&Pod> {
         net::make_pods(&[(spec.key.as_str(), spec.host)])?;
@@ -134,6 +156,17 @@ impl Lab {
         self.world.pods.push(pod);
         self.changed()?;
         self.pod(&spec.key)
+    }
+
+    /// Starts several pods at once.
+    pub fn add_pods(&mut self, specs: &[PodSpec]) -> Result<()> {
+        let links: Vec<(&str, u8)> = specs.iter().map(|s| (s.key.as_str(), s.host)).collect();
+        net::make_pods(&links)?;
+        for spec in specs {
+            let pod = self.start_pod(spec)?;
+            self.world.pods.push(pod);
+        }
+        self.changed()
     }
 
     /// The same, but as in a cluster the API tells of the pod before its node starts it.
@@ -225,12 +258,9 @@ impl Lab {
     }
 
     fn start_upstream(&mut self) -> Result<()> {
-        let config = state::folder().join("upstream.conf");
-        fs::write(&config, dns::upstream_config())?;
+        let words = self.setup.upstream.words()?;
         let place = service_place("upstream", net::UPSTREAM)?;
-        let mut command = in_place("dnsmasq", &place)?;
-        command.arg("--keep-in-foreground").arg(format!("--conf-file={}", config.display()));
-        self.start("upstream", command).map(drop)
+        self.start("upstream", in_place_words(&words, &place)?).map(drop)
     }
 
     /// Kills the API endpoint of a lab that this process brought up.
@@ -315,12 +345,10 @@ impl Lab {
                 command
             }
             Role::Resolver => {
-                let config = state::folder().join("coredns.conf");
-                fs::write(&config, dns::cluster_config())?;
-                let mut command = self.command(pod, "dnsmasq")?;
-                command
-                    .arg("--keep-in-foreground")
-                    .arg(format!("--conf-file={}", config.display()));
+                let words = self.setup.resolver.words()?;
+                let (program, args) = words.split_first().context("an empty command")?;
+                let mut command = self.command(pod, program)?;
+                command.args(args);
                 command
             }
             Role::Backend => {
@@ -409,6 +437,13 @@ fn service_place(name: &str, netns: &str) -> Result<Place> {
 fn in_place(program: &str, place: &Place) -> Result<Command> {
     let mut command = cmd::command(program);
     spawn::enter(&mut command, place)?;
+    Ok(command)
+}
+
+fn in_place_words(words: &[String], place: &Place) -> Result<Command> {
+    let (program, args) = words.split_first().context("an empty command")?;
+    let mut command = in_place(program, place)?;
+    command.args(args);
     Ok(command)
 }
 
