@@ -177,6 +177,31 @@ fn a_silent_resolver() {
     incident("resolver-silent");
 }
 
+/// One finding of this code, certain, that cost what curl waited, and that explains the walk.
+fn half_a_pair(name: &str, code: &str) {
+    let Some(_guard) = lab_for(&format!("lab::{name}")) else { return };
+    let incident = incidents::find(name).unwrap();
+    let watched = watch(incident, &[]);
+    watched.shows(incident);
+    let finding = watched.finding(code);
+    assert_eq!(finding["confidence"], "certain", "{finding}");
+    assert_eq!(watched.finding("search-expansion")["caused_by"][0], finding["id"]);
+    let waited = watched.clients[0].name_lookup().unwrap();
+    let cost = finding["cost_ns"].as_u64().unwrap() as f64 / 1e9;
+    assert!((cost - waited).abs() <= 0.05 * waited, "cost {cost} s, curl waited {waited} s");
+    assert_eq!(watched.of("summary")[0]["unmatched_responses"], 0);
+}
+
+#[test]
+fn one_of_a_pair_is_lost() {
+    half_a_pair("aaaa-lost", "aaaa-race");
+}
+
+#[test]
+fn one_of_a_pair_is_swallowed() {
+    half_a_pair("aaaa-swallowed", "resolver-timeout");
+}
+
 /// The client was there before svctrace, waiting for what to fetch; the text is one block.
 #[test]
 fn a_client_older_than_the_attach() {

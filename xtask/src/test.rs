@@ -39,7 +39,7 @@ pub(crate) fn run() -> Result<()> {
     head("unit tests");
     tests("unit tests", &mut cargo(&["test", "--lib", "--bins"]), &mut counts, &mut failures)?;
     head("end-to-end tests");
-    let mut end_to_end = cargo(&["test", "--test", "lab", "--test", "suite"]);
+    let mut end_to_end = cargo(&["test", "--test", "lab", "--test", "suite", "--test", "hostile"]);
     end_to_end.env(skips::VARIABLE, &skip_file);
     tests("end-to-end tests", &mut end_to_end, &mut counts, &mut failures)?;
 

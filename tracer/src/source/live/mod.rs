@@ -98,6 +98,8 @@ mod command;
 mod convert;
 mod cri;
 mod following;
+#[doc(hidden)]
+pub mod foreign;
 mod guesses;
 mod invoker;
 mod kubeconfig;
