@@ -8,6 +8,7 @@ mod cli;
 mod hostile;
 mod lab;
 mod layers;
+mod libraries;
 mod lookups;
 mod manifests;
 mod names;

@@ -20,7 +20,7 @@ use super::by_socket::BySocket;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
 use super::heard::{Answers, Orphan, Orphans};
 use super::library::Sockets;
-use super::lookup::{Attempt, Lookup, doubt_early_closes, finished, lookup_outcome};
+use super::lookup::{Attempt, Lookup, doubt_early_closes, finished, lookup_outcome, strict};
 use super::names::Names;
 use super::search_list::Walk;
 use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
@@ -145,7 +145,8 @@ impl Clients {
         let query = NewQuery {
             asked: &new.asked,
             socket: &new.socket,
-            wire: new.wire,
+            id: new.id,
+            server: new.server.ip(),
             tid,
             edns: new.edns,
             at,
@@ -159,12 +160,8 @@ impl Clients {
             .filter_map(|id| {
                 let lookup = self.lookups.get(id)?;
                 let place = lookup.place(&query, &self.table)?;
-                let socket = lookup
-                    .attempts
-                    .iter()
-                    .flat_map(|a| a.all(&self.table))
-                    .any(|t| t.socket == new.socket);
-                Some(((socket, lookup.tid.is_some() && lookup.tid == tid, *id), place))
+                let tied = lookup.tied(&query, &self.table);
+                Some(((tied, lookup.tid.is_some() && lookup.tid == tid, *id), place))
             })
             .max_by_key(|(rank, _)| *rank)
             .map(|((_, _, id), place)| (id, place));
@@ -176,7 +173,9 @@ impl Clients {
             let mut ids = self.lingering.get(&thread).cloned().unwrap_or_default();
             ids.sort_unstable();
             for id in ids {
-                if let Some(lookup) = self.lookups.get_mut(&id) {
+                if let Some(lookup) = self.lookups.get_mut(&id)
+                    && lookup.thread_bound(&self.table)
+                {
                     lookup.over = true;
                     self.settle(id);
                 }
@@ -217,20 +216,22 @@ impl Clients {
         self.by_owner.entry(owner.clone()).or_default().push(id);
         let label = label(&first.asked.name);
         self.by_label.entry((owner.clone(), label)).or_default().push(id);
-        self.lookups.insert(
-            id,
-            Box::new(OpenLookup {
-                host: first.actor.host,
-                owner,
-                tid: first.actor.task.as_ref().map(|t| t.tid),
-                walk: Walk::begin(&first.asked.name, config),
-                attempts: Vec::new(),
-                timeout_ns: u64::from(config.map_or(5, |c| c.timeout_s).max(1)) * 1_000_000_000,
-                tries: config.map_or(2, |c| c.attempts).max(1),
-                deadline: None,
-                over: false,
-            }),
-        );
+        let mut lookup = Box::new(OpenLookup {
+            host: first.actor.host,
+            owner,
+            tid: first.actor.task.as_ref().map(|t| t.tid),
+            walk: Walk::begin(&first.asked.name, config),
+            attempts: Vec::new(),
+            elsewhere: false,
+            edns_tells: config.is_none_or(|c| !c.options.iter().any(|o| o == "edns0")),
+            servers: config.into_iter().flat_map(|c| &c.servers).copied().collect(),
+            timeout_ns: u64::from(config.map_or(5, |c| c.timeout_s).max(1)) * 1_000_000_000,
+            tries: config.map_or(2, |c| c.attempts).max(1),
+            deadline: None,
+            over: false,
+        });
+        lookup.elsewhere = lookup.is_elsewhere(first.server.ip());
+        self.lookups.insert(id, lookup);
         id
     }
 
@@ -512,7 +513,11 @@ impl Clients {
         }
         doubt_early_closes(&mut tried);
         let attempts = tried.into_iter().filter_map(|t| finished(t, &lookup.walk));
-        let attempts: Vec<Attempt> = attempts.collect();
+        let mut attempts: Vec<Attempt> = attempts.collect();
+        let library = self.sockets.library(&attempts);
+        if library == Some("musl") {
+            attempts.iter_mut().for_each(strict);
+        }
         let Some(first) = attempts.first().and_then(|a| a.transactions.first()) else { return };
         let started = attempts.iter().map(|a| a.started).min().unwrap_or_default();
         let ended = attempts.iter().map(|a| a.ended).max().unwrap_or_default();
@@ -528,7 +533,7 @@ impl Clients {
             server: first.server,
             search: lookup.walk.search(),
             winner: attempts.iter().position(|a| a.outcome == Outcome::Answered),
-            library: self.sockets.library(&attempts),
+            library,
             attempts,
             outcome,
             started,

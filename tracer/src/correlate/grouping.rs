@@ -1,13 +1,15 @@
 //! Which lookup a query belongs to. Rules only; the state is in `clients`.
 //!
-//! A query joins a lookup of the same process. Libraries that ask for A and AAAA from one socket, or
-//! without EDNS, work in the calling thread: only the same thread joins. Others (Go) may ask from any
+//! A query joins a lookup of the same process that asks the same servers in the same way. The C
+//! libraries, which ask without EDNS, work in the calling thread: only that thread joins, as does a
+//! socket already in use or the same datagram from a new one. Others (Go, c-ares) may ask from any
 //! thread of the process.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use smallvec::SmallVec;
 
 use crate::identify::Entity;
 use crate::record::{HostId, Timestamp};
@@ -15,9 +17,10 @@ use crate::report::Outcome;
 
 use super::lookup::attempt_outcome;
 use super::search_list::Walk;
-use super::transaction::{Asked, SocketKey, Transaction};
+use super::transaction::{Asked, Reply, SocketKey, Transaction};
 
-/// No resolver library gives up sooner: resolv.conf counts whole seconds.
+/// No resolver library asks again with another id sooner: resolv.conf counts whole seconds. (c-ares
+/// does ask again after 250 ms of a server that is quick as a rule, but with the same id.)
 pub(crate) const PATIENCE_NS: u64 = 900_000_000;
 /// After that long without a query for the other type there will be none (A only).
 const PAIR_NS: u64 = 100_000_000;
@@ -27,13 +30,15 @@ const CALLS_NS: u64 = 1_000_000;
 const NEXT_NS: u64 = 1_000_000_000;
 /// After an error response musl asks again at half its time-out, 2.5 s.
 const RESEND_NS: u64 = 3_000_000_000;
+/// Queries sent within this time to several servers went out together.
+const TOGETHER_NS: u64 = 100_000_000;
 
 /// Who a lookup belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Owner {
     Process(HostId, u32),
     Entity(Entity),
-    Address(HostId, std::net::IpAddr),
+    Address(HostId, IpAddr),
 }
 
 /// A lookup under way.
@@ -44,6 +49,12 @@ pub(crate) struct OpenLookup {
     pub(crate) tid: Option<u32>,
     pub(crate) walk: Walk,
     pub(crate) attempts: Vec<OpenAttempt>,
+    /// Servers of its resolver configuration; empty if that is not known.
+    pub(crate) servers: SmallVec<[IpAddr; 3]>,
+    /// It asks a server that is none of these.
+    pub(crate) elsewhere: bool,
+    /// Whoever asks with EDNS is not the C library: its configuration does not demand EDNS.
+    pub(crate) edns_tells: bool,
     /// `timeout` of its resolver configuration, in nanoseconds.
     pub(crate) timeout_ns: u64,
     /// `attempts` of it.
@@ -80,7 +91,9 @@ pub(crate) type Table = HashMap<u64, Box<OpenTransaction>>;
 pub(crate) struct NewQuery<'a> {
     pub(crate) asked: &'a Asked,
     pub(crate) socket: &'a SocketKey,
-    pub(crate) wire: SocketAddr,
+    pub(crate) id: u16,
+    /// Address the program asked for.
+    pub(crate) server: IpAddr,
     pub(crate) tid: Option<u32>,
     pub(crate) edns: bool,
     pub(crate) at: Timestamp,
@@ -112,6 +125,36 @@ impl OpenAttempt {
         self.transactions.iter().filter_map(|id| table.get(id)).all(|o| o.closed)
     }
 
+    fn pair_on_one_socket(&self, table: &Table) -> bool {
+        let first = |qtype| self.all(table).find(|t| t.asked.qtype == qtype);
+        matches!((first("A"), first("AAAA")), (Some(a), Some(b)) if a.socket == b.socket)
+    }
+
+    /// As glibc, musl and c-ares do it, which never ask again with another id.
+    fn keeps_ids(&self, table: &Table) -> bool {
+        self.pair_on_one_socket(table) || self.all(table).any(|t| t.retransmits > 0)
+    }
+
+    /// Addresses of one type, NXDOMAIN for the other, asked as musl and glibc do.
+    fn half_missing(&self, table: &Table) -> bool {
+        let missing = |t: &Transaction| t.reply.as_ref().is_some_and(|r| r.rcode == 3);
+        self.all(table).any(missing) && self.all(table).all(|t| !t.edns)
+    }
+
+    /// An answer is waited for. Of queries that went to several servers together one good answer is
+    /// enough.
+    fn waits(&self, table: &Table) -> bool {
+        self.all(table).filter(|t| t.is_open()).any(|open| {
+            let good = |t: &Transaction| t.reply.as_ref().is_some_and(|r| !r.is_error());
+            !self.all(table).any(|t| {
+                t.id == open.id
+                    && t.socket == open.socket
+                    && open.last_send().since(t.last_send()) < TOGETHER_NS
+                    && good(t)
+            })
+        })
+    }
+
     /// Both address types were asked, or a type that has no partner.
     fn complete(&self, table: &Table) -> bool {
         let asked = |qtype| self.all(table).any(|t| t.asked.qtype == qtype);
@@ -122,15 +165,22 @@ impl OpenAttempt {
 impl OpenLookup {
     /// Whether and how `query` belongs here.
     pub(crate) fn place(&self, query: &NewQuery<'_>, table: &Table) -> Option<Place> {
+        if self.over || self.is_elsewhere(query.server) != self.elsewhere {
+            return None;
+        }
         let other_thread = matches!((self.tid, query.tid), (Some(a), Some(b)) if a != b);
-        if self.over || (other_thread && self.thread_bound(table)) {
+        if other_thread && self.thread_bound(table) && !self.tied(query, table) {
             return None;
         }
         let last = self.attempts.last()?;
         if last.name == query.asked.name {
             return self.same_name(last, query, table).then_some(Place::Same);
         }
-        if !self.walk.fits(&query.asked.name) || last.outcome(table) == Outcome::Answered {
+        let alike = last.all(table).any(|t| t.edns == query.edns);
+        if !alike || !self.walk.fits(&query.asked.name) {
+            return None;
+        }
+        if last.outcome(table) == Outcome::Answered && !self.doubted(last, query, table) {
             return None;
         }
         let waiting = last.all(table).filter(|t| t.is_open()).map(Transaction::last_send).max();
@@ -144,6 +194,19 @@ impl OpenLookup {
         gave_up.then_some(Place::Next)
     }
 
+    /// `server` is none of its resolver configuration's.
+    pub(crate) fn is_elsewhere(&self, server: IpAddr) -> bool {
+        !self.servers.is_empty() && !self.servers.contains(&server.to_canonical())
+    }
+
+    /// The query comes from one of its sockets, or is one of its datagrams from another.
+    pub(crate) fn tied(&self, query: &NewQuery<'_>, table: &Table) -> bool {
+        self.attempts.iter().flat_map(|a| a.all(table)).any(|t| {
+            let again = t.id == query.id && t.asked == *query.asked;
+            t.socket == *query.socket || again && t.reply.as_ref().is_none_or(Reply::is_error)
+        })
+    }
+
     /// The thread it belongs to, as an index has it.
     pub(crate) fn thread(&self) -> Option<(Owner, u32)> {
         Some((self.owner.clone(), self.tid?))
@@ -154,43 +217,53 @@ impl OpenLookup {
     }
 
     /// Its library works in the calling thread.
-    fn thread_bound(&self, table: &Table) -> bool {
+    pub(crate) fn thread_bound(&self, table: &Table) -> bool {
         let all = || self.attempts.iter().flat_map(|a| a.all(table));
         if all().any(|t| !t.edns) {
             return true;
         }
-        self.attempts.iter().any(|a| {
-            let first = |qtype| a.all(table).find(|t| t.asked.qtype == qtype);
-            matches!((first("A"), first("AAAA")), (Some(a), Some(b)) if a.socket == b.socket)
-        })
+        !self.edns_tells && self.attempts.iter().any(|a| a.pair_on_one_socket(table))
+    }
+
+    /// musl takes a name that has addresses of one type and does not exist for the other as one that
+    /// does not exist, and goes on at once.
+    fn doubted(&self, last: &OpenAttempt, query: &NewQuery<'_>, table: &Table) -> bool {
+        let ended = last.all(table).filter_map(Transaction::ended).max().unwrap_or_default();
+        let later_thread = self.tid.is_some() && !self.same_thread(query);
+        last.half_missing(table) && !later_thread && query.at.since(ended) < PAIR_NS
     }
 
     fn same_name(&self, last: &OpenAttempt, query: &NewQuery<'_>, table: &Table) -> bool {
         let mut of_type = last.all(table).rev().filter(|t| t.asked.qtype == query.asked.qtype);
-        let Some(previous) = of_type.next() else { return true };
+        let Some(previous) = of_type.next() else {
+            return last.all(table).any(|t| t.edns == query.edns);
+        };
         let tries = 1 + of_type.count();
         let waited = query.at.since(previous.last_send());
-        if previous.is_open() {
-            return previous.socket == *query.socket
-                || previous.wire != query.wire
-                || waited >= PATIENCE_NS
-                || (self.same_thread(query) && !query.edns);
+        // The same datagram from another socket or to another server: glibc, musl, c-ares, dig.
+        let same = previous.id == query.id;
+        let silent = |t: &Transaction| t.asked.qtype != query.asked.qtype && t.reply.is_none();
+        match &previous.reply {
+            Some(reply) if reply.truncated => true,
+            // glibc asks for both types again when only one of them stayed silent.
+            Some(reply) if !reply.is_error() => {
+                same && waited >= PATIENCE_NS && last.all(table).any(silent)
+            }
+            _ if same => true,
+            // A new id: Go, as often as it may; whatever is more is somebody's new lookup.
+            _ if last.keeps_ids(table) || !self.may_try(tries) => false,
+            None if previous.is_open() => {
+                let moved_on = previous.socket != *query.socket && self.same_thread(query);
+                waited >= PATIENCE_NS || (moved_on && !query.edns)
+            }
+            _ => true,
         }
-        let Some(reply) = &previous.reply else { return true };
-        if reply.truncated {
-            return true;
-        }
-        let gap = query.at.since(reply.at);
-        if reply.is_error() {
-            // glibc and Go ask again at once, musl also at 2.5 s; later it is somebody's new lookup.
-            let enough = tries >= self.tries.max(2) as usize;
-            return !enough || gap < PAIR_NS || gap.abs_diff(2_500_000_000) < 200_000_000;
-        }
-        // Answered. glibc asks for both types again when only one of them stayed silent.
-        let silent = last.all(table).any(|t| {
-            t.asked.qtype != query.asked.qtype && t.reply.is_none() && t.edns == query.edns
-        });
-        silent && waited >= PATIENCE_NS
+    }
+
+    /// After so many tries of one question there can be one more.
+    fn may_try(&self, tries: usize) -> bool {
+        let all = (self.tries as usize).saturating_mul(self.servers.len());
+        self.servers.is_empty() || tries < all.max(2)
     }
 
     /// Its known search list has candidates that were not asked yet.
@@ -204,7 +277,7 @@ impl OpenLookup {
         if self.over {
             return Some(Timestamp(0));
         }
-        if all().any(Transaction::is_open) {
+        if self.attempts.iter().any(|a| a.waits(table)) {
             return None;
         }
         let ended = all().filter_map(Transaction::ended).max().unwrap_or_default();
@@ -217,6 +290,9 @@ impl OpenLookup {
         let errors = last.all(table).any(|t| t.reply.as_ref().is_some_and(|r| r.is_error()));
         let wait = match last.outcome(table) {
             _ if errors => RESEND_NS,
+            Outcome::Answered if last.half_missing(table) && self.walk.can_go_on() => PAIR_NS,
+            // Go and glibc ask once more for the type that stayed silent.
+            Outcome::Answered if last.all(table).any(|t| t.reply.is_none()) => PAIR_NS,
             Outcome::Answered => pair,
             _ if self.walk.can_go_on() => NEXT_NS,
             Outcome::Timeout | Outcome::Unreachable => PAIR_NS,

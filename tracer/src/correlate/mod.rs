@@ -27,6 +27,10 @@ mod wire;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_walks;
+#[cfg(test)]
+mod walks;
 
 pub use connection::Connection;
 pub use lookup::{Attempt, Lookup};

@@ -67,12 +67,14 @@ impl Walk {
     /// A lookup begins with `name` (lower case).
     pub(crate) fn begin(name: &str, config: Option<&ResolverConfig>) -> Self {
         let known = config.map(|c| (c.search.clone(), c.ndots));
+        // Nobody looks for the name of an address with suffixes.
+        let reverse = name.ends_with(".in-addr.arpa") || name.ends_with(".ip6.arpa");
         let mut hypotheses = Vec::new();
         if let Some((search, ndots)) = &known {
             hypotheses.push(Hypothesis {
                 typed: name.to_owned(),
                 as_is_first: true,
-                walks: dots(name) >= *ndots,
+                walks: dots(name) >= *ndots && !reverse,
                 position: 0,
             });
             for (position, suffix) in search.iter().enumerate() {

@@ -1,0 +1,131 @@
+//! Each resolver library's walks, alone and interleaved with others: the same lookups every time, and
+//! the outcome that the library returned.
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::testing::*;
+use super::walks::{Library, PAIRS, Plan, Player, Told};
+use super::*;
+use crate::report::Outcome;
+
+const US: u64 = 1_000;
+const MS: u64 = 1_000_000;
+const S: u64 = 1_000_000_000;
+const NDOTS: usize = 5;
+
+/// What was seen of a process, as its library would tell it.
+fn told(lookup: &Lookup) -> Told {
+    Told {
+        pid: lookup.actor.task.as_ref().unwrap().pid,
+        typed: (lookup.attempts.len() > 1).then(|| lookup.name.clone()),
+        found: lookup.outcome == Outcome::Answered,
+        attempts: lookup.attempts.iter().map(|a| (a.name.clone(), a.datagrams())).collect(),
+        duration: lookup.duration_ns(),
+    }
+}
+
+/// The lookups that were seen, and what they were.
+fn seen(plans: &[Plan]) -> (Vec<Lookup>, Vec<Told>) {
+    let (mut steps, mut expected) = (Vec::new(), Vec::new());
+    let mut ended = 0;
+    for plan in plans {
+        let mut plan = plan.clone();
+        if plan.follows {
+            plan.start += ended;
+        }
+        let (its, told) = Player::play(&plan, SEARCH, NDOTS);
+        ended = its.iter().map(|s| s.at).max().unwrap();
+        steps.extend(its);
+        expected.push(told);
+    }
+    let last = steps.iter().map(|s| s.at).max().unwrap();
+    let mut bench = Bench::node(false);
+    bench.play(steps).quiet_until(last + 12 * S);
+    (bench.finish().lookups, expected)
+}
+
+fn name() -> impl Strategy<Value = String> {
+    select(vec![
+        "web",
+        "web.shop",
+        "api.example.org",
+        "backend.critical-app.svc.cluster.local",
+        "a.b.c.d.example.org",
+        "one.two.three.four.five.example",
+    ])
+    .prop_map(str::to_owned)
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    let library = select(vec![Library::Glibc, Library::Musl, Library::Go, Library::CAres]);
+    let script =
+        prop::collection::vec(prop_oneof![3 => Just(PAIRS[0]), 2 => select(PAIRS.to_vec())], 1..6);
+    let times = (1..40 * MS, 50 * US..20 * MS, select(vec![250 * MS, 410 * MS, 2 * S]));
+    (library, name(), script, times).prop_map(|(library, typed, script, times)| Plan {
+        library,
+        typed,
+        pid: 4000,
+        tid: 4001,
+        script,
+        start: times.0,
+        follows: false,
+        latency: times.1,
+        base: 10_000,
+        first_wait: times.2,
+    })
+}
+
+/// Several, in one process or in several of the pod. Those of one process have a thread each; a
+/// library that shares its threads or merges equal questions asks for different names.
+fn plans() -> impl Strategy<Value = Vec<Plan>> {
+    let spread = prop_oneof![Just(1u64), Just(1_000), Just(12_000)];
+    let how = (0..3u32, any::<u64>(), any::<bool>(), any::<bool>());
+    let all = prop::collection::vec((plan(), how), 2..7);
+    (all, spread).prop_map(|(all, spread)| {
+        let mut plans: Vec<Plan> = Vec::new();
+        for (n, (mut plan, (process, shift, follows, same))) in all.into_iter().enumerate() {
+            let n = n as u64;
+            plan.pid = 4000 + 1000 * process;
+            plan.tid = plan.pid + 10 * n as u32;
+            plan.start += shift % (spread * MS);
+            plan.base = 10_000 + n * 100;
+            let shares = |l: Library| matches!(l, Library::Go | Library::CAres);
+            if shares(plan.library) {
+                plan.typed = format!("n{n}-{}", plan.typed);
+            }
+            if let Some(before) = plans.last().filter(|_| follows) {
+                (plan.library, plan.pid, plan.tid) = (before.library, before.pid, before.tid);
+                plan.follows = true;
+                if same || shares(plan.library) {
+                    plan.typed = before.typed.clone();
+                }
+            }
+            plans.push(plan);
+        }
+        plans
+    })
+}
+
+fn must_be(plans: &[Plan]) -> Result<(), TestCaseError> {
+    let (lookups, mut expected) = seen(plans);
+    let mut got: Vec<Told> = lookups.iter().map(told).collect();
+    got.sort();
+    expected.sort();
+    prop_assert_eq!(got, expected);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_walk_is_one_lookup(plan in plan()) {
+        must_be(&[plan])?;
+    }
+
+    #[test]
+    fn interleaved_walks_are_what_each_is_alone(plans in plans()) {
+        must_be(&plans)?;
+    }
+}
