@@ -22,6 +22,7 @@ use super::heard::{Answers, Orphan, Orphans};
 use super::library::Sockets;
 use super::lookup::{Attempt, Lookup, doubt_early_closes, finished, lookup_outcome, strict};
 use super::names::Names;
+use super::patience::{Patience, Settings};
 use super::search_list::Walk;
 use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
 use super::upstream::Resolvers;
@@ -223,10 +224,7 @@ impl Clients {
             walk: Walk::begin(&first.asked.name, config),
             attempts: Vec::new(),
             elsewhere: false,
-            edns_tells: config.is_none_or(|c| !c.options.iter().any(|o| o == "edns0")),
-            servers: config.into_iter().flat_map(|c| &c.servers).copied().collect(),
-            timeout_ns: u64::from(config.map_or(5, |c| c.timeout_s).max(1)) * 1_000_000_000,
-            tries: config.map_or(2, |c| c.attempts).max(1),
+            settings: Settings::of(config),
             deadline: None,
             over: false,
         });
@@ -400,8 +398,9 @@ impl Clients {
         let Some(lookup) = self.lookups.get(&open.lookup) else { return };
         let t = &open.transaction;
         self.timers.remove(&(open.deadline, Timer::Transaction(id)));
-        let all = t.started().plus(lookup.timeout_ns * u64::from(lookup.tries));
-        open.deadline = all.max(t.last_send().plus(lookup.timeout_ns)).plus(MARGIN_NS);
+        let timeout = lookup.settings.timeout_ns;
+        let all = t.started().plus(timeout * u64::from(lookup.settings.tries));
+        open.deadline = all.max(t.last_send().plus(timeout)).plus(MARGIN_NS);
         self.timers.insert((open.deadline, Timer::Transaction(id)));
     }
 
@@ -442,8 +441,11 @@ impl Clients {
             self.timers.pop_first();
             match timer {
                 Timer::Transaction(id) => {
-                    if self.table.get(&id).is_some_and(|o| o.deadline == at) {
-                        let moment = Timestamp(at.0.saturating_sub(MARGIN_NS));
+                    if let Some(open) = self.table.get(&id).filter(|o| o.deadline == at) {
+                        let passed = Timestamp(at.0.saturating_sub(MARGIN_NS));
+                        let lookup = self.lookups.get(&open.lookup);
+                        let moment = lookup
+                            .map_or(passed, |l| l.gave_up(&open.transaction, &self.table, passed));
                         self.give_up(&[id], moment, |_| GaveUp::Expired);
                     }
                 }
@@ -514,7 +516,7 @@ impl Clients {
         doubt_early_closes(&mut tried);
         let attempts = tried.into_iter().filter_map(|t| finished(t, &lookup.walk));
         let mut attempts: Vec<Attempt> = attempts.collect();
-        let library = self.sockets.library(&attempts);
+        let library = self.sockets.library(&attempts, &lookup.settings);
         if library == Some("musl") {
             attempts.iter_mut().for_each(strict);
         }
@@ -525,15 +527,21 @@ impl Clients {
         if cut && outcome != Outcome::Answered && lookup.unfinished() {
             outcome = Outcome::Undecided;
         }
+        // A resolver of its own that knows no search list.
+        let unsearched = library == Some("c-ares") && lookup.walk.asked_at_once();
+        let alone = attempts.len() == 1 && (lookup.elsewhere || unsearched);
+        let typed =
+            if alone { first.asked.name.to_string() } else { lookup.walk.typed().to_owned() };
         self.closed += 1;
         let lookup = Lookup {
             id: self.closed,
             actor: first.actor.clone(),
-            name: lookup.walk.typed().to_owned(),
+            name: typed,
             server: first.server,
-            search: lookup.walk.search(),
+            search: lookup.walk.search().filter(|_| !alone),
             winner: attempts.iter().position(|a| a.outcome == Outcome::Answered),
             library,
+            patience: Patience::of(library, &lookup.settings),
             attempts,
             outcome,
             started,

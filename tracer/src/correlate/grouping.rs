@@ -9,13 +9,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::HashMap;
-use smallvec::SmallVec;
 
 use crate::identify::Entity;
 use crate::record::{HostId, Timestamp};
 use crate::report::Outcome;
 
 use super::lookup::attempt_outcome;
+use super::patience::Settings;
 use super::search_list::Walk;
 use super::transaction::{Asked, Reply, SocketKey, Transaction};
 
@@ -28,8 +28,8 @@ const PAIR_NS: u64 = 100_000_000;
 const CALLS_NS: u64 = 1_000_000;
 /// After a name that does not exist, the next candidate comes within this time, or never.
 const NEXT_NS: u64 = 1_000_000_000;
-/// After an error response musl asks again at half its time-out, 2.5 s.
-const RESEND_NS: u64 = 3_000_000_000;
+/// musl's next send after an error response can be late by this.
+const RESEND_NS: u64 = 500_000_000;
 /// Queries sent within this time to several servers went out together.
 const TOGETHER_NS: u64 = 100_000_000;
 
@@ -49,16 +49,10 @@ pub(crate) struct OpenLookup {
     pub(crate) tid: Option<u32>,
     pub(crate) walk: Walk,
     pub(crate) attempts: Vec<OpenAttempt>,
-    /// Servers of its resolver configuration; empty if that is not known.
-    pub(crate) servers: SmallVec<[IpAddr; 3]>,
-    /// It asks a server that is none of these.
+    /// What its resolver configuration orders.
+    pub(crate) settings: Settings,
+    /// It asks a server that is none of those.
     pub(crate) elsewhere: bool,
-    /// Whoever asks with EDNS is not the C library: its configuration does not demand EDNS.
-    pub(crate) edns_tells: bool,
-    /// `timeout` of its resolver configuration, in nanoseconds.
-    pub(crate) timeout_ns: u64,
-    /// `attempts` of it.
-    pub(crate) tries: u32,
     /// Closes then; `None` while something is unanswered.
     pub(crate) deadline: Option<Timestamp>,
     /// Nothing more can come: its process ended.
@@ -196,7 +190,8 @@ impl OpenLookup {
 
     /// `server` is none of its resolver configuration's.
     pub(crate) fn is_elsewhere(&self, server: IpAddr) -> bool {
-        !self.servers.is_empty() && !self.servers.contains(&server.to_canonical())
+        let servers = &self.settings.servers;
+        !servers.is_empty() && !servers.contains(&server.to_canonical())
     }
 
     /// The query comes from one of its sockets, or is one of its datagrams from another.
@@ -222,7 +217,7 @@ impl OpenLookup {
         if all().any(|t| !t.edns) {
             return true;
         }
-        !self.edns_tells && self.attempts.iter().any(|a| a.pair_on_one_socket(table))
+        self.settings.has("edns0") && self.attempts.iter().any(|a| a.pair_on_one_socket(table))
     }
 
     /// musl takes a name that has addresses of one type and does not exist for the other as one that
@@ -262,8 +257,8 @@ impl OpenLookup {
 
     /// After so many tries of one question there can be one more.
     fn may_try(&self, tries: usize) -> bool {
-        let all = (self.tries as usize).saturating_mul(self.servers.len());
-        self.servers.is_empty() || tries < all.max(2)
+        let servers = self.settings.servers.len();
+        servers == 0 || tries < (self.settings.tries as usize).saturating_mul(servers).max(2)
     }
 
     /// Its known search list has candidates that were not asked yet.
@@ -282,14 +277,15 @@ impl OpenLookup {
         }
         let ended = all().filter_map(Transaction::ended).max().unwrap_or_default();
         let last = self.attempts.last()?;
-        let pair = match (last.complete(table), last.closed(table)) {
+        let complete = last.complete(table) || self.settings.has("no-aaaa");
+        let pair = match (complete, last.closed(table)) {
             (true, true) => 0,
             (true, false) => CALLS_NS,
             (false, _) => PAIR_NS,
         };
         let errors = last.all(table).any(|t| t.reply.as_ref().is_some_and(|r| r.is_error()));
         let wait = match last.outcome(table) {
-            _ if errors => RESEND_NS,
+            _ if errors => self.after_error(last, table),
             Outcome::Answered if last.half_missing(table) && self.walk.can_go_on() => PAIR_NS,
             // Go and glibc ask once more for the type that stayed silent.
             Outcome::Answered if last.all(table).any(|t| t.reply.is_none()) => PAIR_NS,
@@ -299,5 +295,31 @@ impl OpenLookup {
             _ => pair,
         };
         Some(ended.plus(wait))
+    }
+
+    /// Time in which another try or candidate follows an error response.
+    fn after_error(&self, last: &OpenAttempt, table: &Table) -> u64 {
+        let musl = self.settings.musl_interval_ns().map_or(0, |ns| ns + RESEND_NS);
+        match last.closed(table) {
+            // musl would have kept its socket, the others go on at once.
+            true if !self.walk.can_go_on() => PAIR_NS,
+            false if last.all(table).any(|t| !t.edns) => musl.max(NEXT_NS),
+            _ => NEXT_NS,
+        }
+    }
+
+    /// When the sender of an unanswered query gave up, if nothing showed it before `passed`, the
+    /// longest that it could wait: musl waits one time-out for all sends, Go one for each.
+    pub(crate) fn gave_up(&self, t: &Transaction, table: &Table, passed: Timestamp) -> Timestamp {
+        let timeout = self.settings.timeout_ns;
+        if t.edns {
+            let attempt = self.attempts.iter().find(|a| a.name == t.asked.name);
+            let pair = |a: &OpenAttempt| a.complete(table) && !a.pair_on_one_socket(table);
+            let go = !self.settings.has("edns0") && attempt.is_some_and(pair);
+            return if go { t.last_send().plus(timeout) } else { passed };
+        }
+        let interval = self.settings.musl_interval_ns().filter(|ns| *ns != timeout);
+        let musl = interval.is_some_and(|ns| super::library::resent_after(t, ns));
+        if musl { t.started().plus(timeout) } else { passed }
     }
 }

@@ -8,6 +8,7 @@ use crate::identify::Identifier;
 use crate::record::Timestamp;
 use crate::report::{self, Outcome, Ts};
 
+use super::patience::Patience;
 use super::search_list::{SearchList, Walk};
 use super::transaction::{GaveUp, Transaction};
 
@@ -53,6 +54,8 @@ pub struct Lookup {
     pub ended: Timestamp,
     /// Library, when behaviour tells.
     pub library: Option<&'static str>,
+    /// When that library gives up; `None` where it is not known.
+    pub patience: Option<Patience>,
 }
 
 /// What several results together say: an answer wins, then what is open, then the worst.

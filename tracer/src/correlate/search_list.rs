@@ -123,6 +123,14 @@ impl Walk {
         self.known.is_some()
     }
 
+    /// It began with a name that can only be the one typed, which has too few dots for that by the
+    /// known list.
+    pub(crate) fn asked_at_once(&self) -> bool {
+        let first = self.asked.first().map_or("", String::as_str);
+        let as_typed = self.hypotheses.iter().all(|h| h.as_is_first);
+        as_typed && self.known.as_ref().is_some_and(|(_, ndots)| dots(first) < *ndots)
+    }
+
     /// A resolver could go on to another candidate.
     pub(crate) fn can_go_on(&self) -> bool {
         let Some((search, _)) = &self.known else {

@@ -107,13 +107,68 @@ fn plans() -> impl Strategy<Value = Vec<Plan>> {
     })
 }
 
+/// The library is the right one or none.
+fn right_library(plans: &[Plan], lookups: &[Lookup]) -> Result<(), TestCaseError> {
+    for lookup in lookups {
+        let pid = lookup.actor.task.as_ref().unwrap().pid;
+        let of_process = || plans.iter().filter(|p| p.pid == pid).map(|p| p.library);
+        let Some(library) = lookup.library else {
+            // Its habits show in each lookup, but for c-ares with one name and no calls told.
+            prop_assert!(of_process().any(|l| l == Library::CAres), "{:?}", lookup);
+            continue;
+        };
+        prop_assert!(of_process().any(|l| l.name() == library), "{}: {:?}", library, lookup);
+    }
+    Ok(())
+}
+
 fn must_be(plans: &[Plan]) -> Result<(), TestCaseError> {
     let (lookups, mut expected) = seen(plans);
+    right_library(plans, &lookups)?;
     let mut got: Vec<Told> = lookups.iter().map(told).collect();
     got.sort();
     expected.sort();
     prop_assert_eq!(got, expected);
     Ok(())
+}
+
+/// nginx and its like: other servers than the pod's, no search list, in a process whose libc is busy.
+#[test]
+fn a_resolver_of_its_own_is_not_the_libcs() {
+    let plan = Plan {
+        library: Library::Glibc,
+        typed: "api.example.org".to_owned(),
+        pid: 4000,
+        tid: 4000,
+        script: vec![PAIRS[0]],
+        start: 0,
+        follows: false,
+        latency: 300 * US,
+        base: 10_000,
+        first_wait: S,
+    };
+    let (mut steps, libc) = Player::play(&plan, SEARCH, NDOTS);
+    let task = Some(crate::record::Task { pid: 4000, tid: 4000, comm: "nginx".into() });
+    let own = Socket { client: Client { task, ..curl() }, cookie: 77, port: 7_777 };
+    let mut its = own.pair(1, 200 * US, "api.example.org", 7, [Says::Addr("192.0.2.1"), Says::Nx]);
+    for step in &mut its {
+        let there = addr("192.0.2.53:53");
+        match &mut step.body {
+            Body::Dns(dns) => dns.remote = there,
+            Body::SocketAddress(hook) => hook.remote = there,
+            _ => {}
+        }
+    }
+    steps.extend(its);
+    let mut bench = Bench::node(false);
+    bench.play(steps).quiet_until(5 * S);
+    let bench = bench.finish();
+    let [one, other]: &[Lookup; 2] = bench.lookups.as_slice().try_into().unwrap();
+    assert_eq!((one.name.as_str(), one.outcome), ("api.example.org", Outcome::Answered));
+    assert_eq!((one.attempts.len(), one.library), (1, None));
+    let report = one.report(&bench.who);
+    assert_eq!((report.search, report.search_source, report.ndots), (None, None, None));
+    assert_eq!(told(other), libc);
 }
 
 proptest! {

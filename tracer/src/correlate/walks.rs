@@ -18,6 +18,17 @@ pub(crate) enum Library {
     CAres,
 }
 
+impl Library {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Glibc => "glibc",
+            Self::Musl => "musl",
+            Self::Go => "go",
+            Self::CAres => "c-ares",
+        }
+    }
+}
+
 /// What the server does with the query for one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {

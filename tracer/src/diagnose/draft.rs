@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::correlate::Lookup;
+use crate::correlate::{Lookup, Patience};
 use crate::event::Actor;
 use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
 use crate::report::{Code, Confidence, Finding, Identity, Severity, Ts};
 
 use super::interval::{Intervals, Span};
-use super::{dns_error, lost, nxdomain, resolver, search, upstream, words};
+use super::{dns_error, lost, nxdomain, patience, resolver, search, upstream, words};
 
 /// A wait of at least this is as bad as a failure.
 pub(crate) const SEVERE_NS: u64 = 5_000_000_000;
@@ -40,6 +40,8 @@ pub(crate) struct Victim {
     pub(crate) name: String,
     pub(crate) waited: Intervals,
     pub(crate) failed: bool,
+    /// Of the library that made the lookup, if it was recognised.
+    pub(crate) patience: Option<Patience>,
 }
 
 /// What a family knows about its finding.
@@ -98,6 +100,7 @@ impl Draft {
                 name: lookup.name.clone(),
                 waited: Intervals::default(),
                 failed,
+                patience: lookup.patience.clone(),
             }],
             lookups: BTreeSet::from([lookup.id]),
             failed,
@@ -195,6 +198,9 @@ impl Draft {
                 "waited_ns": v.waited.length_ns(),
                 "failed": v.failed,
             });
+            if let Some(its) = &v.patience {
+                client["patience"] = patience::details(its);
+            }
             if let Some(address) = identity.address {
                 client["address"] = address.to_string().into();
             }
@@ -232,7 +238,7 @@ impl Draft {
         at: Timestamp,
         who: &Identifier,
     ) -> Finding {
-        let text = match &self.facts {
+        let mut text = match &self.facts {
             Facts::Upstream(f) => upstream::text(self, f, who),
             Facts::Silent(f) => resolver::silent_text(self, f, who),
             Facts::Unreachable(f) => resolver::unreachable_text(self, f, who),
@@ -242,6 +248,7 @@ impl Draft {
             Facts::Nxdomain(f) => nxdomain::text(self, f, who),
             Facts::Lost(f) => lost::text(f),
         };
+        patience::tell(self, &mut text);
         Finding {
             schema: 1,
             id,

@@ -11,6 +11,7 @@ mod draft;
 mod interval;
 mod lost;
 mod nxdomain;
+mod patience;
 mod origin;
 mod resolver;
 mod search;
