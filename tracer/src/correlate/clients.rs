@@ -528,7 +528,9 @@ impl Clients {
             outcome = Outcome::Undecided;
         }
         // A resolver of its own that knows no search list.
-        let unsearched = library == Some("c-ares") && lookup.walk.asked_at_once();
+        let own =
+            library == Some("c-ares") || library.is_none() && self.sockets.one_by_one(&attempts);
+        let unsearched = own && lookup.walk.asked_at_once();
         let alone = attempts.len() == 1 && (lookup.elsewhere || unsearched);
         let typed =
             if alone { first.asked.name.to_string() } else { lookup.walk.typed().to_owned() };

@@ -118,7 +118,7 @@ impl Sockets {
                 && all().filter(|t| t.try_number == 1).all(|t| t.client == first.client),
         };
         if all().all(|t| t.edns) && !settings.has("edns0") {
-            return self.with_edns(attempts, &walk);
+            return self.with_edns(attempts, &walk, settings);
         }
         if all().any(|t| t.edns) {
             return None;
@@ -126,28 +126,36 @@ impl Sockets {
         self.plain(attempts, &walk, settings)
     }
 
-    fn with_edns(&self, attempts: &[Attempt], walk: &Walked<'_>) -> Option<&'static str> {
+    fn with_edns(
+        &self,
+        attempts: &[Attempt],
+        walk: &Walked<'_>,
+        settings: &Settings,
+    ) -> Option<&'static str> {
         let all = || attempts.iter().flat_map(|a| &a.transactions);
-        let parallel = |(a, b): &(&Transaction, &Transaction)| {
-            let (early, late) = if a.started() <= b.started() { (a, b) } else { (b, a) };
-            early.ended().is_none_or(|ended| late.started() <= ended)
-        };
-        // One by one on a connected socket; Netty sends so, too, but does not connect.
-        let one_by_one = |t: &Transaction| {
-            let habits = self.of(&t.actor);
-            habits.connected && !habits.addressed && habits.single >= 2
-        };
         if !walk.pairs.is_empty() && walk.pairs.iter().all(|(a, b)| !same_port(a, b)) {
             let connected = all().all(|t| !self.of(&t.actor).addressed);
-            return (connected && walk.pairs.iter().any(parallel)).then_some("go");
+            let ordered = settings.has("single-request") || settings.has("single-request-reopen");
+            return (connected && !ordered).then_some("go");
         }
         if walk.pairs.iter().any(|(a, b)| !same_port(a, b)) {
             return None;
         }
-        let both = walk.pairs.iter().any(parallel);
-        let pair_sends = walk.pairs.iter().any(|(a, _)| one_by_one(a));
+        let pair_sends = self.one_by_one(attempts);
         let retried = attempts.iter().any(|a| retried_early(&a.transactions));
-        (walk.port_kept || both && (pair_sends || retried)).then_some("c-ares")
+        (walk.port_kept || !walk.pairs.is_empty() && (pair_sends || retried)).then_some("c-ares")
+    }
+
+    /// A pair was sent one by one on a connected socket, as no libc does. Netty does not connect.
+    pub(crate) fn one_by_one(&self, attempts: &[Attempt]) -> bool {
+        attempts.iter().filter_map(|a| pair(&a.transactions)).any(|(a, b)| {
+            let habits = self.of(&a.actor);
+            same_port(a, b)
+                && habits.connected
+                && !habits.addressed
+                && !habits.paired
+                && habits.single >= 2
+        })
     }
 
     fn plain(

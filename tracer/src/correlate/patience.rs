@@ -99,11 +99,11 @@ impl Patience {
         Some(Self { library, tries, try_ns, gives_up_ns, servers, ignored })
     }
 
-    /// What it does once it has given a candidate with a search suffix up.
+    /// What it does once it has given a candidate up.
     pub fn after_silence(&self) -> &'static str {
         match self.library {
-            "glibc" => "it then asks for the name as typed, without the suffixes between",
-            "go" => "it then goes on with the next candidate",
+            "glibc" => "after a silent suffix it goes on with the name as typed",
+            "go" => "it then goes on with the next candidate, if there is one",
             _ => "the lookup then fails",
         }
     }

@@ -7,6 +7,7 @@ use proptest::sample::select;
 use super::testing::*;
 use super::walks::{Library, PAIRS, Plan, Player, Told};
 use super::*;
+use crate::event::Actor;
 use crate::report::Outcome;
 
 const US: u64 = 1_000;
@@ -17,7 +18,7 @@ const NDOTS: usize = 5;
 /// What was seen of a process, as its library would tell it.
 fn told(lookup: &Lookup) -> Told {
     Told {
-        pid: lookup.actor.task.as_ref().unwrap().pid,
+        pid: lookup.actor.task.as_ref().map_or(0, |task| task.pid),
         typed: (lookup.attempts.len() > 1).then(|| lookup.name.clone()),
         found: lookup.outcome == Outcome::Answered,
         attempts: lookup.attempts.iter().map(|a| (a.name.clone(), a.datagrams())).collect(),
@@ -25,8 +26,8 @@ fn told(lookup: &Lookup) -> Told {
     }
 }
 
-/// The lookups that were seen, and what they were.
-fn seen(plans: &[Plan]) -> (Vec<Lookup>, Vec<Told>) {
+/// Events of all, and what must be seen.
+fn played_all(plans: &[Plan]) -> (Vec<Step>, Vec<Told>) {
     let (mut steps, mut expected) = (Vec::new(), Vec::new());
     let mut ended = 0;
     for plan in plans {
@@ -39,6 +40,12 @@ fn seen(plans: &[Plan]) -> (Vec<Lookup>, Vec<Told>) {
         steps.extend(its);
         expected.push(told);
     }
+    (steps, expected)
+}
+
+/// The lookups that were seen, and what they were.
+fn seen(plans: &[Plan]) -> (Vec<Lookup>, Vec<Told>) {
+    let (steps, expected) = played_all(plans);
     let last = steps.iter().map(|s| s.at).max().unwrap();
     let mut bench = Bench::node(false);
     bench.play(steps).quiet_until(last + 12 * S);
@@ -173,6 +180,40 @@ fn a_resolver_of_its_own_is_not_the_libcs() {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A packet capture has no threads, no sockets and no closes.
+    #[test]
+    fn interleaved_walks_on_the_wire_alone(plans in plans()) {
+        let mut plans = plans;
+        for (n, plan) in (0u64..).zip(&mut plans) {
+            let one_by_one = matches!(plan.library, Library::Glibc | Library::Go);
+            plan.library = if one_by_one { plan.library } else { Library::Glibc };
+            if !plan.follows {
+                plan.typed = format!("w{n}-{}", plan.typed);
+            }
+        }
+        for n in 1..plans.len() {
+            if plans[n].follows {
+                (plans[n].library, plans[n].typed) = (plans[n - 1].library, plans[n - 1].typed.clone());
+            }
+        }
+        let (mut steps, mut expected) = played_all(&plans);
+        steps.retain(|s| matches!(s.body, Body::Dns(_)));
+        for step in &mut steps {
+            step.actor = Actor { cgroup: step.actor.cgroup, local: step.actor.local, ..Actor::default() };
+        }
+        let last = steps.iter().map(|s| s.at).max().unwrap();
+        let mut bench = Bench::node(false);
+        bench.play(steps).quiet_until(last + 15 * S);
+        let mut got: Vec<Told> = bench.finish().lookups.iter().map(told).collect();
+        // When a client closed its socket is not seen.
+        for told in got.iter_mut().chain(&mut expected) {
+            (told.pid, told.duration) = (0, 0);
+        }
+        got.sort();
+        expected.sort();
+        prop_assert_eq!(got, expected);
+    }
 
     #[test]
     fn a_walk_is_one_lookup(plan in plan()) {

@@ -80,7 +80,7 @@ mod tests {
         };
         assert_eq!(
             sentence(&glibc),
-            "glibc gives up after 2 tries of 5.00 s; it then asks for the name as typed, without the suffixes between."
+            "glibc gives up after 2 tries of 5.00 s; after a silent suffix it goes on with the name as typed."
         );
         let musl = Patience {
             library: "musl",
