@@ -36,6 +36,7 @@ mod tests_walks;
 mod walks;
 
 pub use connection::Connection;
+pub use heard::Unmatched;
 pub use lookup::{Attempt, Lookup};
 pub use patience::Patience;
 pub use search_list::SearchList;
@@ -118,8 +119,8 @@ impl Correlator {
     }
 
     /// Responses that matched no query.
-    pub fn unmatched(&self) -> u64 {
-        self.clients.unmatched() + self.resolvers.unmatched
+    pub fn unmatched(&self) -> Unmatched {
+        Unmatched { query_not_seen: self.resolvers.unmatched, ..self.clients.unmatched() }
     }
 
     /// State given up because of a cap.

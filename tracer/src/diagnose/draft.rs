@@ -13,7 +13,8 @@ use crate::record::{HostId, Timestamp};
 use crate::report::{Code, Confidence, Finding, Identity, Severity, Ts};
 
 use super::interval::{Intervals, Span};
-use super::{dns_error, lost, nxdomain, patience, resolver, search, upstream, words};
+use super::summary::Totals;
+use super::{dns_error, lost, nxdomain, patience, race, resolver, search, upstream, words};
 
 /// A wait of at least this is as bad as a failure.
 pub(crate) const SEVERE_NS: u64 = 5_000_000_000;
@@ -49,12 +50,21 @@ pub(crate) struct Victim {
 pub(crate) enum Facts {
     Upstream(upstream::Facts),
     Silent(resolver::Silent),
+    Race(race::Facts),
     Unreachable(resolver::Unreachable),
     Error(dns_error::Facts),
     Expansion(search::Expansion),
     Foreign(search::Foreign),
     Nxdomain(nxdomain::Facts),
     Lost(lost::Facts),
+}
+
+/// What texts are written from besides their facts.
+#[derive(Debug)]
+pub(crate) struct Known<'a> {
+    pub(crate) who: &'a Identifier,
+    /// Of the run so far.
+    pub(crate) totals: &'a Totals,
 }
 
 /// What a family writes.
@@ -236,15 +246,17 @@ impl Draft {
         caveats: Vec<String>,
         threshold_ns: u64,
         at: Timestamp,
-        who: &Identifier,
+        known: &Known<'_>,
     ) -> Finding {
+        let who = known.who;
         let mut text = match &self.facts {
             Facts::Upstream(f) => upstream::text(self, f, who),
             Facts::Silent(f) => resolver::silent_text(self, f, who),
+            Facts::Race(f) => race::text(self, f, who),
             Facts::Unreachable(f) => resolver::unreachable_text(self, f, who),
             Facts::Error(f) => dns_error::text(self, f, who),
-            Facts::Expansion(f) => search::expansion_text(self, f, who),
-            Facts::Foreign(f) => search::foreign_text(self, f, who),
+            Facts::Expansion(f) => search::expansion_text(self, f, known),
+            Facts::Foreign(f) => search::foreign_text(self, f, known),
             Facts::Nxdomain(f) => nxdomain::text(self, f, who),
             Facts::Lost(f) => lost::text(f),
         };
@@ -287,6 +299,7 @@ impl Facts {
         match (self, other) {
             (Self::Upstream(a), Self::Upstream(b)) => a.merge(b),
             (Self::Silent(a), Self::Silent(b)) => a.merge(b),
+            (Self::Race(a), Self::Race(b)) => a.merge(b),
             (Self::Unreachable(a), Self::Unreachable(b)) => a.merge(b),
             (Self::Error(a), Self::Error(b)) => a.merge(b),
             (Self::Expansion(a), Self::Expansion(b)) => a.merge(b),

@@ -9,18 +9,27 @@
 mod dns_error;
 mod draft;
 mod interval;
+mod leaks;
+mod load;
 mod lost;
 mod nxdomain;
 mod patience;
 mod origin;
+mod race;
+mod remedy;
 mod resolver;
 mod search;
 mod summary;
 mod upstream;
+mod what_if;
 mod words;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_costs;
+#[cfg(test)]
+mod tests_race;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -30,7 +39,7 @@ use crate::identify::Identifier;
 use crate::record::Timestamp;
 use crate::report::{Code, Finding, Severity, Summary, TransactionOutcome};
 
-use draft::{Draft, Key};
+use draft::{Draft, Key, Known};
 use interval::Intervals;
 use summary::Totals;
 
@@ -95,10 +104,14 @@ impl Diagnoser {
             }
             spans
         };
-        let (upstream, resolver) = (spans(Code::UpstreamTimeout), spans(Code::ResolverTimeout));
+        let upstream = spans(Code::UpstreamTimeout);
+        // To the client a query lost on its way is a resolver that does not answer.
+        let mut resolver = spans(Code::ResolverTimeout);
+        resolver.extend(&spans(Code::AaaaRace));
         let walk = spans(Code::SearchExpansion);
         let complete = domain.as_deref().is_some_and(|d| search::complete(&lookup.name, d));
         self.totals.lookup(lookup, complete, &upstream, &resolver, &walk, now);
+        self.totals.costs(lookup, domain.as_deref(), who);
         if !drafts.is_empty() {
             self.gather(drafts, now);
         }
@@ -141,6 +154,7 @@ impl Diagnoser {
         for case in std::mem::take(&mut self.cases) {
             self.tell(&case, who, out);
         }
+        self.totals.finish(who);
     }
 
     /// Codes and severities of the findings told, each pair once.
@@ -168,9 +182,7 @@ impl Diagnoser {
         }
         for (attempt, causes) in lookup.attempts.iter().zip(&roots) {
             let resolver_only = !causes.is_empty()
-                && causes
-                    .iter()
-                    .all(|k| matches!(k.code, Code::ResolverTimeout | Code::ResolverUnreachable));
+                && causes.iter().all(|k| !matches!(k.code, Code::UpstreamTimeout | Code::DnsError));
             if !resolver_only
                 && let Some(mut draft) = search::foreign(lookup, attempt, domain, self.threshold_ns)
             {
@@ -202,21 +214,23 @@ impl Diagnoser {
             }
         }
         let by_upstream: BTreeSet<Key> = found.iter().map(|d| d.key.clone()).collect();
-        let waited = transaction.ended().map_or(0, |end| end.since(transaction.started()));
-        match transaction.outcome() {
-            TransactionOutcome::Unreachable => {
-                found.extend(resolver::unreachable(lookup, transaction));
-            }
-            TransactionOutcome::Timeout if found.is_empty() && waited >= SILENCE_NS => {
-                let suffix = search::foreign_suffix(attempt, domain);
-                let suffix = suffix.or(attempt.suffix.as_deref().filter(|_| domain.is_none()));
-                let inferred = match &transaction.tie.received {
-                    None => upstream::inferred(lookup, transaction, suffix, domain),
-                    Some(_) => None,
-                };
-                found.extend(inferred.or_else(|| resolver::silent(lookup, transaction)));
-            }
-            _ => {}
+        let silence = transaction.silence().filter(|(from, to)| to.since(*from) >= SILENCE_NS);
+        if transaction.outcome() == TransactionOutcome::Unreachable {
+            found.extend(resolver::unreachable(lookup, transaction));
+        } else if let Some(silence) = silence
+            && found.is_empty()
+        {
+            let suffix = search::foreign_suffix(attempt, domain);
+            let suffix = suffix.or(attempt.suffix.as_deref().filter(|_| domain.is_none()));
+            let race = || race::found(lookup, attempt, transaction, silence);
+            let inferred = || match &transaction.tie.received {
+                None if transaction.reply.is_none() => {
+                    upstream::inferred(lookup, transaction, suffix, domain)
+                }
+                _ => None,
+            };
+            let silent = || resolver::silent(lookup, transaction, silence);
+            found.extend(race().or_else(inferred).or_else(silent));
         }
         if let Some(mut draft) = dns_error::found(lookup, transaction) {
             draft.caused_by = by_upstream;
@@ -268,8 +282,9 @@ impl Diagnoser {
         for draft in drafts {
             self.told += 1;
             let caveats = self.caveats(draft);
+            let known = Known { who, totals: &self.totals };
             let finding =
-                draft.finding(self.told, &ids, caveats, self.threshold_ns, case.last, who);
+                draft.finding(self.told, &ids, caveats, self.threshold_ns, case.last, &known);
             ids.insert(draft.key.clone(), self.told);
             *self.verdicts.entry((finding.code, finding.severity)).or_default() += 1;
             out.push(finding);
@@ -327,13 +342,14 @@ impl Case {
 fn rank(code: Code) -> u8 {
     match code {
         Code::UpstreamTimeout => 0,
-        Code::ResolverTimeout => 1,
-        Code::ResolverUnreachable => 2,
-        Code::DnsError => 3,
-        Code::ForeignSuffix => 4,
-        Code::SearchExpansion => 5,
-        Code::Nxdomain => 6,
-        Code::EventsLost => 7,
+        Code::AaaaRace => 1,
+        Code::ResolverTimeout => 2,
+        Code::ResolverUnreachable => 3,
+        Code::DnsError => 4,
+        Code::ForeignSuffix => 5,
+        Code::SearchExpansion => 6,
+        Code::Nxdomain => 7,
+        Code::EventsLost => 8,
     }
 }
 
