@@ -5,7 +5,7 @@
 //! socket already in use or the same datagram from a new one. Others (Go, c-ares) may ask from any
 //! thread of the process.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::HashMap;
