@@ -10,6 +10,7 @@ mod hostile;
 mod incidents;
 mod lab;
 mod layers;
+mod libraries;
 mod licenses;
 mod lookups;
 mod manifests;

@@ -13,6 +13,7 @@ mod leaks;
 mod load;
 mod lost;
 mod nxdomain;
+mod patience;
 mod origin;
 mod race;
 mod remedy;
