@@ -5,6 +5,7 @@
 mod api;
 mod captures;
 mod cli;
+mod healthy;
 mod hostile;
 mod incidents;
 mod lab;

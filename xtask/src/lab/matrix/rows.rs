@@ -16,13 +16,21 @@ pub fn scenes() -> Vec<Scene> {
         resolver_elsewhere(),
         noisy_neighbour(),
         resolver_dies(),
+        ipv6_only(),
+        node_local(),
     ]
 }
 
 const fn scene(name: &'static str, resolver: Resolver, rows: Vec<Row>) -> Scene {
     Scene {
         name,
-        setup: Setup { leak: false, resolver, upstream: Upstream::Zones },
+        setup: Setup {
+            leak: false,
+            resolver,
+            upstream: Upstream::Zones,
+            ipv6: false,
+            node_local: false,
+        },
         args: &[],
         neighbour: false,
         resolver_dies_ms: None,
@@ -60,6 +68,10 @@ const FEW: &[&str] = &["glibc", "musl", "go"];
 /// A suffix of the node's network leaked, and its upstream stays silent.
 const STORY: Expect = Expect::codes(&["upstream-timeout", "foreign-suffix", "search-expansion"])
     .costs("upstream-timeout");
+/// The same behind a forwarder that says SERVFAIL after three tries of two seconds, for which glibc waits.
+const TOLD: Expect =
+    Expect::codes(&["upstream-timeout", "dns-error", "foreign-suffix", "search-expansion"])
+        .costs("upstream-timeout");
 /// A suffix leaked, its zone is answered with an error, and the client goes on at once.
 const ERROR_PASSED: Expect = Expect::codes(&["dns-error"]);
 /// The same, and the client gives up: at once, or (musl) after asking again until its time is over.
@@ -215,6 +227,27 @@ fn broken_paths() -> Scene {
         search: "silent.example",
         ..host
     };
+    let one_port = Incident {
+        fault: Some(PodFault::OnePort),
+        ..Incident::healthy("every query from one port")
+    };
+    let stale = Incident {
+        title: "a stale conntrack entry leads to a resolver that is gone",
+        fault: Some(PodFault::StaleConntrack),
+        options: lost.options,
+        ..one_port
+    };
+    let proxied = Incident {
+        fault: Some(PodFault::LocalProxy),
+        title: "port 53 redirected to a proxy in the pod",
+        twin: "port 53 redirected to a proxy in the pod",
+        ..SUFFIX_FINE
+    };
+    let proxied_silent = Incident {
+        title: "port 53 redirected to a proxy in the pod, upstream silent",
+        search: "silent.example",
+        ..proxied
+    };
     // No single suffix costs what a finding needs; the walk does.
     let walk =
         Expect::codes(&["search-expansion"]).costs("search-expansion").may(&["foreign-suffix"]);
@@ -236,6 +269,12 @@ fn broken_paths() -> Scene {
         walking(older_silent, &["python", "c-ares"], STORY),
         each(host, FEW, Expect::NOTHING),
         each(host_silent, FEW, STORY),
+        each(one_port, &["glibc", "musl"], Expect::NOTHING),
+        each(stale, &["glibc"], lost_walk.costs("resolver-timeout")),
+        each(stale, &["musl"], lost_at_once),
+        each(proxied, FEW, Expect::NOTHING),
+        each(proxied_silent, &["glibc"], TOLD),
+        each(proxied_silent, &["musl", "go"], STORY),
     ];
     scene("dnsmasq, one pod's own trouble", Resolver::Dnsmasq, rows.concat())
 }
@@ -271,14 +310,22 @@ fn unbound_errors() -> Scene {
 }
 
 fn forwarder() -> Scene {
-    // After three tries of two seconds it says SERVFAIL, which glibc still waits for.
-    let told =
-        Expect::codes(&["upstream-timeout", "dns-error", "foreign-suffix", "search-expansion"])
-            .costs("upstream-timeout");
     let outside = Expect::codes(&["upstream-timeout"]).costs("upstream-timeout");
+    let swallowed = Incident {
+        title: "the resolver swallows AAAA",
+        name: "www-{}.swallowed.example.",
+        options: "ndots:5 timeout:2 attempts:2",
+        ..OUTSIDE_FINE
+    };
+    let elsewhere = Incident {
+        title: "the resolver answers from another address",
+        name: "www-{}.elsewhere.example.",
+        ..swallowed
+    };
+    let silent = Expect::codes(&["resolver-timeout"]).costs("resolver-timeout");
     let rows = [
         walking(SUFFIX_FINE, EVERYBODY, Expect::NOTHING),
-        each(SUFFIX_SILENT, &["glibc", "java"], told),
+        each(SUFFIX_SILENT, &["glibc", "java"], TOLD),
         each(SUFFIX_SILENT, &["musl", "go"], STORY),
         walking(SUFFIX_SILENT, &["c-ares"], STORY.may(&["dns-error"])),
         each(SUFFIX_SERVFAIL, &["glibc", "go"], ERROR_PASSED),
@@ -292,6 +339,8 @@ fn forwarder() -> Scene {
         each(OUTSIDE_SILENT, &["glibc", "c-ares"], outside.may(&["dns-error"])),
         each(OUTSIDE_SERVFAIL, LIBRARIES, ERROR_PASSED),
         each(OUTSIDE_REFUSED, LIBRARIES, ERROR_PASSED),
+        each(swallowed, LIBRARIES, silent),
+        each(elsewhere, LIBRARIES, silent),
     ];
     scene("CoreDNS's timing", Resolver::Forwarder, rows.concat())
 }
@@ -350,5 +399,37 @@ fn resolver_dies() -> Scene {
     ];
     let mut scene = scene("dnsmasq, killed", Resolver::Dnsmasq, rows.concat());
     scene.resolver_dies_ms = Some(700);
+    scene
+}
+
+/// Pods and a resolver that know only IPv6 of each other.
+fn ipv6_only() -> Scene {
+    let fine = Incident {
+        title: "IPv6 only",
+        twin: "IPv6 only",
+        nameserver: "fd00:10:244:1::14",
+        fault: Some(PodFault::NoIpv4),
+        ..SUFFIX_FINE
+    };
+    let silent = Incident { title: "IPv6 only, upstream silent", search: "silent.example", ..fine };
+    let rows = [walking(fine, LIBRARIES, Expect::NOTHING), walking(silent, LIBRARIES, STORY)];
+    let mut scene = scene("dnsmasq, IPv6", Resolver::Dnsmasq, rows.concat());
+    scene.setup.ipv6 = true;
+    scene
+}
+
+/// A cache on the node asks the cluster's server over TCP, and that one the upstream.
+fn node_local() -> Scene {
+    let cached = |incident: Incident| Incident { nameserver: "169.254.20.10", ..incident };
+    let silent = cached(SUFFIX_SILENT);
+    let rows = [
+        walking(cached(SUFFIX_FINE), LIBRARIES, Expect::NOTHING),
+        each(cached(OUTSIDE_FINE), FEW, Expect::NOTHING),
+        each(silent, &["glibc"], TOLD),
+        each(silent, &["musl", "go"], STORY),
+        walking(silent, &["c-ares"], STORY.may(&["dns-error"])),
+    ];
+    let mut scene = scene("a node-local cache before dnsmasq", Resolver::Dnsmasq, rows.concat());
+    scene.setup.node_local = true;
     scene
 }
