@@ -1,11 +1,12 @@
 //! Incidents × clients: which client, in which lab, must give which findings. Types only; the table is
-//! in `rows`, what makes it happen in `run`. Compares nothing: the suite does.
+//! in `rows` and `paths`, what makes it happen in `run`. Compares nothing: the suite does.
 
 mod fault;
+mod paths;
 mod rows;
 mod run;
 
-pub use fault::PodFault;
+pub use fault::{PodFault, Qtype};
 pub use rows::scenes;
 pub use run::{Ran, Stage};
 
@@ -95,7 +96,7 @@ pub struct Row {
     pub client: &'static str,
     /// What svctrace owes.
     pub expect: Expect,
-    /// Why it does not pay yet, if so. The page says it; the suite fails when it does pay.
+    /// Why it does not pay yet, if so. The page says it, and the suite when it does by now.
     pub pending: Option<&'static str>,
 }
 
