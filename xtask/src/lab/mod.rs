@@ -340,6 +340,7 @@ impl Lab {
             namespace: spec.namespace.clone(),
             uid,
             ip: format!("10.244.1.{}", spec.host),
+            ipv6: self.setup.ipv6.then(|| format!("{}:{:x}", net::PODS_IPV6, spec.host)),
             qos: spec.qos,
             role: spec.role,
             owner: spec.owner.clone(),

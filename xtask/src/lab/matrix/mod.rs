@@ -112,14 +112,22 @@ pub struct Expect {
     /// The code whose cost is what the client waited; `None` where the wait is too short to compare
     /// or is made of several things.
     pub cost: Option<&'static str>,
+    /// The codes of a machine too slow to do what happens in time.
+    pub slow_machine: &'static [&'static str],
     /// The codes stand beside each other: none caused the others.
     pub apart: bool,
 }
 
 impl Expect {
     /// Silence.
-    pub const NOTHING: Self =
-        Self { codes: &[], may: &[], confidence: "certain", cost: None, apart: false };
+    pub const NOTHING: Self = Self {
+        codes: &[],
+        may: &[],
+        confidence: "certain",
+        cost: None,
+        slow_machine: &[],
+        apart: false,
+    };
 
     /// Certain findings whose costs are not compared.
     pub const fn codes(codes: &'static [&'static str]) -> Self {
@@ -136,6 +144,12 @@ impl Expect {
     #[must_use]
     pub const fn inferred(self) -> Self {
         Self { confidence: "inferred", ..self }
+    }
+
+    /// What is found instead where the machine is too slow.
+    #[must_use]
+    pub const fn or_slow(self, codes: &'static [&'static str]) -> Self {
+        Self { slow_machine: codes, ..self }
     }
 
     /// None caused the others.

@@ -53,6 +53,8 @@ pub(super) fn pending(rows: Vec<Row>, why: &'static str) -> Vec<Row> {
 pub(super) const SPLIT: &str = "c-ares asks from two threads: one lookup is taken for several";
 pub(super) const MUSL_WAITS: &str =
     "musl waits on after an error; only the time to the response is charged";
+pub(super) const OTHER_SOURCE: &str =
+    "an answer that musl ignores, from another address, is taken for its answer";
 pub(super) const KILLED: &str =
     "a killed resolver's own question is taken for an upstream's silence";
 
@@ -214,7 +216,8 @@ fn forwarder() -> Scene {
         each(OUTSIDE_SERVFAIL, LIBRARIES, ERROR_PASSED),
         each(OUTSIDE_REFUSED, LIBRARIES, ERROR_PASSED),
         each(swallowed, LIBRARIES, silent),
-        each(elsewhere, LIBRARIES, silent),
+        each(elsewhere, &["glibc", "go", "c-ares"], silent),
+        pending(each(elsewhere, &["musl"], silent), OTHER_SOURCE),
     ];
     scene("CoreDNS's timing", Resolver::Forwarder, rows.concat())
 }
