@@ -14,7 +14,7 @@ const LEVELS: [&[&str]; 14] = [
     &["report"],
     &["decode"],
     &["identify"],
-    &["describe"],
+    &["describe", "explain"],
     &["correlate"],
     &["diagnose"],
     &["capture", "redact"],

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracer::sandbox;
 use tracer::sink::filter::{self, Filter};
@@ -53,6 +54,12 @@ pub(crate) enum Verb {
         /// Rights that svctrace gives up before it reads a byte, as with -r
         #[arg(long, value_name = "strict|auto|off", default_value = "auto")]
         sandbox: sandbox::Mode,
+    },
+    /// Say what a finding's code means, what it does not mean, and what to do; without one: all codes
+    Explain {
+        /// The code, as findings have it
+        #[arg(value_name = "CODE", value_parser = codes())]
+        code: Option<String>,
     },
     /// Do nothing until told to end: for a pod that is entered with `kubectl exec`
     Idle,
@@ -375,6 +382,10 @@ impl FailOn {
                 .unwrap_or("error"),
         }
     }
+}
+
+fn codes() -> PossibleValuesParser {
+    PossibleValuesParser::new(tracer::report::Code::ALL.map(tracer::report::Code::name))
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

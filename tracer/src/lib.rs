@@ -10,6 +10,7 @@ pub mod decode;
 pub mod describe;
 pub mod diagnose;
 pub mod event;
+pub mod explain;
 mod fragment;
 mod framing;
 mod hold;

@@ -18,6 +18,7 @@ use std::slice;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
+use tracer::report::Code;
 use tracer::source::{self, live};
 
 use crate::cli::{Cli, Trace, Verb};
@@ -46,6 +47,7 @@ fn run(cli: Cli) -> Result<u8> {
             Ok(if report.ok() { 0 } else { 2 })
         }
         Some(Verb::Info { files, output, sandbox }) => inspect::run(&files, output, sandbox),
+        Some(Verb::Explain { code }) => explain(code.as_deref()),
         Some(Verb::Idle) => idle(),
         Some(Verb::Pipeline { fd, user, capture, output }) => {
             log::start(output.verbose, output.quiet)?;
@@ -122,6 +124,24 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     drop(shown);
     redaction.tell_shared();
     Ok(print.exit_code(&pipeline.finish()?, whole))
+}
+
+/// The page of a code, or all codes with a line each.
+fn explain(code: Option<&str>) -> Result<u8> {
+    let mut out = io::stdout().lock();
+    for known in Code::ALL {
+        match code {
+            Some(code) if code == known.name() => {
+                write!(out, "{}", tracer::explain::page(known).unwrap_or_default())?;
+            }
+            Some(_) => {}
+            None => {
+                let says = tracer::explain::line(known).unwrap_or_default();
+                writeln!(out, "{:22}{says}", known.name())?;
+            }
+        }
+    }
+    Ok(0)
 }
 
 /// Until SIGTERM, SIGINT or SIGHUP; as a pod's first process it would ignore them otherwise.

@@ -102,7 +102,7 @@ pub(crate) fn dns(
         intended_port: None,
         message,
         payload: Bytes::new(),
-        original_len: 0,
+        original_len: 40, // of all messages here
     });
     let actor = Actor { local: Some(ends.0), ..actor };
     Step { at, actor, body }

@@ -90,6 +90,8 @@ pub struct Reply {
     pub truncated: bool,
     /// Answer section.
     pub answers: Vec<Answer>,
+    /// Bytes of the message.
+    pub size: u32,
 }
 
 impl Reply {
@@ -97,6 +99,7 @@ impl Reply {
         Self {
             at,
             number,
+            size: dns.original_len,
             rcode: dns.message.rcode,
             truncated: dns.message.truncated,
             answers: dns.message.answers.clone(),
@@ -152,6 +155,8 @@ pub struct Transaction {
     pub asked: Asked,
     /// The query carried an OPT record.
     pub edns: bool,
+    /// Bytes of the query.
+    pub size: u32,
     /// Which try of its attempt for this type, from 1.
     pub try_number: u32,
     /// Each time it went out.
@@ -190,6 +195,7 @@ impl Transaction {
             name,
             asked,
             edns: dns.message.edns,
+            size: dns.original_len,
             try_number: 1,
             sends: vec![sent],
             retransmits: 0,
@@ -261,6 +267,13 @@ impl Transaction {
         if self.is_open() {
             self.gave_up = Some((at.max(self.started()), why));
         }
+    }
+
+    /// Bytes of its queries and responses as DNS messages, retransmissions included.
+    pub fn bytes(&self) -> u64 {
+        let queries = u64::from(self.size) * (1 + u64::from(self.retransmits));
+        let replies = self.earlier_errors.iter().chain(&self.reply);
+        queries + replies.map(|reply| u64::from(reply.size)).sum::<u64>()
     }
 
     /// `from` is the server that was asked.

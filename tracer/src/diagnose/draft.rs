@@ -13,6 +13,7 @@ use crate::record::{HostId, Timestamp};
 use crate::report::{Code, Confidence, Finding, Identity, Severity, Ts};
 
 use super::interval::{Intervals, Span};
+use super::summary::Totals;
 use super::{dns_error, lost, nxdomain, race, resolver, search, upstream, words};
 
 /// A wait of at least this is as bad as a failure.
@@ -54,6 +55,14 @@ pub(crate) enum Facts {
     Foreign(search::Foreign),
     Nxdomain(nxdomain::Facts),
     Lost(lost::Facts),
+}
+
+/// What texts are written from besides their facts.
+#[derive(Debug)]
+pub(crate) struct Known<'a> {
+    pub(crate) who: &'a Identifier,
+    /// Of the run so far.
+    pub(crate) totals: &'a Totals,
 }
 
 /// What a family writes.
@@ -231,16 +240,17 @@ impl Draft {
         caveats: Vec<String>,
         threshold_ns: u64,
         at: Timestamp,
-        who: &Identifier,
+        known: &Known<'_>,
     ) -> Finding {
+        let who = known.who;
         let text = match &self.facts {
             Facts::Upstream(f) => upstream::text(self, f, who),
             Facts::Silent(f) => resolver::silent_text(self, f, who),
             Facts::Race(f) => race::text(self, f, who),
             Facts::Unreachable(f) => resolver::unreachable_text(self, f, who),
             Facts::Error(f) => dns_error::text(self, f, who),
-            Facts::Expansion(f) => search::expansion_text(self, f, who),
-            Facts::Foreign(f) => search::foreign_text(self, f, who),
+            Facts::Expansion(f) => search::expansion_text(self, f, known),
+            Facts::Foreign(f) => search::foreign_text(self, f, known),
             Facts::Nxdomain(f) => nxdomain::text(self, f, who),
             Facts::Lost(f) => lost::text(f),
         };

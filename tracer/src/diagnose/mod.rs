@@ -9,18 +9,24 @@
 mod dns_error;
 mod draft;
 mod interval;
+mod leaks;
+mod load;
 mod lost;
 mod nxdomain;
 mod origin;
 mod race;
+mod remedy;
 mod resolver;
 mod search;
 mod summary;
 mod upstream;
+mod what_if;
 mod words;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_costs;
 #[cfg(test)]
 mod tests_race;
 
@@ -32,7 +38,7 @@ use crate::identify::Identifier;
 use crate::record::Timestamp;
 use crate::report::{Code, Finding, Severity, Summary, TransactionOutcome};
 
-use draft::{Draft, Key};
+use draft::{Draft, Key, Known};
 use interval::Intervals;
 use summary::Totals;
 
@@ -104,6 +110,7 @@ impl Diagnoser {
         let walk = spans(Code::SearchExpansion);
         let complete = domain.as_deref().is_some_and(|d| search::complete(&lookup.name, d));
         self.totals.lookup(lookup, complete, &upstream, &resolver, &walk, now);
+        self.totals.costs(lookup, domain.as_deref(), who);
         if !drafts.is_empty() {
             self.gather(drafts, now);
         }
@@ -146,6 +153,7 @@ impl Diagnoser {
         for case in std::mem::take(&mut self.cases) {
             self.tell(&case, who, out);
         }
+        self.totals.finish(who);
     }
 
     /// Codes and severities of the findings told, each pair once.
@@ -273,8 +281,9 @@ impl Diagnoser {
         for draft in drafts {
             self.told += 1;
             let caveats = self.caveats(draft);
+            let known = Known { who, totals: &self.totals };
             let finding =
-                draft.finding(self.told, &ids, caveats, self.threshold_ns, case.last, who);
+                draft.finding(self.told, &ids, caveats, self.threshold_ns, case.last, &known);
             ids.insert(draft.key.clone(), self.told);
             *self.verdicts.entry((finding.code, finding.severity)).or_default() += 1;
             out.push(finding);

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::context::{self, LossStage};
 use crate::correlate::{Connection, Lookup, Unmatched};
+use crate::identify::Identifier;
 use crate::record::Timestamp;
-use crate::report::{Code, Outcome, SearchWalk, Summary, Ts};
+use crate::report::{Code, Identity, Leaks, Outcome, SearchWalk, Summary, Ts};
 
 use super::interval::Intervals;
+use super::leaks;
+use super::load::Load;
+use super::what_if::Profile;
 
 /// Causes in the order in which they are charged.
 const CAUSES: [&str; 4] = ["upstream-timeout", "resolver-timeout", "search-expansion", "other"];
@@ -54,6 +58,8 @@ pub(crate) struct Totals {
     walked_ns: u64,
     /// What lies before is summed up.
     settled: Timestamp,
+    load: Load,
+    leaks: Leaks,
 }
 
 impl Totals {
@@ -92,6 +98,22 @@ impl Totals {
                 }
             }
         }
+    }
+
+    /// What the lookup cost, and what it leaked.
+    pub(crate) fn costs(&mut self, lookup: &Lookup, domain: Option<&str>, who: &Identifier) {
+        self.load.lookup(lookup, domain, who);
+        leaks::count(lookup, domain, who, &mut self.leaks);
+    }
+
+    /// Nothing follows.
+    pub(crate) fn finish(&mut self, who: &Identifier) {
+        self.load.finish(who);
+    }
+
+    /// What the names that the workload of `identity` looked up so far need.
+    pub(crate) fn profile(&self, identity: &Identity) -> Profile {
+        self.load.profile(identity)
     }
 
     pub(crate) fn connection(&mut self, connection: &Connection) {
@@ -164,6 +186,8 @@ impl Totals {
                 time_ns: self.walked_ns + self.walked.length_ns(),
                 ..self.walks
             },
+            dns: self.load.told(),
+            leaks: self.leaks.clone(),
         }
     }
 }

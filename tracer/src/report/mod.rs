@@ -10,6 +10,10 @@ use serde::Serialize;
 use crate::context::{LossStage, Origin};
 use crate::record::Timestamp;
 
+mod costs;
+
+pub use costs::{ClientLoad, DnsCosts, DnsLoad, Leak, Leaks, WhatIf, WorkloadCosts};
+
 /// One line of output.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -537,6 +541,10 @@ pub struct Summary {
     pub time_ns: BTreeMap<String, u64>,
     /// Search walks, including the quick and harmless ones.
     pub search_walk: SearchWalk,
+    /// What DNS cost, by whom, and what would lower it.
+    pub dns: DnsCosts,
+    /// Names where they have no business.
+    pub leaks: Leaks,
 }
 
 /// Totals of search walks.
