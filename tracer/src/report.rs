@@ -158,6 +158,9 @@ pub struct Transaction {
     pub answers: Vec<String>,
     /// First send to response.
     pub latency_ns: Option<u64>,
+    /// First send to a response that came after the sender had given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late_ns: Option<u64>,
     /// Times the same datagram was sent again.
     pub retransmits: u32,
     /// The capture does not hold the query itself: it was told from the resolver's side or from the
@@ -193,6 +196,9 @@ pub struct AttemptTransaction {
     pub outcome: TransactionOutcome,
     /// First send to response.
     pub latency_ns: Option<u64>,
+    /// First send to a response that came after the sender had given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late_ns: Option<u64>,
     /// Times the same datagram was sent again.
     pub retransmits: u32,
     /// The capture does not hold the query itself: it was told from the resolver's side or from the
@@ -367,6 +373,7 @@ pub enum Code {
     ForeignSuffix,
     Nxdomain,
     EventsLost,
+    AaaaRace,
 }
 
 impl Code {
@@ -381,11 +388,12 @@ impl Code {
             Self::ForeignSuffix => "foreign-suffix",
             Self::Nxdomain => "nxdomain",
             Self::EventsLost => "events-lost",
+            Self::AaaaRace => "aaaa-race",
         }
     }
 
     /// All codes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::UpstreamTimeout,
         Self::ResolverTimeout,
         Self::ResolverUnreachable,
@@ -394,6 +402,7 @@ impl Code {
         Self::ForeignSuffix,
         Self::Nxdomain,
         Self::EventsLost,
+        Self::AaaaRace,
     ];
 }
 
@@ -513,6 +522,10 @@ pub struct Summary {
     pub evicted: u64,
     /// Responses that matched no question.
     pub unmatched_responses: u64,
+    /// The same by reason: `unknown-id`, `wrong-question`, `wrong-server`, `late` (its lookup was told
+    /// as timed out long before), `query-not-seen` (a resolver's).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unmatched: BTreeMap<String, u64>,
     /// Lookups by outcome.
     pub lookups: BTreeMap<String, u64>,
     /// Connections by outcome.

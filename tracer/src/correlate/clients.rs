@@ -18,7 +18,7 @@ use crate::report::Outcome;
 
 use super::by_socket::BySocket;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
-use super::heard::{Answers, Orphan, Orphans};
+use super::heard::{Answers, Gone, Orphan, Orphans, Stray, Unmatched};
 use super::library::Sockets;
 use super::lookup::{Attempt, Lookup, doubt_early_closes, finished, lookup_outcome};
 use super::names::Names;
@@ -60,6 +60,7 @@ pub(crate) struct Clients {
     lingering: HashMap<(Owner, u32), Ids>,
     timers: BTreeSet<(Timestamp, Timer)>,
     orphans: Orphans,
+    gone: Gone,
     answers: Answers,
     sockets: Sockets,
     /// Closed, and when the resolver's side of each is told.
@@ -262,11 +263,13 @@ impl Clients {
         let key = (transaction.socket.clone(), transaction.id);
         self.by_socket.add(key, id);
         let answered = transaction.reply.is_some();
+        let dns_server = transaction.wire;
         let open = OpenTransaction {
             transaction,
             lookup: lookup_id,
             deadline: Timestamp(0),
             closed: false,
+            replied_by: dns_server,
         };
         self.table.insert(id, Box::new(open));
         if answered {
@@ -281,30 +284,78 @@ impl Clients {
         let key = (SocketKey::of(&event.actor, dns), dns.message.id);
         let reply = Reply::of(dns, event.at, event.number);
         let ids = self.by_socket.get(&key);
-        let fits = |id: &&u64| {
-            self.table.get(id).is_some_and(|o| {
-                o.transaction.reply.is_none()
-                    && asked.as_ref().is_none_or(|a| *a == o.transaction.asked)
-            })
+        let of = |id: &u64| self.table.get(id).map(|open| &open.transaction);
+        let asks = |id: &&u64| {
+            of(id).is_some_and(|t| asked.as_ref().is_none_or(|asked| *asked == t.asked))
         };
-        let exact = |id: &&u64| {
-            self.table.get(id).is_some_and(|o| {
-                o.transaction.wire == dns.remote || o.transaction.server == dns.remote
-            })
-        };
-        let found = ids.iter().filter(fits).find(exact).or_else(|| ids.iter().find(fits)).copied();
-        match found {
-            Some(id) => self.answer(id, reply),
-            None => self.orphans.keep(Orphan { key, asked, from: dns.remote, reply }),
+        let waits = |id: &&u64| of(id).is_some_and(|t| t.reply.is_none() && t.late.is_none());
+        let exact = |id: &&u64| of(id).is_some_and(|t| t.is_from(dns.remote));
+        let waiting = || ids.iter().filter(asks).filter(waits);
+        if let Some(id) = waiting().find(exact).or_else(|| waiting().next()).copied() {
+            self.answer(id, dns.remote, reply);
+            return;
         }
+        let again = || ids.iter().filter(asks);
+        if let Some(id) = again().find(exact).or_else(|| again().next()).copied() {
+            self.answer_again(id, dns.remote, reply);
+            return;
+        }
+        let why = match ids {
+            [] if self.gone.answered(&key, asked.as_ref()) => Stray::Late,
+            [] => Stray::UnknownId,
+            _ => Stray::WrongQuestion,
+        };
+        self.orphans.keep(Orphan { why, key, asked, from: dns.remote, reply });
     }
 
-    fn answer(&mut self, id: u64, reply: Reply) {
+    fn answer(&mut self, id: u64, from: SocketAddr, reply: Reply) {
+        let too_late = self.too_late(id);
         let Some(open) = self.table.get_mut(&id) else { return };
         let lookup = open.lookup;
+        if too_late {
+            open.transaction.answered_late(reply);
+            return;
+        }
+        open.replied_by = from;
         open.transaction.answered(reply);
         self.learn(id);
         self.settle(lookup);
+    }
+
+    /// Its sender waits for no answer any more: it went on to another name, its time-out has passed,
+    /// or the later try has had its own answer.
+    fn too_late(&self, id: u64) -> bool {
+        let Some(open) = self.table.get(&id) else { return false };
+        let t = &open.transaction;
+        match t.gave_up {
+            Some((_, GaveUp::NextName | GaveUp::Expired)) => true,
+            Some((_, GaveUp::Retried)) => {
+                let lookup = self.lookups.get(&open.lookup);
+                let mut tries =
+                    lookup.iter().flat_map(|l| &l.attempts).flat_map(|a| a.all(&self.table));
+                !tries.any(|other| other.asked == t.asked && other.is_open())
+            }
+            _ => false,
+        }
+    }
+
+    /// One more answer. That of the server that was asked counts, not one from elsewhere before it.
+    fn answer_again(&mut self, id: u64, from: SocketAddr, reply: Reply) {
+        let Some(open) = self.table.get_mut(&id) else { return };
+        let t = &mut open.transaction;
+        if t.is_from(from) && !t.is_from(open.replied_by) && t.reply.is_some() {
+            t.reply = None;
+            t.answered(reply);
+            open.replied_by = from;
+            self.orphans.unmatched.count(Stray::WrongServer);
+            let lookup = open.lookup;
+            self.learn(id);
+            self.settle(lookup);
+        } else if t.is_from(from) || from == open.replied_by {
+            t.answered_again(Sent { at: reply.at, number: reply.number });
+        } else {
+            self.orphans.unmatched.count(Stray::WrongServer);
+        }
     }
 
     /// What an answer says beyond its transaction: the server lives, the name has addresses.
@@ -320,7 +371,7 @@ impl Clients {
     }
 
     /// Responses that no query was seen for.
-    pub(crate) fn unmatched(&self) -> u64 {
+    pub(crate) fn unmatched(&self) -> Unmatched {
         self.orphans.unmatched
     }
 
@@ -542,6 +593,10 @@ impl Clients {
         self.timers.remove(&(open.deadline, Timer::Transaction(id)));
         let key = (open.transaction.socket.clone(), open.transaction.id);
         self.by_socket.remove(&key, id);
+        let unheard = open.transaction.reply.is_none() && open.transaction.late.is_none();
+        if unheard && !open.closed {
+            self.gone.keep(&open.transaction);
+        }
         Some(open.transaction)
     }
 }

@@ -70,6 +70,8 @@ pub(crate) struct OpenTransaction {
     pub(crate) deadline: Timestamp,
     /// Its socket is gone.
     pub(crate) closed: bool,
+    /// Where its answer came from.
+    pub(crate) replied_by: SocketAddr,
 }
 
 /// The transactions of all open lookups; boxed, for they are large and come and go.

@@ -29,6 +29,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use connection::Connection;
+pub use heard::Unmatched;
 pub use lookup::{Attempt, Lookup};
 pub use search_list::SearchList;
 pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
@@ -110,8 +111,8 @@ impl Correlator {
     }
 
     /// Responses that matched no query.
-    pub fn unmatched(&self) -> u64 {
-        self.clients.unmatched() + self.resolvers.unmatched
+    pub fn unmatched(&self) -> Unmatched {
+        Unmatched { query_not_seen: self.resolvers.unmatched, ..self.clients.unmatched() }
     }
 
     /// State given up because of a cap.

@@ -376,13 +376,10 @@ impl Bench {
         self.correlator.finish(&self.who, &mut done);
         self.take(done);
         self.diagnoser.finish(&self.who, &mut self.findings);
-        self.unmatched = self.correlator.unmatched();
-        let counts = Counts {
-            first: Some(Timestamp(ZERO)),
-            last: self.now,
-            unmatched: self.unmatched,
-            ..Counts::default()
-        };
+        let unmatched = self.correlator.unmatched();
+        self.unmatched = unmatched.total();
+        let counts =
+            Counts { first: Some(Timestamp(ZERO)), last: self.now, unmatched, ..Counts::default() };
         self.summary = Some(self.diagnoser.summary(&counts));
         self
     }

@@ -13,6 +13,9 @@ use super::upstream::Tie;
 
 /// Most sends and events kept of one transaction; further ones are counted only.
 pub(crate) const EVENTS_MAX: usize = 64;
+/// The same bytes on the same socket within this time are one datagram seen at two hooks: nobody
+/// asks again so soon without having heard something.
+const SAME_NS: u64 = 100_000;
 
 /// What identifies a socket: its cookie, else where its packets go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,6 +164,10 @@ pub struct Transaction {
     pub reply: Option<Reply>,
     /// Error responses after which the same datagram went out again.
     pub earlier_errors: Vec<Reply>,
+    /// Further answers, as those to retransmissions are.
+    pub repeats: Vec<Sent>,
+    /// An answer that came after the sender had given up for good.
+    pub late: Option<Reply>,
     /// When and how the sender gave up.
     pub gave_up: Option<(Timestamp, GaveUp)>,
     /// Numbers of its events.
@@ -189,6 +196,8 @@ impl Transaction {
             recovered: false,
             reply: None,
             earlier_errors: Vec::new(),
+            repeats: Vec::new(),
+            late: None,
             gave_up: None,
             events: vec![sent.number],
             tie: Tie::default(),
@@ -197,6 +206,10 @@ impl Transaction {
 
     /// The same datagram again. After an error response that opens the transaction again.
     pub(crate) fn resent(&mut self, sent: Sent) {
+        let heard = self.reply.as_ref().is_some_and(|r| r.at >= self.last_send());
+        if !heard && sent.at.since(self.last_send()) < SAME_NS {
+            return;
+        }
         self.retransmits = self.retransmits.saturating_add(1);
         if self.sends.len() < EVENTS_MAX {
             self.sends.push(sent);
@@ -214,11 +227,32 @@ impl Transaction {
     }
 
     pub(crate) fn answered(&mut self, reply: Reply) {
-        if self.events.len() < 2 * EVENTS_MAX {
-            self.events.push(reply.number);
-        }
+        self.note(reply.number);
         if self.reply.is_none() {
             self.reply = Some(reply);
+        }
+    }
+
+    /// An answer that the sender does not wait for any more.
+    pub(crate) fn answered_late(&mut self, reply: Reply) {
+        self.note(reply.number);
+        self.late.get_or_insert(reply);
+    }
+
+    /// One more answer after the one that counts.
+    pub(crate) fn answered_again(&mut self, sent: Sent) {
+        let before = self.repeats.last().map(|r| r.at).or(self.reply.as_ref().map(|r| r.at));
+        if before.is_some_and(|at| sent.at.since(at) < SAME_NS) || self.repeats.len() >= EVENTS_MAX
+        {
+            return;
+        }
+        self.note(sent.number);
+        self.repeats.push(sent);
+    }
+
+    fn note(&mut self, number: u64) {
+        if self.events.len() < 2 * EVENTS_MAX {
+            self.events.push(number);
         }
     }
 
@@ -227,6 +261,11 @@ impl Transaction {
         if self.is_open() {
             self.gave_up = Some((at.max(self.started()), why));
         }
+    }
+
+    /// `from` is the server that was asked.
+    pub(crate) fn is_from(&self, from: SocketAddr) -> bool {
+        self.wire == from || self.server == from
     }
 
     /// No response and not given up.
@@ -251,6 +290,27 @@ impl Transaction {
             (None, Some((at, _))) => Some(at),
             (None, None) => None,
         }
+    }
+
+    /// The time in which the sender heard nothing and then asked again or gave up, if it lost a
+    /// datagram or its answer that way.
+    pub fn silence(&self) -> Option<(Timestamp, Timestamp)> {
+        let from = self.started();
+        let Some(reply) = &self.reply else {
+            let (until, _) = self.gave_up.filter(|_| self.late.is_none())?;
+            return Some((from, until));
+        };
+        let answers = 1 + self.repeats.len() + self.earlier_errors.len();
+        if !self.earlier_errors.is_empty() || answers >= self.sends.len() {
+            return None;
+        }
+        let until = self.sends.iter().rev().find(|s| s.at <= reply.at)?.at;
+        (until > from).then_some((from, until))
+    }
+
+    /// First send to an answer that came too late for its sender, in nanoseconds.
+    pub fn late_ns(&self) -> Option<u64> {
+        self.late.as_ref().map(|r| r.at.since(self.started()))
     }
 
     /// In the words of the contract.
@@ -304,7 +364,8 @@ impl Transaction {
             .collect()
     }
 
-    fn latency(&self) -> Option<u64> {
+    /// First send to the response that counts, in nanoseconds.
+    pub fn latency(&self) -> Option<u64> {
         self.reply.as_ref().map(|r| r.at.since(self.started()))
     }
 
@@ -320,6 +381,7 @@ impl Transaction {
             rcode: self.reply.as_ref().map(|r| rcode_name(r.rcode)),
             outcome: self.outcome(),
             latency_ns: self.latency(),
+            late_ns: self.late_ns(),
             retransmits: self.retransmits,
             recovered: self.recovered,
             answers: self.answers(),
@@ -344,6 +406,7 @@ impl Transaction {
             rcode: self.reply.as_ref().map(|r| rcode_name(r.rcode)),
             answers: self.answers(),
             latency_ns: self.latency(),
+            late_ns: self.late_ns(),
             retransmits: self.retransmits,
             recovered: self.recovered,
             truncated: self.reply.as_ref().is_some_and(|r| r.truncated),

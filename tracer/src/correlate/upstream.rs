@@ -331,12 +331,14 @@ impl Resolvers {
             return false;
         }
         let key = (SocketKey::of(actor, dns), dns.message.id);
-        let open = self.by_socket.get(&key).iter().copied().find(|i| {
-            self.forwarded
-                .get(i)
-                .is_some_and(|f| f.reply.is_none() && asked.is_none_or(|a| *a == f.asked))
-        });
-        let Some(forwarded) = open.and_then(|i| self.forwarded.get_mut(&i)) else { return false };
+        let asks = |i: &u64| {
+            self.forwarded.get(i).is_some_and(|f| asked.is_none_or(|asked| *asked == f.asked))
+        };
+        let waits = |i: &u64| self.forwarded.get(i).is_some_and(|f| f.reply.is_none());
+        let ids = || self.by_socket.get(&key).iter().copied().filter(asks);
+        let open = ids().find(waits);
+        let again = open.is_none() && ids().next().is_some();
+        let Some(forwarded) = open.and_then(|i| self.forwarded.get_mut(&i)) else { return again };
         forwarded.reply = Some((sent, dns.message.rcode));
         true
     }

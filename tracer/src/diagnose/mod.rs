@@ -12,6 +12,7 @@ mod interval;
 mod lost;
 mod nxdomain;
 mod origin;
+mod race;
 mod resolver;
 mod search;
 mod summary;
@@ -20,6 +21,8 @@ mod words;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_race;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -94,7 +97,10 @@ impl Diagnoser {
             }
             spans
         };
-        let (upstream, resolver) = (spans(Code::UpstreamTimeout), spans(Code::ResolverTimeout));
+        let upstream = spans(Code::UpstreamTimeout);
+        // To the client a query lost on its way is a resolver that does not answer.
+        let mut resolver = spans(Code::ResolverTimeout);
+        resolver.extend(&spans(Code::AaaaRace));
         let walk = spans(Code::SearchExpansion);
         let complete = domain.as_deref().is_some_and(|d| search::complete(&lookup.name, d));
         self.totals.lookup(lookup, complete, &upstream, &resolver, &walk, now);
@@ -167,9 +173,7 @@ impl Diagnoser {
         }
         for (attempt, causes) in lookup.attempts.iter().zip(&roots) {
             let resolver_only = !causes.is_empty()
-                && causes
-                    .iter()
-                    .all(|k| matches!(k.code, Code::ResolverTimeout | Code::ResolverUnreachable));
+                && causes.iter().all(|k| !matches!(k.code, Code::UpstreamTimeout | Code::DnsError));
             if !resolver_only
                 && let Some(mut draft) = search::foreign(lookup, attempt, domain, self.threshold_ns)
             {
@@ -201,21 +205,23 @@ impl Diagnoser {
             }
         }
         let by_upstream: BTreeSet<Key> = found.iter().map(|d| d.key.clone()).collect();
-        let waited = transaction.ended().map_or(0, |end| end.since(transaction.started()));
-        match transaction.outcome() {
-            TransactionOutcome::Unreachable => {
-                found.extend(resolver::unreachable(lookup, transaction));
-            }
-            TransactionOutcome::Timeout if found.is_empty() && waited >= SILENCE_NS => {
-                let suffix = search::foreign_suffix(attempt, domain);
-                let suffix = suffix.or(attempt.suffix.as_deref().filter(|_| domain.is_none()));
-                let inferred = match &transaction.tie.received {
-                    None => upstream::inferred(lookup, transaction, suffix, domain),
-                    Some(_) => None,
-                };
-                found.extend(inferred.or_else(|| resolver::silent(lookup, transaction)));
-            }
-            _ => {}
+        let silence = transaction.silence().filter(|(from, to)| to.since(*from) >= SILENCE_NS);
+        if transaction.outcome() == TransactionOutcome::Unreachable {
+            found.extend(resolver::unreachable(lookup, transaction));
+        } else if let Some(silence) = silence
+            && found.is_empty()
+        {
+            let suffix = search::foreign_suffix(attempt, domain);
+            let suffix = suffix.or(attempt.suffix.as_deref().filter(|_| domain.is_none()));
+            let race = || race::found(lookup, attempt, transaction, silence);
+            let inferred = || match &transaction.tie.received {
+                None if transaction.reply.is_none() => {
+                    upstream::inferred(lookup, transaction, suffix, domain)
+                }
+                _ => None,
+            };
+            let silent = || resolver::silent(lookup, transaction, silence);
+            found.extend(race().or_else(inferred).or_else(silent));
         }
         if let Some(mut draft) = dns_error::found(lookup, transaction) {
             draft.caused_by = by_upstream;
@@ -326,13 +332,14 @@ impl Case {
 fn rank(code: Code) -> u8 {
     match code {
         Code::UpstreamTimeout => 0,
-        Code::ResolverTimeout => 1,
-        Code::ResolverUnreachable => 2,
-        Code::DnsError => 3,
-        Code::ForeignSuffix => 4,
-        Code::SearchExpansion => 5,
-        Code::Nxdomain => 6,
-        Code::EventsLost => 7,
+        Code::AaaaRace => 1,
+        Code::ResolverTimeout => 2,
+        Code::ResolverUnreachable => 3,
+        Code::DnsError => 4,
+        Code::ForeignSuffix => 5,
+        Code::SearchExpansion => 6,
+        Code::Nxdomain => 7,
+        Code::EventsLost => 8,
     }
 }
 

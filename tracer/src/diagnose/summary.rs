@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::context::{self, LossStage};
-use crate::correlate::{Connection, Lookup};
+use crate::correlate::{Connection, Lookup, Unmatched};
 use crate::record::Timestamp;
 use crate::report::{Code, Outcome, SearchWalk, Summary, Ts};
 
@@ -34,7 +34,7 @@ pub struct Counts {
     /// Correlation state given up.
     pub evicted: u64,
     /// Responses that matched no question.
-    pub unmatched: u64,
+    pub unmatched: Unmatched,
 }
 
 /// Sums of a run.
@@ -156,7 +156,8 @@ impl Totals {
             undecoded: counts.undecoded.saturating_add(self.undecoded),
             late: counts.late,
             evicted: counts.evicted,
-            unmatched_responses: counts.unmatched,
+            unmatched_responses: counts.unmatched.total(),
+            unmatched: strays(&counts.unmatched),
             lookups: owned(&self.lookups),
             connections: owned(&self.connections),
             findings: by_code,
@@ -167,6 +168,11 @@ impl Totals {
             },
         }
     }
+}
+
+fn strays(unmatched: &Unmatched) -> BTreeMap<String, u64> {
+    let all = unmatched.by_reason().into_iter().filter(|(_, n)| *n > 0);
+    all.map(|(reason, n)| (reason.to_owned(), n)).collect()
 }
 
 /// Each instant once, for the first set that has it.

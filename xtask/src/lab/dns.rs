@@ -53,6 +53,40 @@ pub(crate) fn set_resolver_silent(silent: bool) -> Result<()> {
     Ok(())
 }
 
+/// One packet with a question for AAAA, the first of each thousand, is dropped.
+const ONE_AAAA: [&str; 16] = [
+    "-m",
+    "string",
+    "--algo",
+    "bm",
+    "--hex-string",
+    "|00001c0001|",
+    "-m",
+    "statistic",
+    "--mode",
+    "nth",
+    "--every",
+    "1000",
+    "--packet",
+    "0",
+    "-j",
+    "DROP",
+];
+
+/// Drops the first AAAA question in the node, before it reaches the resolver; or no longer.
+pub(crate) fn set_aaaa_lost(lost: bool) -> Result<()> {
+    let flag = if lost { "-I" } else { "-D" };
+    let to = ["-p", "udp", "-d", "10.244.1.20", "--dport", "53"];
+    net::iptables(net::NODE, &[&[flag, "FORWARD"], &to[..], &ONE_AAAA[..]].concat())
+}
+
+/// Drops the resolver's first answer about AAAA inside its pod, before it counts as sent.
+pub(crate) fn set_aaaa_swallowed(swallowed: bool) -> Result<()> {
+    let flag = if swallowed { "-I" } else { "-D" };
+    let from = ["-p", "udp", "--sport", "53"];
+    net::iptables(&net::of_pod("dns"), &[&[flag, "OUTPUT"], &from[..], &ONE_AAAA[..]].concat())
+}
+
 /// Whether a DNS server at `server` answers a question, asked from the current namespace.
 pub(crate) fn answers(server: SocketAddr) -> bool {
     // id 1, recursion desired, one question: kubernetes.default.svc.cluster.local A IN

@@ -15,6 +15,10 @@ pub enum Fault {
     ResolverSilent,
     /// The cluster's DNS server has died; its pod's kernel refuses.
     ResolverDown,
+    /// The first AAAA question vanishes on the node, as the loser of a conntrack race does.
+    AaaaLost,
+    /// The cluster's DNS server gets the first AAAA question, and its answer never leaves its pod.
+    AaaaSwallowed,
 }
 
 impl Fault {
@@ -24,6 +28,8 @@ impl Fault {
             Self::UpstreamSilent => dns::set_upstream_silent(true),
             Self::ResolverSilent => dns::set_resolver_silent(true),
             Self::ResolverDown => kill_resolver(lab),
+            Self::AaaaLost => dns::set_aaaa_lost(true),
+            Self::AaaaSwallowed => dns::set_aaaa_swallowed(true),
         }
     }
 
@@ -33,6 +39,8 @@ impl Fault {
             Self::UpstreamSilent => dns::set_upstream_silent(false),
             Self::ResolverSilent => dns::set_resolver_silent(false),
             Self::ResolverDown => Ok(()),
+            Self::AaaaLost => dns::set_aaaa_lost(false),
+            Self::AaaaSwallowed => dns::set_aaaa_swallowed(false),
         }
     }
 }

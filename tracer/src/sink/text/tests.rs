@@ -114,6 +114,7 @@ fn summary() -> Summary {
         late: 0,
         evicted: 0,
         unmatched_responses: 0,
+        unmatched: BTreeMap::new(),
         lookups: by("answered", 1),
         connections: BTreeMap::new(),
         findings: by("upstream-timeout", 1),
