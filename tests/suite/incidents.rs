@@ -27,6 +27,8 @@ struct Result {
     row: Row,
     /// The codes found, the root first; those that only may be there left out.
     obtained: Vec<String>,
+    /// The machine was too slow for what the row is about: what was found is true of that.
+    slow: bool,
     waited: Option<f64>,
     cost: Option<f64>,
     /// What is not as expected.
@@ -34,11 +36,15 @@ struct Result {
 }
 
 impl Result {
-    /// A row that svctrace still gets wrong may be wrong, and must not be right unnoticed.
+    /// A row that svctrace still gets wrong may be wrong; that it is right by now is said.
     fn settle(&mut self) {
         let Some(why) = self.row.pending else { return };
         if self.wrong.is_empty() {
-            self.wrong.push(format!("as owed by now: remove the mark ({why})"));
+            // A merge may have brought it; the page is the place to say so next.
+            println!(
+                "NOW RIGHT {}, {}, {} ({why})",
+                self.scene, self.row.incident.title, self.row.client
+            );
         } else {
             println!(
                 "NOT YET {}, {}, {}: {}",
@@ -52,7 +58,7 @@ impl Result {
     }
 }
 
-/// Scenes whose name contains `INCIDENTS` only; then the page is left alone.
+/// Scenes whose name contains `INCIDENTS` (one of several, with `|` between) only; then the page is left alone.
 fn wanted() -> Option<String> {
     std::env::var("INCIDENTS").ok()
 }
@@ -63,7 +69,7 @@ fn incidents_by_clients() {
     let begun = Instant::now();
     let mut results = Vec::new();
     for scene in scenes() {
-        if wanted().is_some_and(|part| !scene.name.contains(&part)) {
+        if wanted().is_some_and(|parts| !parts.split('|').any(|part| scene.name.contains(part))) {
             continue;
         }
         let missing = scene.setup.resolver.program().filter(|p| cmd::find(p).is_none());
@@ -176,16 +182,16 @@ fn outcome(scene: &'static str, ran: Ran, lookups: &[&Value], findings: &[&Value
     found.retain(|code| expect.codes.contains(code) || !expect.may.contains(code));
     let machine =
         |code: &&str| slow_machine(&ran) && BY_TIME.contains(code) && !expect.codes.contains(code);
-    if found.iter().any(machine) {
-        println!("{scene}, {}: {found:?}, but this machine was slow: {:?} s", ran.pod, ran.waited);
-        found.retain(|code| !machine(code));
-    }
+    let excused: Vec<&str> = found.iter().copied().filter(machine).collect();
+    found.retain(|code| !machine(code));
     // What is owed first, in its order; then the rest.
     let rank = |code: &&str| expect.codes.iter().position(|c| c == code).unwrap_or(usize::MAX);
     found.sort_by_key(rank);
     found.dedup();
     let mut wrong = Vec::new();
-    if found != expect.codes {
+    let instead = !expect.slow_machine.is_empty() && found == expect.slow_machine;
+    let slow = instead || !excused.is_empty();
+    if found != expect.codes && !instead {
         wrong.push(format!("found {found:?}, owed {:?}", expect.codes));
     }
     // A name that the first suffix completes looks like one typed in full.
@@ -199,8 +205,8 @@ fn outcome(scene: &'static str, ran: Ran, lookups: &[&Value], findings: &[&Value
     }
     let cost = expect.cost.and_then(|code| charged(&mine, code, &ran.pod));
     wrong.extend(root_and_cost(&ran, &mine, cost));
-    let obtained = found.into_iter().map(str::to_owned).collect();
-    Result { scene, row: ran.row, obtained, waited: ran.waited, cost, wrong }
+    let obtained = found.into_iter().chain(excused).map(str::to_owned).collect();
+    Result { scene, row: ran.row, obtained, slow, waited: ran.waited, cost, wrong }
 }
 
 /// A lookup that should have been quick took longer than findings by time allow: what they say is true.
@@ -253,9 +259,13 @@ fn waited(finding: &Value, pod: &str) -> f64 {
     let Some(clients) = finding["details"]["clients"].as_array() else {
         return finding["cost_ns"].as_u64().unwrap() as f64 / 1e9;
     };
-    let mine = clients.iter().filter(|client| client["pod"] == pod);
+    // A proxy in the pod waits for the client, not beside it.
+    let mine = clients.iter().filter(|client| client["pod"] == pod && client["comm"] != "xtask");
     mine.map(|client| client["waited_ns"].as_u64().unwrap()).sum::<u64>() as f64 / 1e9
 }
+
+/// Behind what was found only because the machine was busy.
+const SLOW: &str = "(slow machine)";
 
 const HEAD: &str = "\
 # Incidents
@@ -264,7 +274,8 @@ Made by the suite (`BLESS=1 cargo test -p tests --test suite incidents`): each r
 a real client, watched live, recorded and replayed with the same result. *Expected* is what the incident owes; the
 first code is the root of the others. An incident's *twin* is the same without the trouble: nothing may be found in
 it. *Waited* is what the client measured around its lookup, *cost* what svctrace charged to the root for it (compared
-within 5 % or 5 ms, where the wait is of one kind and long enough). Times are those of the last run that wrote this
+within 5 % or 5 ms, where the wait is of one kind and long enough). *(slow machine)*: the machine was so busy that a
+quick walk took over 100 ms, or the two queries of a pair went apart; what was found is true of that. Times are those of the last run that wrote this
 page; all else is compared at every run.
 ";
 
@@ -298,6 +309,7 @@ fn page(results: &[Result], times: bool) -> String {
             result.row.client,
             match result.row.pending {
                 Some(why) => format!("**not yet**: {why}"),
+                None if result.slow => format!("{} {SLOW}", list(&result.obtained)),
                 None => list(&result.obtained),
             },
             seconds(result.waited),
@@ -321,9 +333,14 @@ fn compare(results: &[Result]) {
     }
     let committed = rows(&fs::read_to_string(&path).unwrap());
     let now = rows(&page(results, false));
+    // What a busy machine made of a row says nothing about it.
+    let same = |a: &(String, Vec<String>), b: &(String, Vec<String>)| {
+        let slow = [a, b].iter().any(|row| row.1[3].ends_with(SLOW));
+        a == b || (slow && a.0 == b.0 && a.1[..3] == b.1[..3])
+    };
     for row in &now {
         assert!(
-            committed.contains(row),
+            committed.iter().any(|other| same(row, other)),
             "not in docs/incidents.md (`BLESS=1` rewrites it): {row:?}"
         );
     }

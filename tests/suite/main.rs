@@ -6,6 +6,7 @@ mod api;
 mod captures;
 mod cli;
 mod fuzz;
+mod healthy;
 mod hostile;
 mod incidents;
 mod lab;

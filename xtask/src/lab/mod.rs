@@ -43,6 +43,8 @@ use spawn::{Mounts, Place};
 
 /// Between a pod's appearance in the API and its first process; measured on a real node.
 const ANNOUNCED: Duration = Duration::from_millis(150);
+/// Where NodeLocal DNSCache listens.
+pub(crate) const NODE_LOCAL: &str = "169.254.20.10";
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Programs the lab cannot do without.
@@ -162,6 +164,9 @@ impl Lab {
     pub fn add_pods(&mut self, specs: &[PodSpec]) -> Result<()> {
         let links: Vec<(&str, u8)> = specs.iter().map(|s| (s.key.as_str(), s.host)).collect();
         net::make_pods(&links)?;
+        if self.setup.ipv6 {
+            net::add_ipv6(&links)?;
+        }
         for spec in specs {
             let pod = self.start_pod(spec)?;
             self.world.pods.push(pod);
@@ -245,12 +250,22 @@ impl Lab {
         let specs = pods::standard();
         let links: Vec<(&str, u8)> = specs.iter().map(|s| (s.key.as_str(), s.host)).collect();
         net::make_pods(&links)?;
+        if self.setup.ipv6 {
+            net::add_ipv6(&[])?;
+            net::add_ipv6(&links)?;
+        }
+        if self.setup.resolver == Resolver::Forwarder {
+            net::add_address("svct-dns", &format!("{}/24", setup::OTHER_ADDRESS), "eth0")?;
+        }
         net::load_rules(&services::iptables_rules())?;
         self.start_upstream()?;
         for spec in &specs {
             interrupt::check()?;
             let pod = self.start_pod(spec)?;
             self.world.pods.push(pod);
+        }
+        if self.setup.node_local {
+            self.start_node_local()?;
         }
         self.world.write()?;
         self.start_api()?;
@@ -261,6 +276,35 @@ impl Lab {
         let words = self.setup.upstream.words()?;
         let place = service_place("upstream", net::UPSTREAM)?;
         self.start("upstream", in_place_words(&words, &place)?).map(drop)
+    }
+
+    /// NodeLocal DNSCache: a pod on the node's network whose process listens on an address of the node's.
+    fn start_node_local(&mut self) -> Result<()> {
+        let mut spec = PodSpec::client("node-local-dns-p7k2x", 21);
+        spec.key = "nodelocal".to_owned();
+        spec.namespace = "kube-system".to_owned();
+        spec.labels.insert("k8s-app".to_owned(), "node-local-dns".to_owned());
+        net::make_pods(&[(spec.key.as_str(), spec.host)])?;
+        let pod = self.start_pod(&spec)?;
+        net::add_address(net::NODE, &format!("{NODE_LOCAL}/32"), "lo")?;
+        let listen = format!("{NODE_LOCAL}:53");
+        let to = format!("{}:53", services::DNS_ADDRESS);
+        let args = ["--listen", &listen, "--forward", &to, "--force-tcp", "--knows-nothing"];
+        let words = setup::own(&args)?;
+        let (program, args) = words.split_first().context("an empty command")?;
+        let mut command = self.command_on_node(&pod, program)?;
+        command.args(args);
+        self.start("node-local-dns", command)?;
+        self.world.pods.push(pod);
+        Ok(())
+    }
+
+    /// Starts a program in a pod that runs until the lab goes down.
+    pub fn start_in_pod(&mut self, pod: &str, words: &[String]) -> Result<()> {
+        let (program, args) = words.split_first().context("an empty command")?;
+        let mut command = self.command(self.pod(pod)?, program)?;
+        command.args(args);
+        self.start(&format!("{pod}-more"), command).map(drop)
     }
 
     /// Kills the API endpoint of a lab that this process brought up.
@@ -296,6 +340,7 @@ impl Lab {
             namespace: spec.namespace.clone(),
             uid,
             ip: format!("10.244.1.{}", spec.host),
+            ipv6: self.setup.ipv6.then(|| format!("{}:{:x}", net::PODS_IPV6, spec.host)),
             qos: spec.qos,
             role: spec.role,
             owner: spec.owner.clone(),

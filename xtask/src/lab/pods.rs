@@ -85,6 +85,9 @@ pub struct Pod {
     pub uid: String,
     /// Its address.
     pub ip: String,
+    /// Its IPv6 address, if it has one.
+    #[serde(default)]
+    pub ipv6: Option<String>,
     /// Its quality-of-service class.
     pub qos: Qos,
     /// What it is for.

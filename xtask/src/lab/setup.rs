@@ -7,6 +7,9 @@ use anyhow::Result;
 use super::{dns, net, state};
 use crate::repo;
 
+/// From here some answers of [`Resolver::Forwarder`] come.
+pub(super) const OTHER_ADDRESS: &str = "10.244.1.120";
+
 /// What a lab is made of, where it can differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
@@ -16,6 +19,10 @@ pub struct Setup {
     pub resolver: Resolver,
     /// The upstream.
     pub upstream: Upstream,
+    /// Whether node and pods have IPv6 addresses, too.
+    pub ipv6: bool,
+    /// Whether a cache runs on the node, at 169.254.20.10, that asks the cluster's server over TCP.
+    pub node_local: bool,
 }
 
 /// The program that is the cluster's DNS server.
@@ -60,10 +67,16 @@ impl Resolver {
                 fs::write(&config, dns::unbound_config())?;
                 Ok(["unbound", "-d", "-c", &config.display().to_string()].map(str::to_owned).into())
             }
-            Self::Forwarder => own(&["--forward", "10.99.0.53:53", "--listen", "10.244.1.20:53"]),
+            Self::Forwarder => own(&[
+                "--forward",
+                "10.99.0.53:53",
+                "--listen",
+                "10.244.1.20:53",
+                "--other-address",
+                OTHER_ADDRESS,
+            ]),
             Self::Autopath => {
-                let more = ["--listen", "10.244.1.20:53", "--autopath"];
-                own(&[&["--forward", "10.99.0.53:53"][..], &more].concat())
+                own(&["--forward", "10.99.0.53:53", "--listen", "10.244.1.20:53", "--autopath"])
             }
         }
     }
@@ -95,7 +108,7 @@ fn dnsmasq(file: &str, config: &str) -> Result<Vec<String>> {
     Ok(vec!["dnsmasq".to_owned(), "--keep-in-foreground".to_owned(), config])
 }
 
-fn own(args: &[&str]) -> Result<Vec<String>> {
+pub(super) fn own(args: &[&str]) -> Result<Vec<String>> {
     let program = repo::xtask()?.display().to_string();
     let words = [&program, "lab-dns"].into_iter().chain(args.iter().copied());
     Ok(words.map(str::to_owned).collect())

@@ -1,11 +1,12 @@
 //! Incidents × clients: which client, in which lab, must give which findings. Types only; the table is
-//! in `rows`, what makes it happen in `run`. Compares nothing: the suite does.
+//! in `rows` and `paths`, what makes it happen in `run`. Compares nothing: the suite does.
 
 mod fault;
+mod paths;
 mod rows;
 mod run;
 
-pub use fault::PodFault;
+pub use fault::{PodFault, Qtype};
 pub use rows::scenes;
 pub use run::{Ran, Stage};
 
@@ -95,7 +96,7 @@ pub struct Row {
     pub client: &'static str,
     /// What svctrace owes.
     pub expect: Expect,
-    /// Why it does not pay yet, if so. The page says it; the suite fails when it does pay.
+    /// Why it does not pay yet, if so. The page says it, and the suite when it does by now.
     pub pending: Option<&'static str>,
 }
 
@@ -111,14 +112,22 @@ pub struct Expect {
     /// The code whose cost is what the client waited; `None` where the wait is too short to compare
     /// or is made of several things.
     pub cost: Option<&'static str>,
+    /// The codes of a machine too slow to do what happens in time.
+    pub slow_machine: &'static [&'static str],
     /// The codes stand beside each other: none caused the others.
     pub apart: bool,
 }
 
 impl Expect {
     /// Silence.
-    pub const NOTHING: Self =
-        Self { codes: &[], may: &[], confidence: "certain", cost: None, apart: false };
+    pub const NOTHING: Self = Self {
+        codes: &[],
+        may: &[],
+        confidence: "certain",
+        cost: None,
+        slow_machine: &[],
+        apart: false,
+    };
 
     /// Certain findings whose costs are not compared.
     pub const fn codes(codes: &'static [&'static str]) -> Self {
@@ -135,6 +144,12 @@ impl Expect {
     #[must_use]
     pub const fn inferred(self) -> Self {
         Self { confidence: "inferred", ..self }
+    }
+
+    /// What is found instead where the machine is too slow.
+    #[must_use]
+    pub const fn or_slow(self, codes: &'static [&'static str]) -> Self {
+        Self { slow_machine: codes, ..self }
     }
 
     /// None caused the others.

@@ -1,14 +1,14 @@
 //! The table: what happens, to whom, and what svctrace owes. What is owed follows from what the client
 //! does (measured, by resolver library) and what each code means (docs/findings.md), never from output.
 
-use super::{Expect, How, Incident, PodFault, Row, Scene};
+use super::{Expect, Incident, Row, Scene, paths};
 use crate::lab::{Resolver, Setup, Upstream};
 
 /// Every scene.
 pub fn scenes() -> Vec<Scene> {
     vec![
         dnsmasq(),
-        broken_paths(),
+        paths::broken_paths(),
         unbound_silent(),
         unbound_errors(),
         forwarder(),
@@ -16,13 +16,23 @@ pub fn scenes() -> Vec<Scene> {
         resolver_elsewhere(),
         noisy_neighbour(),
         resolver_dies(),
+        paths::ipv6_only(),
+        paths::node_local(),
+        paths::slow(),
+        paths::long_answers(),
     ]
 }
 
-const fn scene(name: &'static str, resolver: Resolver, rows: Vec<Row>) -> Scene {
+pub(super) const fn scene(name: &'static str, resolver: Resolver, rows: Vec<Row>) -> Scene {
     Scene {
         name,
-        setup: Setup { leak: false, resolver, upstream: Upstream::Zones },
+        setup: Setup {
+            leak: false,
+            resolver,
+            upstream: Upstream::Zones,
+            ipv6: false,
+            node_local: false,
+        },
         args: &[],
         neighbour: false,
         resolver_dies_ms: None,
@@ -31,72 +41,82 @@ const fn scene(name: &'static str, resolver: Resolver, rows: Vec<Row>) -> Scene 
 }
 
 /// The same expectation for several clients.
-fn each(incident: Incident, clients: &[&'static str], expect: Expect) -> Vec<Row> {
+pub(super) fn each(incident: Incident, clients: &[&'static str], expect: Expect) -> Vec<Row> {
     clients.iter().map(|client| Row { incident, client, expect, pending: None }).collect()
 }
 
 /// Rows that svctrace still gets wrong.
-fn pending(rows: Vec<Row>, why: &'static str) -> Vec<Row> {
+pub(super) fn pending(rows: Vec<Row>, why: &'static str) -> Vec<Row> {
     rows.into_iter().map(|row| Row { pending: Some(why), ..row }).collect()
 }
 
-const SPLIT: &str = "c-ares asks from two threads: one lookup is taken for several";
-const MUSL_WAITS: &str = "musl waits on after an error; only the time to the response is charged";
-const KILLED: &str = "a killed resolver's own question is taken for an upstream's silence";
+pub(super) const SPLIT: &str = "c-ares asks from two threads: one lookup is taken for several";
+pub(super) const MUSL_WAITS: &str =
+    "musl waits on after an error; only the time to the response is charged";
+pub(super) const OTHER_SOURCE: &str =
+    "an answer that musl ignores, from another address, is taken for its answer";
+pub(super) const KILLED: &str =
+    "a killed resolver's own question is taken for an upstream's silence";
 
 /// For every client, where only c-ares has a walk that is split.
-fn walking(incident: Incident, clients: &[&'static str], expect: Expect) -> Vec<Row> {
+pub(super) fn walking(incident: Incident, clients: &[&'static str], expect: Expect) -> Vec<Row> {
     let split =
         |row: Row| if row.client == "c-ares" { Row { pending: Some(SPLIT), ..row } } else { row };
     each(incident, clients, expect).into_iter().map(split).collect()
 }
 
-const EVERYBODY: &[&str] =
+pub(super) const EVERYBODY: &[&str] =
     &["glibc", "musl", "go", "c-ares", "node-lookup", "node-resolve", "java", "python"];
 /// One of each resolver library that knows a search list.
-const LIBRARIES: &[&str] = &["glibc", "musl", "go", "c-ares"];
-const FEW: &[&str] = &["glibc", "musl", "go"];
+pub(super) const LIBRARIES: &[&str] = &["glibc", "musl", "go", "c-ares"];
+pub(super) const FEW: &[&str] = &["glibc", "musl", "go"];
 
 /// A suffix of the node's network leaked, and its upstream stays silent.
-const STORY: Expect = Expect::codes(&["upstream-timeout", "foreign-suffix", "search-expansion"])
-    .costs("upstream-timeout");
+pub(super) const STORY: Expect =
+    Expect::codes(&["upstream-timeout", "foreign-suffix", "search-expansion"])
+        .costs("upstream-timeout");
+/// The same behind a forwarder that says SERVFAIL after three tries of two seconds, for which glibc waits.
+pub(super) const TOLD: Expect =
+    Expect::codes(&["upstream-timeout", "dns-error", "foreign-suffix", "search-expansion"])
+        .costs("upstream-timeout");
 /// A suffix leaked, its zone is answered with an error, and the client goes on at once.
-const ERROR_PASSED: Expect = Expect::codes(&["dns-error"]);
+pub(super) const ERROR_PASSED: Expect = Expect::codes(&["dns-error"]);
 /// The same, and the client gives up: at once, or (musl) after asking again until its time is over.
-const ERROR_FATAL: Expect = Expect::codes(&["dns-error", "foreign-suffix", "search-expansion"]);
-const ERROR_WAITED: Expect = ERROR_FATAL.costs("search-expansion");
+pub(super) const ERROR_FATAL: Expect =
+    Expect::codes(&["dns-error", "foreign-suffix", "search-expansion"]);
+pub(super) const ERROR_WAITED: Expect = ERROR_FATAL.costs("search-expansion");
 
-const COMPLETE: Incident = Incident::healthy("a complete name");
-const SUFFIX_FINE: Incident =
+pub(super) const COMPLETE: Incident = Incident::healthy("a complete name");
+pub(super) const SUFFIX_FINE: Incident =
     Incident { search: "fine.example", ..Incident::healthy("foreign suffix, its zone answers") };
-const SUFFIX_SILENT: Incident = Incident {
+pub(super) const SUFFIX_SILENT: Incident = Incident {
     title: "foreign suffix, its upstream is silent",
     search: "silent.example",
     ..SUFFIX_FINE
 };
-const SUFFIX_SERVFAIL: Incident = Incident {
+pub(super) const SUFFIX_SERVFAIL: Incident = Incident {
     title: "foreign suffix, its upstream says SERVFAIL",
     search: "servfail.example",
     ..SUFFIX_FINE
 };
-const SUFFIX_REFUSED: Incident = Incident {
+pub(super) const SUFFIX_REFUSED: Incident = Incident {
     title: "foreign suffix, its upstream says REFUSED",
     search: "refused.example",
     ..SUFFIX_FINE
 };
-const OUTSIDE_FINE: Incident =
+pub(super) const OUTSIDE_FINE: Incident =
     Incident { name: "www-{}.fine.example.", ..Incident::healthy("a name outside") };
-const OUTSIDE_SILENT: Incident = Incident {
+pub(super) const OUTSIDE_SILENT: Incident = Incident {
     title: "a name outside, its upstream is silent",
     name: "www-{}.silent.example.",
     ..OUTSIDE_FINE
 };
-const OUTSIDE_SERVFAIL: Incident = Incident {
+pub(super) const OUTSIDE_SERVFAIL: Incident = Incident {
     title: "a name outside, its upstream says SERVFAIL",
     name: "www-{}.servfail.example.",
     ..OUTSIDE_FINE
 };
-const OUTSIDE_REFUSED: Incident = Incident {
+pub(super) const OUTSIDE_REFUSED: Incident = Incident {
     title: "a name outside, its upstream says REFUSED",
     name: "www-{}.refused.example.",
     ..OUTSIDE_FINE
@@ -135,111 +155,6 @@ fn dnsmasq() -> Scene {
     scene("dnsmasq", Resolver::Dnsmasq, rows.concat())
 }
 
-/// 28 suffixes more make the 32 that Kubernetes allows, with one to spare.
-const MANY_FINE: &str = "d01.fine.example d02.fine.example d03.fine.example d04.fine.example \
-    d05.fine.example d06.fine.example d07.fine.example d08.fine.example d09.fine.example \
-    d10.fine.example d11.fine.example d12.fine.example d13.fine.example d14.fine.example \
-    d15.fine.example d16.fine.example d17.fine.example d18.fine.example d19.fine.example \
-    d20.fine.example d21.fine.example d22.fine.example d23.fine.example d24.fine.example \
-    d25.fine.example d26.fine.example d27.fine.example d28.fine.example d29.fine.example";
-const MANY_SLUGGISH: &str = "d01.sluggish.example d02.sluggish.example d03.sluggish.example \
-    d04.sluggish.example d05.sluggish.example d06.sluggish.example d07.sluggish.example \
-    d08.sluggish.example d09.sluggish.example d10.sluggish.example d11.sluggish.example \
-    d12.sluggish.example d13.sluggish.example d14.sluggish.example d15.sluggish.example \
-    d16.sluggish.example d17.sluggish.example d18.sluggish.example d19.sluggish.example \
-    d20.sluggish.example d21.sluggish.example d22.sluggish.example d23.sluggish.example \
-    d24.sluggish.example d25.sluggish.example d26.sluggish.example d27.sluggish.example \
-    d28.sluggish.example d29.sluggish.example";
-
-/// Faults of a path, kinds of resolv.conf, ways to run: one pod each, in one lab.
-fn broken_paths() -> Scene {
-    let lost = Incident {
-        title: "all queries are lost on the way",
-        options: "ndots:5 timeout:1 attempts:2",
-        fault: Some(PodFault::AllLost),
-        ..COMPLETE
-    };
-    let lost_walk = Expect::codes(&["resolver-timeout", "search-expansion"]).inferred();
-    let lost_at_once = Expect::codes(&["resolver-timeout"]).inferred().costs("resolver-timeout");
-    let ndots_1 = Incident {
-        options: "ndots:1",
-        ..Incident {
-            title: "ndots:1, complete name",
-            twin: "ndots:1, complete name",
-            ..SUFFIX_SILENT
-        }
-    };
-    let ndots_2 = Incident {
-        options: "ndots:2",
-        title: "ndots:2, complete name",
-        twin: "ndots:2, complete name",
-        ..SUFFIX_SILENT
-    };
-    let short = Incident {
-        name: "svc-{}",
-        title: "ndots:1, short name",
-        twin: "ndots:1, short name",
-        ..ndots_1
-    };
-    let trap = Incident {
-        title: "ndots:2, a name without the cluster's domain",
-        name: "svc-{}.critical-app.svc",
-        search: "",
-        ..ndots_2
-    };
-    let many = Incident { search: MANY_FINE, ..Incident::healthy("32 search domains") };
-    let many_sluggish = Incident {
-        title: "32 search domains, most answered after 40 ms",
-        search: MANY_SLUGGISH,
-        ..many
-    };
-    let older = Incident {
-        how: How::Older,
-        title: "client older than svctrace",
-        twin: "client older than svctrace",
-        ..SUFFIX_FINE
-    };
-    let older_silent = Incident {
-        title: "client older than svctrace, upstream silent",
-        search: "silent.example",
-        ..older
-    };
-    let host = Incident {
-        how: How::HostNetwork,
-        title: "client on the host's network",
-        twin: "client on the host's network",
-        ..SUFFIX_FINE
-    };
-    let host_silent = Incident {
-        title: "client on the host's network, upstream silent",
-        search: "silent.example",
-        ..host
-    };
-    // No single suffix costs what a finding needs; the walk does.
-    let walk =
-        Expect::codes(&["search-expansion"]).costs("search-expansion").may(&["foreign-suffix"]);
-    let rows = [
-        each(lost, &["glibc", "go"], lost_walk.costs("resolver-timeout")),
-        each(lost, &["musl", "c-ares"], lost_at_once),
-        walking(COMPLETE, LIBRARIES, Expect::NOTHING),
-        each(ndots_1, LIBRARIES, Expect::NOTHING),
-        each(ndots_2, LIBRARIES, Expect::NOTHING),
-        each(short, LIBRARIES, Expect::NOTHING),
-        walking(trap, &["glibc", "go", "c-ares"], Expect::NOTHING),
-        // It tries no suffix for a name with so many dots.
-        each(trap, &["musl"], Expect::codes(&["nxdomain"])),
-        each(many, LIBRARIES, Expect::NOTHING),
-        each(many_sluggish, &["glibc", "go"], walk),
-        // They ignore a search line as long as this.
-        each(many_sluggish, &["musl", "c-ares"], Expect::NOTHING),
-        walking(older, &["python", "c-ares"], Expect::NOTHING),
-        walking(older_silent, &["python", "c-ares"], STORY),
-        each(host, FEW, Expect::NOTHING),
-        each(host_silent, FEW, STORY),
-    ];
-    scene("dnsmasq, one pod's own trouble", Resolver::Dnsmasq, rows.concat())
-}
-
 /// What unbound waits depends on what it learnt of the upstream: nothing else may be asked of it here.
 fn unbound_silent() -> Scene {
     let rows = [
@@ -271,14 +186,22 @@ fn unbound_errors() -> Scene {
 }
 
 fn forwarder() -> Scene {
-    // After three tries of two seconds it says SERVFAIL, which glibc still waits for.
-    let told =
-        Expect::codes(&["upstream-timeout", "dns-error", "foreign-suffix", "search-expansion"])
-            .costs("upstream-timeout");
     let outside = Expect::codes(&["upstream-timeout"]).costs("upstream-timeout");
+    let swallowed = Incident {
+        title: "the resolver swallows AAAA",
+        name: "www-{}.swallowed.example.",
+        options: "ndots:5 timeout:2 attempts:2",
+        ..OUTSIDE_FINE
+    };
+    let elsewhere = Incident {
+        title: "the resolver answers from another address",
+        name: "www-{}.elsewhere.example.",
+        ..swallowed
+    };
+    let silent = Expect::codes(&["resolver-timeout"]).costs("resolver-timeout");
     let rows = [
         walking(SUFFIX_FINE, EVERYBODY, Expect::NOTHING),
-        each(SUFFIX_SILENT, &["glibc", "java"], told),
+        each(SUFFIX_SILENT, &["glibc", "java"], TOLD),
         each(SUFFIX_SILENT, &["musl", "go"], STORY),
         walking(SUFFIX_SILENT, &["c-ares"], STORY.may(&["dns-error"])),
         each(SUFFIX_SERVFAIL, &["glibc", "go"], ERROR_PASSED),
@@ -292,6 +215,9 @@ fn forwarder() -> Scene {
         each(OUTSIDE_SILENT, &["glibc", "c-ares"], outside.may(&["dns-error"])),
         each(OUTSIDE_SERVFAIL, LIBRARIES, ERROR_PASSED),
         each(OUTSIDE_REFUSED, LIBRARIES, ERROR_PASSED),
+        each(swallowed, LIBRARIES, silent),
+        each(elsewhere, &["glibc", "go", "c-ares"], silent),
+        pending(each(elsewhere, &["musl"], silent), OTHER_SOURCE),
     ];
     scene("CoreDNS's timing", Resolver::Forwarder, rows.concat())
 }

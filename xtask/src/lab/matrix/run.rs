@@ -94,7 +94,7 @@ impl Stage {
         lab.add_pods(&specs)?;
         for cast in &cast {
             if let Some(fault) = cast.row.incident.fault {
-                fault.apply(lab.pod(&cast.pod)?)?;
+                fault.apply(&mut lab, &cast.pod)?;
             }
         }
         let (neighbour, resolver_dies_ms) = (scene.neighbour, scene.resolver_dies_ms);
@@ -119,8 +119,8 @@ impl Stage {
         if self.neighbour {
             self.flood = Some(crate::lab::incidents::flood(&self.lab)?);
         }
-        let (healthy, sick): (Vec<_>, Vec<_>) =
-            (0..self.rows.len()).partition(|n| self.rows[*n].row.incident.is_healthy());
+        let (healthy, sick): (Vec<_>, Vec<_>) = (0..self.rows.len())
+            .partition(|n| self.rows.get(*n).is_some_and(|c| c.row.incident.is_healthy()));
         if let Some(after) = self.resolver_dies_ms {
             self.begin_all(healthy)?;
             sleep(HEALTHY_AFTER);
