@@ -16,6 +16,7 @@ use crate::report::Outcome;
 use super::lookup::attempt_outcome;
 use super::search_list::Walk;
 use super::transaction::{Asked, SocketKey, Transaction};
+use super::truncated::Connects;
 
 /// No resolver library gives up sooner: resolv.conf counts whole seconds.
 pub(crate) const PATIENCE_NS: u64 = 900_000_000;
@@ -52,6 +53,8 @@ pub(crate) struct OpenLookup {
     pub(crate) deadline: Option<Timestamp>,
     /// Nothing more can come: its process ended.
     pub(crate) over: bool,
+    /// Its client's connects to DNS servers.
+    pub(crate) connects: Connects,
 }
 
 /// A candidate under way.
@@ -83,6 +86,7 @@ pub(crate) struct NewQuery<'a> {
     pub(crate) wire: SocketAddr,
     pub(crate) tid: Option<u32>,
     pub(crate) edns: bool,
+    pub(crate) tcp: bool,
     pub(crate) at: Timestamp,
 }
 
@@ -166,6 +170,9 @@ impl OpenLookup {
     }
 
     fn same_name(&self, last: &OpenAttempt, query: &NewQuery<'_>, table: &Table) -> bool {
+        if query.tcp && last.all(table).any(|t| t.cut_at().is_some()) {
+            return true;
+        }
         let mut of_type = last.all(table).rev().filter(|t| t.asked.qtype == query.asked.qtype);
         let Some(previous) = of_type.next() else { return true };
         let tries = 1 + of_type.count();
@@ -214,6 +221,9 @@ impl OpenLookup {
             (true, false) => CALLS_NS,
             (false, _) => PAIR_NS,
         };
+        if let Some(until) = self.connects.expected(last.all(table)) {
+            return Some(until.max(ended));
+        }
         let errors = last.all(table).any(|t| t.reply.as_ref().is_some_and(|r| r.is_error()));
         let wait = match last.outcome(table) {
             _ if errors => RESEND_NS,

@@ -13,7 +13,7 @@ use crate::record::{HostId, Timestamp};
 use crate::report::{Code, Confidence, Finding, Identity, Severity, Ts};
 
 use super::interval::{Intervals, Span};
-use super::{dns_error, lost, nxdomain, resolver, search, upstream, words};
+use super::{dns_error, lost, nxdomain, resolver, search, truncated, upstream, words};
 
 /// A wait of at least this is as bad as a failure.
 pub(crate) const SEVERE_NS: u64 = 5_000_000_000;
@@ -49,6 +49,7 @@ pub(crate) enum Facts {
     Silent(resolver::Silent),
     Unreachable(resolver::Unreachable),
     Error(dns_error::Facts),
+    Truncated(truncated::Facts),
     Expansion(search::Expansion),
     Foreign(search::Foreign),
     Nxdomain(nxdomain::Facts),
@@ -237,6 +238,7 @@ impl Draft {
             Facts::Silent(f) => resolver::silent_text(self, f, who),
             Facts::Unreachable(f) => resolver::unreachable_text(self, f, who),
             Facts::Error(f) => dns_error::text(self, f, who),
+            Facts::Truncated(f) => truncated::text(self, f, who),
             Facts::Expansion(f) => search::expansion_text(self, f, who),
             Facts::Foreign(f) => search::foreign_text(self, f, who),
             Facts::Nxdomain(f) => nxdomain::text(self, f, who),
@@ -282,6 +284,7 @@ impl Facts {
             (Self::Silent(a), Self::Silent(b)) => a.merge(b),
             (Self::Unreachable(a), Self::Unreachable(b)) => a.merge(b),
             (Self::Error(a), Self::Error(b)) => a.merge(b),
+            (Self::Truncated(a), Self::Truncated(b)) => a.merge(b),
             (Self::Expansion(a), Self::Expansion(b)) => a.merge(b),
             (Self::Foreign(a), Self::Foreign(b)) => a.merge(b),
             (Self::Lost(a), Self::Lost(b)) => a.merge(b),

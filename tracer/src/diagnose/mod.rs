@@ -15,6 +15,7 @@ mod origin;
 mod resolver;
 mod search;
 mod summary;
+mod truncated;
 mod upstream;
 mod words;
 
@@ -217,6 +218,7 @@ impl Diagnoser {
             }
             _ => {}
         }
+        found.extend(truncated::found(lookup, transaction, self.threshold_ns));
         if let Some(mut draft) = dns_error::found(lookup, transaction) {
             draft.caused_by = by_upstream;
             found.push(draft);
@@ -329,10 +331,11 @@ fn rank(code: Code) -> u8 {
         Code::ResolverTimeout => 1,
         Code::ResolverUnreachable => 2,
         Code::DnsError => 3,
-        Code::ForeignSuffix => 4,
-        Code::SearchExpansion => 5,
-        Code::Nxdomain => 6,
-        Code::EventsLost => 7,
+        Code::DnsTruncated => 4,
+        Code::ForeignSuffix => 5,
+        Code::SearchExpansion => 6,
+        Code::Nxdomain => 7,
+        Code::EventsLost => 8,
     }
 }
 
