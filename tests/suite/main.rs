@@ -7,6 +7,7 @@ mod captures;
 mod cli;
 mod hostile;
 mod lab;
+mod lab_tcp;
 mod layers;
 mod lookups;
 mod manifests;

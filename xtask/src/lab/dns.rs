@@ -10,6 +10,8 @@ use anyhow::Result;
 use super::net;
 use super::services::SERVICES;
 
+/// Addresses of the name `crowd`.
+const CROWD: u32 = 300;
 const COMMON: &str =
     "port=53\nuser=root\nno-hosts\nbind-interfaces\ninterface=eth0\nno-poll\npid-file=\n";
 
@@ -22,6 +24,15 @@ pub(crate) fn cluster_config() -> String {
         // Writing to a String cannot fail.
         let _ =
             writeln!(text, "host-record={name}.{namespace}.svc.cluster.local,{}", service.address);
+    }
+    // An answer of almost 5,000 bytes.
+    for n in 0..CROWD {
+        let (high, low) = (n / 250, n % 250 + 1);
+        let _ = writeln!(
+            text,
+            "host-record=crowd.critical-app.svc.cluster.local,10.244.{}.{low}",
+            100 + high
+        );
     }
     text
 }
@@ -51,6 +62,14 @@ pub(crate) fn set_resolver_silent(silent: bool) -> Result<()> {
         net::iptables(net::NODE, &[&[flag, "FORWARD"], &to[..]].concat())?;
     }
     Ok(())
+}
+
+/// Closes the TCP port of the cluster's server to the client pods, or opens it again.
+pub(crate) fn set_tcp_refused(refused: bool) -> Result<()> {
+    let flag = if refused { "-I" } else { "-D" };
+    let to = ["-p", "tcp", "-d", "10.244.1.20", "--dport", "53"];
+    let how = ["-j", "REJECT", "--reject-with", "tcp-reset"];
+    net::iptables(net::NODE, &[&[flag, "FORWARD"], &to[..], &how[..]].concat())
 }
 
 /// Whether a DNS server at `server` answers a question, asked from the current namespace.

@@ -15,6 +15,8 @@ pub enum Fault {
     ResolverSilent,
     /// The cluster's DNS server has died; its pod's kernel refuses.
     ResolverDown,
+    /// The cluster's DNS server answers over UDP; its TCP port is closed.
+    ResolverTcpRefused,
 }
 
 impl Fault {
@@ -24,6 +26,7 @@ impl Fault {
             Self::UpstreamSilent => dns::set_upstream_silent(true),
             Self::ResolverSilent => dns::set_resolver_silent(true),
             Self::ResolverDown => kill_resolver(lab),
+            Self::ResolverTcpRefused => dns::set_tcp_refused(true),
         }
     }
 
@@ -33,6 +36,7 @@ impl Fault {
             Self::UpstreamSilent => dns::set_upstream_silent(false),
             Self::ResolverSilent => dns::set_resolver_silent(false),
             Self::ResolverDown => Ok(()),
+            Self::ResolverTcpRefused => dns::set_tcp_refused(false),
         }
     }
 }
