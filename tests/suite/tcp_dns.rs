@@ -303,7 +303,7 @@ fn a_truncated_answer_and_the_connection_breaks() {
         let (lookup, after, finding) = followed(&output);
         assert_eq!(
             (&after["followed"], &lookup["outcome"]),
-            (&"tcp-reset".into(), &"error".into())
+            (&"tcp-reset".into(), &"unreachable".into())
         );
         assert_eq!(finding.unwrap()["class"], "tcp-reset");
         let over_tcp = &transactions(&output)[1];

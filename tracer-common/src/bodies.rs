@@ -110,8 +110,7 @@ pub struct Packet {
     pub protocol: u8,
     /// [`role`] of the hook.
     pub role: u8,
-    /// [`PACKET_DNS`]: the socket was opened towards a DNS port, or a port of the packet is one.
-    /// [`PACKET_CONTINUED`]: what `captured` leaves out follows in records of its own.
+    /// Bit 0: the socket was opened towards a DNS port, or a port of the packet is one.
     pub flags: u16,
     /// Bytes from the IP header to the transport header.
     pub transport_offset: u16,
@@ -133,31 +132,6 @@ pub const DIRECTION_IN: u8 = 0;
 pub const DIRECTION_OUT: u8 = 1;
 /// [`Packet::flags`]: DNS.
 pub const PACKET_DNS: u16 = 1;
-/// [`Packet::flags`]: the rest follows as [`PacketMore`].
-pub const PACKET_CONTINUED: u16 = 2;
-
-/// Body of `PACKET_MORE`: bytes of a TCP packet behind those that the `PACKET` record with the same
-/// ends carries; `captured` bytes follow.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct PacketMore {
-    /// Own end.
-    pub local: Address,
-    /// Far end.
-    pub remote: Address,
-    /// TCP sequence number of the first byte.
-    pub sequence: u32,
-    /// Bytes that follow.
-    pub captured: u32,
-    /// [`DIRECTION_IN`] or [`DIRECTION_OUT`], seen from the socket.
-    pub direction: u8,
-    /// [`role`] of the hook.
-    pub role: u8,
-    /// Port the program asked for, host byte order; 0 unknown.
-    pub intended_port: u16,
-}
-
-const _: () = assert!(size_of::<PacketMore>() == 52);
 
 /// Why a hook looked at a cgroup.
 pub mod role {

@@ -54,8 +54,6 @@ pub mod kind {
     pub const SOCKET_CLOSED: u16 = 0x0111;
     /// A packet from its IP header on: [`crate::bodies::Packet`] and the bytes.
     pub const PACKET: u16 = 0x0120;
-    /// Further bytes of the TCP packet in a record before: [`crate::bodies::PacketMore`] and the bytes.
-    pub const PACKET_MORE: u16 = 0x0121;
     /// A TCP socket's life: [`crate::bodies::TcpState`].
     pub const TCP_STATE: u16 = 0x0130;
     /// A process replaced its program: [`crate::bodies::Exec`] and the file name.

@@ -65,7 +65,6 @@ pub enum RecordKind {
     SocketAddress = wire::SOCKET_ADDRESS,
     SocketClosed = wire::SOCKET_CLOSED,
     Packet = wire::PACKET,
-    PacketMore = wire::PACKET_MORE,
     TcpState = wire::TCP_STATE,
     Exec = wire::EXEC,
     Exit = wire::EXIT,
@@ -91,12 +90,11 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 24] = [
         Self::Syscall,
         Self::SocketAddress,
         Self::SocketClosed,
         Self::Packet,
-        Self::PacketMore,
         Self::TcpState,
         Self::Exec,
         Self::Exit,

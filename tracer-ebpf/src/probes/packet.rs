@@ -13,11 +13,8 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use tracer_common::{
-    bodies::{
-        AF_INET6, Address, DIRECTION_IN, DIRECTION_OUT, PACKET_CONTINUED, PACKET_DNS, Packet,
-        PacketMore, role,
-    },
-    limits::{CONTINUATIONS_MAX, CONTROL_SNAP, SNAP_MAX},
+    bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS, Packet, role},
+    limits::{CONTROL_SNAP, SNAP_MAX, STREAM_SNAP_MAX},
     maps::{Config, SOCKET_DNS, SOCKET_REPORTED, Socket},
     record::{FLAG_CUT, kind, probe},
 };
@@ -113,10 +110,14 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
         learn_address(&p, probe);
     }
     mark_reported(found, socket, cookie, dns, probe);
-    // A stream has no use for a part; a limit that somebody set stays one.
-    let whole = message && p.protocol == TCP && config.snap_len >= SNAP_MAX as u32;
-    let continued = if whole && length(skb) > SNAP_MAX as u32 { PACKET_CONTINUED } else { 0 };
-    let flags = if dns { PACKET_DNS | continued } else { 0 };
+    // A stream has no use for a part of a segment; a limit that somebody set stays one.
+    let limit = if !message {
+        CONTROL_SNAP as u32
+    } else if p.protocol == TCP && config.snap_len >= SNAP_MAX as u32 {
+        STREAM_SNAP_MAX as u32
+    } else {
+        config.snap_len
+    };
     emit(
         skb,
         &p,
@@ -124,9 +125,9 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
             probe,
             role: role::TARGET,
             direction,
-            flags,
+            flags: if dns { PACKET_DNS } else { 0 },
             intended_port: socket.port,
-            limit: if message { config.snap_len } else { CONTROL_SNAP as u32 },
+            limit,
             cookie,
         },
     );
@@ -273,7 +274,8 @@ fn mark_reported(found: bool, mut socket: Socket, cookie: u64, dns: bool, probe:
 
 #[inline(always)]
 fn emit(skb: *mut __sk_buff, p: &Parsed, fact: &Fact) {
-    let limit = if fact.limit > SNAP_MAX as u32 { SNAP_MAX as u32 } else { fact.limit };
+    let most = STREAM_SNAP_MAX as u32;
+    let limit = if fact.limit > most { most } else { fact.limit };
     let original = length(skb);
     let want = if original < limit { original } else { limit };
     if want == 0 {
@@ -287,90 +289,12 @@ fn emit(skb: *mut __sk_buff, p: &Parsed, fact: &Fact) {
         carry::<512>(skb, p, fact, want);
     } else if want <= 1024 {
         carry::<1024>(skb, p, fact, want);
-    } else {
+    } else if want <= SNAP_MAX as u32 {
         carry::<SNAP_MAX>(skb, p, fact, want);
-        if fact.flags & PACKET_CONTINUED != 0 {
-            carry_on(skb, p, fact, want);
-        }
-    }
-}
-
-/// The rest of a packet, in records of their own.
-#[inline(always)]
-fn carry_on(skb: *mut __sk_buff, p: &Parsed, fact: &Fact, carried: u32) {
-    let Some(first) = load::<u32>(skb, p.transport + 4) else { return };
-    let first = u32::from_be(first);
-    let original = u64::from(length(skb));
-    let mut offset = forgotten(u64::from(carried));
-    for _ in 0..CONTINUATIONS_MAX {
-        if offset >= original {
-            return;
-        }
-        let left = original - offset;
-        let want = if left < SNAP_MAX as u64 { left } else { SNAP_MAX as u64 };
-        let sequence = first.wrapping_add(offset as u32).wrapping_sub(p.payload);
-        if !carry_more(skb, p, fact, sequence, offset as u32, want as u32) {
-            return;
-        }
-        offset = forgotten(offset + want);
-    }
-}
-
-#[inline(always)]
-fn carry_more(
-    skb: *mut __sk_buff,
-    p: &Parsed,
-    fact: &Fact,
-    sequence: u32,
-    offset: u32,
-    want: u32,
-) -> bool {
-    let slot = reserve::<Carrier<PacketMore, SNAP_MAX>>(&EVENTS, fact.probe);
-    let Some(mut slot) = slot else { return false };
-    let record = slot.as_mut_ptr();
-    let fixed = (size_of::<Carrier<PacketMore, SNAP_MAX>>() - SNAP_MAX) as u32;
-    let out = fact.direction == DIRECTION_OUT;
-    let (local, remote) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
-    let (lport, rport) = if out { (p.sport, p.dport) } else { (p.dport, p.sport) };
-    // SAFETY: the slot is ours until submitted.
-    unsafe {
-        let who = Subject { pid_tgid: 0, cgroup_id: bpf_skb_cgroup_id(skb), cookie: fact.cookie };
-        let header = addr_of_mut!((*record).header);
-        head(header, kind::PACKET_MORE, fact.probe, fixed + want, 0, &who);
-        let body = addr_of_mut!((*record).body);
-        end(addr_of_mut!((*body).local), local, lport);
-        end(addr_of_mut!((*body).remote), remote, rport);
-        addr_of_mut!((*body).sequence).write(sequence);
-        addr_of_mut!((*body).captured).write(want);
-        addr_of_mut!((*body).direction).write(fact.direction);
-        addr_of_mut!((*body).role).write(fact.role);
-        addr_of_mut!((*body).intended_port).write(fact.intended_port);
-        let data = addr_of_mut!((*record).data);
-        if bpf_skb_load_bytes(skb.cast(), offset, data.cast(), bounded::<SNAP_MAX>(want)) != 0 {
-            slot.discard(0);
-            count(fact.probe, Count::Unreadable);
-            return false;
-        }
-    }
-    slot.submit(0);
-    true
-}
-
-/// An end of a packet. IPv4 stands mapped into IPv6, and user space takes it out again.
-///
-/// # Safety
-/// `at` must be valid for writes.
-#[inline(always)]
-unsafe fn end(at: *mut Address, words: Words, port: u16) {
-    // SAFETY: per the contract.
-    unsafe {
-        addr_of_mut!((*at).family).write(AF_INET6);
-        addr_of_mut!((*at).port).write(port);
-        let words_at = addr_of_mut!((*at).addr).cast::<u32>();
-        words_at.write(words[0]);
-        words_at.add(1).write(words[1]);
-        words_at.add(2).write(words[2]);
-        words_at.add(3).write(words[3]);
+    } else if want <= 16384 {
+        carry::<16384>(skb, p, fact, want);
+    } else {
+        carry::<STREAM_SNAP_MAX>(skb, p, fact, want);
     }
 }
 
@@ -379,7 +303,7 @@ fn carry<const N: usize>(skb: *mut __sk_buff, p: &Parsed, fact: &Fact, want: u32
     let Some(mut slot) = reserve::<Carrier<Packet, N>>(&EVENTS, fact.probe) else { return };
     let record = slot.as_mut_ptr();
     let original = length(skb);
-    let cut = want < original && fact.flags & PACKET_CONTINUED == 0;
+    let cut = want < original;
     let fixed = (size_of::<Carrier<Packet, N>>() - N) as u32;
     // SAFETY: the slot is ours until submitted.
     unsafe {

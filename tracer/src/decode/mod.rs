@@ -74,15 +74,8 @@ impl Decoder {
             RecordKind::Exit => Body::Exit,
             RecordKind::CgroupMade => Body::CgroupMade(body::cgroup(cursor)?),
             RecordKind::CgroupRemoved => Body::CgroupRemoved(body::cgroup(cursor)?),
-            RecordKind::Packet | RecordKind::PacketMore => {
-                let (connections, heard) = (&mut self.connections, &mut self.heard);
-                let body = match record.kind {
-                    RecordKind::PacketMore => {
-                        packet::continuation(record, connections, heard)?;
-                        None
-                    }
-                    _ => packet::decode(record, connections, heard)?,
-                };
+            RecordKind::Packet => {
+                let body = packet::decode(record, &mut self.connections, &mut self.heard)?;
                 for packet::Heard { number, at, dns } in self.heard.drain(..) {
                     let actor = Actor { local: Some(dns.local), ..actor.clone() };
                     let (cpu, probe) = (record.cpu, record.probe);

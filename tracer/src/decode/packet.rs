@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use etherparse::{LaxIpSlice, TcpHeaderSlice, UdpSlice, ip_number};
-use tracer_common::bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_CONTINUED, PACKET_DNS};
+use tracer_common::bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS};
 
 use super::DecodeError;
 use super::cursor::Cursor;
@@ -20,8 +20,6 @@ const UDP_HEADER: usize = 8;
 struct Front {
     direction: Direction,
     dns: bool,
-    /// What is not captured follows in records of its own.
-    continued: bool,
     intended_port: u16,
     cut: bool,
     start: usize,
@@ -49,24 +47,20 @@ fn front(record: &Record) -> Result<Front, DecodeError> {
     cursor.bytes(6, "pad")?;
     let start = size_of::<tracer_common::bodies::Packet>();
     cursor.bytes(captured, "packet")?;
+    let direction = match direction {
+        DIRECTION_IN => Direction::In,
+        DIRECTION_OUT => Direction::Out,
+        other => return Err(cursor.field_error("direction", other.to_string())),
+    };
     Ok(Front {
-        direction: way(cursor, direction)?,
+        direction,
         dns: flags & PACKET_DNS != 0,
-        continued: flags & PACKET_CONTINUED != 0,
         intended_port,
         cut: record.cut || captured < original,
         start,
         captured,
         original,
     })
-}
-
-fn way(cursor: &Cursor<'_>, direction: u8) -> Result<Direction, DecodeError> {
-    match direction {
-        DIRECTION_IN => Ok(Direction::In),
-        DIRECTION_OUT => Ok(Direction::Out),
-        other => Err(cursor.field_error("direction", other.to_string())),
-    }
 }
 
 /// What the packet itself says; nothing for TCP data and for UDP that is not DNS. The messages that a
@@ -135,7 +129,6 @@ fn segment(
 ) {
     let bytes = segment.get(tcp.slice().len()..).unwrap_or_default();
     let missing = front.original.saturating_sub(front.captured);
-    let (missing, behind) = if front.continued { (0, missing) } else { (missing, 0) };
     let Record { host, cookie, cgroup, number, at, .. } = *record;
     let segment = Segment {
         direction: front.direction,
@@ -148,60 +141,13 @@ fn segment(
         rst: tcp.rst(),
         bytes: record.body.slice_ref(bytes),
         size: u32::try_from(bytes.len() + missing).unwrap_or(u32::MAX),
-        behind: u32::try_from(behind).unwrap_or(u32::MAX),
     };
-    let key = Key { host, cookie, cgroup, local, remote };
-    add(connections, key, segment, front.intended_port, heard);
-}
-
-/// Further bytes of a packet that one record could not hold.
-pub(super) fn continuation(
-    record: &Record,
-    connections: &mut Connections,
-    heard: &mut Vec<Heard>,
-) -> Result<(), DecodeError> {
-    let cursor = &mut Cursor::new(RecordKind::PacketMore, &record.body);
-    let local = cursor.some_address("local")?;
-    let remote = cursor.some_address("remote")?;
-    let seq = cursor.u32("sequence")?;
-    let captured = cursor.length("captured")?;
-    let direction = cursor.u8("direction")?;
-    let direction = way(cursor, direction)?;
-    cursor.u8("role")?;
-    let intended_port = cursor.u16("intended_port")?;
-    let bytes = cursor.bytes(captured, "bytes")?;
-    let Record { host, cookie, cgroup, number, at, .. } = *record;
-    let segment = Segment {
-        direction,
-        at,
-        number,
-        seq,
-        ack: None,
-        syn: false,
-        fin: false,
-        rst: false,
-        bytes: record.body.slice_ref(bytes),
-        size: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-        behind: 0,
-    };
-    let key = Key { host, cookie, cgroup, local, remote };
-    add(connections, key, segment, intended_port, heard);
-    Ok(())
-}
-
-fn add(
-    connections: &mut Connections,
-    key: Key,
-    segment: Segment,
-    intended_port: u16,
-    heard: &mut Vec<Heard>,
-) {
     let mut messages = Vec::new();
-    connections.add(key, segment, &mut messages);
+    connections.add(Key { host, cookie, cgroup, local, remote }, segment, &mut messages);
     heard.extend(messages.into_iter().map(|message| Heard {
         number: message.number,
         at: message.at,
-        dns: streamed(message, key.local, key.remote, intended_port),
+        dns: streamed(message, local, remote, front.intended_port),
     }));
 }
 

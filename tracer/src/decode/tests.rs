@@ -150,22 +150,6 @@ fn call_body(name: &[u8], args: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A continuation that holds one message.
-fn packet_more_body(message: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    for last in [1u8, 2] {
-        body.extend(10u16.to_ne_bytes());
-        body.extend(53u16.to_ne_bytes());
-        body.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, last]);
-    }
-    body.extend(77u32.to_ne_bytes());
-    body.extend(u32::try_from(message.len() + 2).unwrap().to_ne_bytes());
-    body.extend([1, 1, 0, 0]);
-    body.extend(u16::try_from(message.len()).unwrap().to_be_bytes());
-    body.extend(message);
-    body
-}
-
 /// One good body of each kind that has one.
 fn good() -> Vec<(RecordKind, Vec<u8>)> {
     let socket = context::Socket {
@@ -184,7 +168,6 @@ fn good() -> Vec<(RecordKind, Vec<u8>)> {
         (RecordKind::SocketAddress, socket_address_body()),
         (RecordKind::SocketClosed, socket_closed_body()),
         (RecordKind::Packet, packet_body(1, PACKET_DNS, udp(QUERY).len(), &udp(QUERY))),
-        (RecordKind::PacketMore, packet_more_body(QUERY)),
         (RecordKind::TcpState, tcp_state_body(4)),
         (RecordKind::Exec, exec_body(b"/bin/curl")),
         (RecordKind::CgroupMade, cgroup_body(b"/a/b")),

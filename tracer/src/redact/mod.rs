@@ -67,7 +67,6 @@ impl Redactor {
             RecordKind::SocketClosed => numbers::<bodies::SocketClosed>(body),
             RecordKind::TcpState => numbers::<bodies::TcpState>(body),
             RecordKind::Packet => packet::body(body, &mut self.names),
-            RecordKind::PacketMore => continuation(body),
             RecordKind::Payload => self.payload(body),
             RecordKind::Data => data(body),
             RecordKind::Exec => self.exec(body),
@@ -170,16 +169,6 @@ fn data(body: &[u8]) -> Bytes {
     match told::<FRONT>(body, CAPTURED) {
         Some((front, bytes)) => Bytes::from([front, &vec![0; bytes.len()]].concat()),
         None => numbers::<bodies::Data>(body),
-    }
-}
-
-/// The middle of a message: where its names are is not known here.
-fn continuation(body: &[u8]) -> Bytes {
-    const FRONT: usize = size_of::<bodies::PacketMore>();
-    const CAPTURED: usize = std::mem::offset_of!(bodies::PacketMore, captured);
-    match told::<FRONT>(body, CAPTURED) {
-        Some((front, bytes)) => Bytes::from([front, &vec![0; bytes.len()]].concat()),
-        None => numbers::<bodies::PacketMore>(body),
     }
 }
 

@@ -48,8 +48,6 @@ pub(super) struct Segment {
     pub(super) bytes: Bytes,
     /// Payload on the wire, in bytes.
     pub(super) size: u32,
-    /// Payload that follows in records of its own, before a FIN.
-    pub(super) behind: u32,
 }
 
 /// A message, whole or as far as it was captured.
@@ -155,8 +153,7 @@ impl Connection {
     }
 
     fn step(&mut self, segment: Segment, there: &mut Out, back: &mut Out) {
-        let Segment { direction, at, number, seq, ack, syn, fin, rst, bytes, size, behind } =
-            segment;
+        let Segment { direction, at, number, seq, ack, syn, fin, rst, bytes, size } = segment;
         let (sending, receiving) = match direction {
             Direction::In => (&mut self.r#in, &mut self.out),
             Direction::Out => (&mut self.out, &mut self.r#in),
@@ -173,7 +170,7 @@ impl Connection {
             sending.add(Piece { seq, size, bytes, at, number }, there);
         }
         if fin {
-            sending.ends(seq.wrapping_add(size).wrapping_add(behind));
+            sending.ends(seq.wrapping_add(size));
             if sending.ended() {
                 sending.abandon(there);
             }

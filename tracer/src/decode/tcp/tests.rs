@@ -41,7 +41,6 @@ fn segment(direction: Direction, at: u64, seq: u32, bytes: &[u8]) -> Segment {
         rst: false,
         bytes: Bytes::copy_from_slice(bytes),
         size: u32::try_from(bytes.len()).unwrap(),
-        behind: 0,
     }
 }
 
@@ -163,16 +162,6 @@ fn a_hole_inside_a_message_costs_that_message_only() {
 }
 
 #[test]
-fn what_follows_in_records_of_its_own() {
-    let messages = [dns_like(1, 9000)];
-    let all = stream(&messages);
-    let first = Segment { fin: true, behind: 5002, ..out(2, 100, &all[..4000]) };
-    let (got, lost) =
-        told([syn(1, 99), first, out(3, 4100, &all[4000..8000]), out(4, 8100, &all[8000..])]);
-    assert_eq!((bytes(&got), lost), (messages.to_vec(), 0));
-}
-
-#[test]
 fn an_end_inside_a_message_is_counted() {
     let all = stream(&[dns_like(1, 600)]);
     let reset = Segment { rst: true, ..segment(Direction::In, 3, 900, &[]) };
@@ -284,7 +273,7 @@ proptest! {
             let bytes = bytes.into();
             let (at, number) = (Timestamp(at), at);
             let segment =
-                Segment { direction, at, number, seq, ack, syn, fin, rst, bytes, size, behind: 0 };
+                Segment { direction, at, number, seq, ack, syn, fin, rst, bytes, size };
             connections.add(key(), segment, &mut messages);
             prop_assert!(connections.held <= 2 * 320 * 1024);
         }
