@@ -10,7 +10,7 @@ use xtask::lab::incidents::{ClientRun, run_client};
 use super::lab::{PATIENCE, attached, lab_for};
 
 const BACKEND: &str = "backend.critical-app.svc.cluster.local.";
-/// 300 addresses: more than a datagram or one record of a probe holds.
+/// 300 addresses: more than a datagram holds, in a packet of almost 5,000 bytes.
 const CROWD: &str = "crowd.critical-app.svc.cluster.local.";
 
 struct Seen {
@@ -82,8 +82,11 @@ fn truncated(lab: &Lab) {
     assert_eq!(transactions[0]["truncated"], true, "{}", whole.all);
     assert_eq!(transactions[0]["after_truncation"]["followed"], "tcp-answered", "{}", whole.all);
     let lookups = whole.of("lookup");
-    assert_eq!(lookups.len(), 1, "{}", whole.all);
-    assert_eq!(lookups[0]["answers"].as_array().unwrap().len(), 300, "{}", lookups[0]);
+    // getent asks again when its buffer is too small for what came.
+    for lookup in lookups {
+        assert_eq!(lookup["outcome"], "answered", "{lookup}");
+        assert_eq!(lookup["answers"].as_array().unwrap().len(), 300, "{lookup}");
+    }
     assert_eq!(whole.of("finding").len(), 0, "{}", whole.all);
 
     Fault::ResolverTcpRefused.apply(lab).unwrap();
