@@ -112,12 +112,12 @@ impl Connects {
         let again = || later.iter().filter(|l| l.asked == t.asked);
         let tcp = || again().filter(|l| l.transport == Transport::Tcp);
         let answered = tcp().find(|l| l.outcome() == TransactionOutcome::Answered);
-        if let Some(best) = answered.or_else(|| tcp().last()) {
+        if let Some(best) = answered.or_else(|| tcp().next_back()) {
             return Sequel { followed: over_tcp(best), at: best.ended(), events: Vec::new() };
         }
-        let connected =
+        let mut connected =
             self.done.iter().filter(|c| c.at >= since && c.server.ip() == t.server.ip());
-        if let Some(connected) = connected.last() {
+        if let Some(connected) = connected.next_back() {
             let followed = match connected.outcome {
                 ConnectionOutcome::Refused => Followed::TcpRefused,
                 ConnectionOutcome::Timeout => Followed::TcpTimeout,
