@@ -15,6 +15,7 @@ const PAGES: &[(&str, &str)] = &pages![
     "resolver-timeout",
     "resolver-unreachable",
     "aaaa-race",
+    "dns-truncated",
     "dns-error",
     "search-expansion",
     "foreign-suffix",

@@ -11,12 +11,13 @@ use smallvec::SmallVec;
 
 use tracer_common::record::probe;
 
-use crate::event::{Actor, Body, Dns, Event, Syscall};
+use crate::event::{Actor, Body, Direction, Dns, Event, Syscall, Tcp};
 use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
-use crate::report::Outcome;
+use crate::report::{Outcome, Transport};
 
 use super::by_socket::BySocket;
+use super::connection::StreamNote;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
 use super::heard::{Answers, Gone, Orphan, Orphans, Stray, Unmatched};
 use super::library::Sockets;
@@ -25,6 +26,7 @@ use super::names::Names;
 use super::patience::{Patience, Settings};
 use super::search_list::Walk;
 use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
+use super::truncated::Connects;
 use super::upstream::Resolvers;
 
 /// Open lookups.
@@ -151,6 +153,7 @@ impl Clients {
             server: new.server.ip(),
             tid,
             edns: new.edns,
+            tcp: new.transport == Transport::Tcp,
             at,
         };
         let key = (owner.clone(), label(&new.asked.name));
@@ -228,6 +231,7 @@ impl Clients {
             settings: Settings::of(config),
             deadline: None,
             over: false,
+            connects: Connects::default(),
         });
         lookup.elsewhere = lookup.is_elsewhere(first.server.ip());
         self.lookups.insert(id, lookup);
@@ -379,6 +383,7 @@ impl Clients {
         self.sockets.observe(event);
         match &event.body {
             Body::SocketClosed(_) => self.socket_closed(&event.actor, event.at),
+            Body::Tcp(packet) if packet.fin || packet.rst => self.stream_ended(event, packet),
             Body::Syscall(call) => self.call_failed(event, call),
             Body::Exit => {
                 if let Some(task) = &event.actor.task {
@@ -412,7 +417,8 @@ impl Clients {
         let ids = self.on_socket(actor);
         self.give_up(&ids, at, |t| {
             let soon = at.since(t.last_send()) < TOO_SOON_NS;
-            if soon && !told { GaveUp::TooSoon(cut_short) } else { GaveUp::Closed }
+            let datagrams = t.transport == Transport::Udp;
+            if soon && !told && datagrams { GaveUp::TooSoon(cut_short) } else { GaveUp::Closed }
         });
         for id in ids {
             if let Some(open) = self.table.get_mut(&id) {
@@ -420,6 +426,34 @@ impl Clients {
                 let lookup = open.lookup;
                 self.settle(lookup);
             }
+        }
+    }
+
+    /// A connection ends: what was asked on it stays unanswered.
+    fn stream_ended(&mut self, event: &Event, packet: &Tcp) {
+        let key = SocketKey::between(&event.actor, true, packet.local, packet.remote);
+        let ids = self.by_socket.on_stream(&key);
+        self.give_up(&ids, event.at, |_| match (packet.direction, packet.rst) {
+            (Direction::In, true) => GaveUp::Errno(104),
+            (Direction::In, false) => GaveUp::ServerClosed,
+            (Direction::Out, _) => GaveUp::Closed,
+        });
+    }
+
+    /// A connect to a DNS server began, or came to its outcome.
+    pub(crate) fn stream(&mut self, note: StreamNote) {
+        let Some(owner) = &note.owner else { return };
+        for id in self.by_owner.get(owner).cloned().unwrap_or_default() {
+            let Some(lookup) = self.lookups.get_mut(&id) else { continue };
+            let Some(last) = lookup.attempts.last() else { continue };
+            if !last.all(&self.table).any(|t| t.cut_at().is_some()) {
+                continue;
+            }
+            match note.connected.clone() {
+                None => lookup.connects.begun(note.server, note.at),
+                Some(connected) => lookup.connects.ended(connected),
+            }
+            self.settle(id);
         }
     }
 
@@ -565,6 +599,9 @@ impl Clients {
             tried.push(open.transactions.iter().filter_map(|t| self.take(*t)).collect());
         }
         doubt_early_closes(&mut tried);
+        for attempt in &mut tried {
+            lookup.connects.follow(attempt, cut, lookup.over);
+        }
         let attempts = tried.into_iter().filter_map(|t| finished(t, &lookup.walk));
         let mut attempts: Vec<Attempt> = attempts.collect();
         let library = self.sockets.library(&attempts, &lookup.settings);

@@ -23,6 +23,7 @@ mod names;
 mod patience;
 mod search_list;
 mod transaction;
+mod truncated;
 mod upstream;
 mod wire;
 
@@ -41,6 +42,7 @@ pub use lookup::{Attempt, Lookup};
 pub use patience::Patience;
 pub use search_list::SearchList;
 pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
+pub use truncated::Sequel;
 pub use upstream::{OtherAnswer, Received, Tie, UpstreamTry};
 
 use crate::event::{Body, Direction, Dns, Event};
@@ -91,9 +93,17 @@ impl Correlator {
             if let Body::Host(host) = &event.body {
                 self.host(event, host.ended, who, &mut connections);
             }
+            self.streams();
             done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
         }
         self.advance(event.at, done);
+    }
+
+    /// What connects to DNS servers mean for the questions behind them.
+    fn streams(&mut self) {
+        for note in self.connections.take_notes() {
+            self.clients.stream(note);
+        }
     }
 
     fn host(&mut self, event: &Event, ended: bool, who: &Identifier, done: &mut Vec<Connection>) {
@@ -112,8 +122,9 @@ impl Correlator {
     pub fn finish(&mut self, _who: &Identifier, done: &mut Vec<Conclusion>) {
         self.held(Timestamp(u64::MAX));
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
-        self.clients.finish(&self.resolvers, &mut lookups);
         self.connections.finish(&self.clients.names, &mut connections);
+        self.streams();
+        self.clients.finish(&self.resolvers, &mut lookups);
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
         done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
     }
@@ -205,6 +216,7 @@ impl Correlator {
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.clients.advance(self.now, &self.resolvers, &mut lookups);
         self.connections.advance(self.now, &self.clients.names, &mut connections);
+        self.streams();
         self.resolvers.expire(self.now);
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
         done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));

@@ -13,13 +13,14 @@ mod leaks;
 mod load;
 mod lost;
 mod nxdomain;
-mod patience;
 mod origin;
+mod patience;
 mod race;
 mod remedy;
 mod resolver;
 mod search;
 mod summary;
+mod truncated;
 mod upstream;
 mod what_if;
 mod words;
@@ -232,6 +233,7 @@ impl Diagnoser {
             let silent = || resolver::silent(lookup, transaction, silence);
             found.extend(race().or_else(inferred).or_else(silent));
         }
+        found.extend(truncated::found(lookup, transaction, self.threshold_ns));
         if let Some(mut draft) = dns_error::found(lookup, transaction) {
             draft.caused_by = by_upstream;
             found.push(draft);
@@ -346,6 +348,7 @@ fn rank(code: Code) -> u8 {
         Code::ResolverTimeout => 2,
         Code::ResolverUnreachable => 3,
         Code::DnsError => 4,
+        Code::DnsTruncated => 4,
         Code::ForeignSuffix => 5,
         Code::SearchExpansion => 6,
         Code::Nxdomain => 7,

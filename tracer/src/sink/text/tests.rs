@@ -97,6 +97,7 @@ fn connection() -> Connection {
         errno: None,
         handshake_ns: Some(400_000),
         duration_ns: None,
+        inside: None,
         events: Vec::new(),
     }
 }
