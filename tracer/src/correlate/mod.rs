@@ -27,13 +27,15 @@ mod wire;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_bounds;
 
 pub use connection::Connection;
 pub use heard::Unmatched;
 pub use lookup::{Attempt, Lookup};
 pub use search_list::SearchList;
 pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
-pub use upstream::{OtherAnswer, Received, Tie, UpstreamTry};
+pub use upstream::{Leaf, OtherAnswer, Received, Tie, UpstreamTry};
 
 use crate::event::{Body, Direction, Dns, Event};
 use crate::identify::Identifier;

@@ -13,7 +13,7 @@ use crate::record::{HostId, Timestamp};
 use crate::report::{Code, Confidence, Finding, Identity, Severity, Ts};
 
 use super::interval::{Intervals, Span};
-use super::{dns_error, lost, nxdomain, race, resolver, search, upstream, words};
+use super::{dns_error, lost, nxdomain, race, resolver, search, slow, upstream, words};
 
 /// A wait of at least this is as bad as a failure.
 pub(crate) const SEVERE_NS: u64 = 5_000_000_000;
@@ -48,6 +48,7 @@ pub(crate) enum Facts {
     Upstream(upstream::Facts),
     Silent(resolver::Silent),
     Race(race::Facts),
+    Slow(slow::Facts),
     Unreachable(resolver::Unreachable),
     Error(dns_error::Facts),
     Expansion(search::Expansion),
@@ -237,6 +238,7 @@ impl Draft {
             Facts::Upstream(f) => upstream::text(self, f, who),
             Facts::Silent(f) => resolver::silent_text(self, f, who),
             Facts::Race(f) => race::text(self, f, who),
+            Facts::Slow(f) => slow::text(self, f, who),
             Facts::Unreachable(f) => resolver::unreachable_text(self, f, who),
             Facts::Error(f) => dns_error::text(self, f, who),
             Facts::Expansion(f) => search::expansion_text(self, f, who),
@@ -283,6 +285,7 @@ impl Facts {
             (Self::Upstream(a), Self::Upstream(b)) => a.merge(b),
             (Self::Silent(a), Self::Silent(b)) => a.merge(b),
             (Self::Race(a), Self::Race(b)) => a.merge(b),
+            (Self::Slow(a), Self::Slow(b)) => a.merge(b),
             (Self::Unreachable(a), Self::Unreachable(b)) => a.merge(b),
             (Self::Error(a), Self::Error(b)) => a.merge(b),
             (Self::Expansion(a), Self::Expansion(b)) => a.merge(b),

@@ -164,6 +164,7 @@ impl Totals {
                 time_ns: self.walked_ns + self.walked.length_ns(),
                 ..self.walks
             },
+            servers: Vec::new(),
         }
     }
 }
