@@ -22,7 +22,7 @@ static ONE_LAB: Mutex<()> = Mutex::new(());
 static NOT_BUILT: LazyLock<bool> =
     LazyLock::new(|| binary::stderr(&binary::run(&["probes"])).contains("built without"));
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-const POD: [&str; 4] = ["--pod", "client", "-n", "critical-app"];
+pub(crate) const POD: [&str; 4] = ["--pod", "client", "-n", "critical-app"];
 pub(crate) const URL: &str = "http://backend.critical-app.svc.cluster.local/";
 
 /// The right to use the lab, or a note why not.
@@ -50,13 +50,13 @@ pub(crate) fn attached(args: &[&str]) -> Trace {
 }
 
 /// What svctrace and the clients said.
-struct Watched {
+pub(crate) struct Watched {
     traced: Traced,
     clients: Vec<ClientRun>,
     lines: Vec<Value>,
 }
 
-fn watch(incident: &Incident, more: &[&str]) -> Watched {
+pub(crate) fn watch(incident: &Incident, more: &[&str]) -> Watched {
     let lab = incident.set_up().unwrap();
     let flood = incident.start_neighbour(&lab).unwrap();
     let scratch = tempfile::tempdir().unwrap();
@@ -87,7 +87,7 @@ impl Watched {
     }
 
     /// These findings and no others; everything about the target only.
-    fn shows(&self, incident: &Incident) {
+    pub(crate) fn shows(&self, incident: &Incident) {
         let codes: BTreeSet<_> =
             self.of("finding").iter().map(|f| f["code"].as_str().unwrap()).collect();
         let expected: BTreeSet<_> = incident.findings.iter().copied().collect();
@@ -334,7 +334,7 @@ fn existing() -> BTreeSet<String> {
     ids
 }
 
-fn children(pid: i32) -> Vec<i32> {
+pub(crate) fn children(pid: i32) -> Vec<i32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracer::sandbox;
 use tracer::sink::filter::{self, Filter};
 use tracer::source::live;
 
@@ -49,6 +50,9 @@ pub(crate) enum Verb {
         /// Format: text or json
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
+        /// Rights that svctrace gives up before it reads a byte, as with -r
+        #[arg(long, value_name = "strict|auto|off", default_value = "auto")]
+        sandbox: sandbox::Mode,
     },
     /// Do nothing until told to end: for a pod that is entered with `kubectl exec`
     Idle,
@@ -58,6 +62,9 @@ pub(crate) enum Verb {
         /// Socket to the agent
         #[arg(long)]
         fd: i32,
+        /// User to become
+        #[arg(long)]
+        user: Option<sandbox::User>,
         #[command(flatten)]
         capture: Handed,
         #[command(flatten)]
@@ -286,6 +293,10 @@ pub(crate) struct Output {
     /// Say only errors besides the results
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Rights that svctrace gives up before it looks at what comes from others: all that it can
+    /// (auto), all or refuse to run (strict), none (off); -v says which
+    #[arg(long, value_name = "strict|auto|off", default_value = "auto")]
+    pub(crate) sandbox: sandbox::Mode,
     /// Columns of the terminal; the agent measures, the pipeline is told
     #[arg(long, hide = true)]
     pub(crate) width: Option<u16>,

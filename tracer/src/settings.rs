@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tracer::capture::Writer;
 use tracer::pipeline::{self, Pipeline, Verdict};
+use tracer::sandbox;
 use tracer::sink::Sink;
 use tracer::sink::beside::Beside;
 use tracer::sink::capture::Capture;
@@ -30,7 +31,7 @@ pub(crate) fn trace(
     target: Target,
     how: How,
     keep_payload: bool,
-    verbose: u8,
+    output: &Output,
 ) -> Result<live::Options> {
     let wait = how.wait;
     let (targets, containers) = targets(target, wait)?;
@@ -64,8 +65,9 @@ pub(crate) fn trace(
         host_root: how.host_root,
         wait,
         duration: how.duration,
-        probe_log: verbose >= 3,
+        probe_log: output.verbose >= 3,
         keep_payload,
+        sandbox: output.sandbox,
     })
 }
 
@@ -182,6 +184,7 @@ pub(crate) struct Print {
     fail_on: Vec<FailOn>,
     verbose: u8,
     quiet: bool,
+    sandbox: sandbox::Mode,
     /// Standard output is the capture's.
     aside: bool,
 }
@@ -216,6 +219,7 @@ impl Print {
             fail_on: output.fail_on.clone(),
             verbose: output.verbose,
             quiet: output.quiet,
+            sandbox: output.sandbox,
             aside: false,
         }
     }
@@ -246,6 +250,7 @@ impl Print {
             format!("--color={color}"),
             format!("--walk-threshold={}ns", self.walk_threshold.as_nanos()),
             format!("--slow-threshold={}ns", self.slow_threshold.as_nanos()),
+            format!("--sandbox={}", self.sandbox.name()),
         ];
         arguments.extend(self.style.width.map(|width| format!("--width={width}")));
         arguments.extend(self.events.then(|| "--events".to_owned()));
@@ -312,13 +317,8 @@ mod tests {
 
     fn meaning(words: &str) -> Result<live::Options, String> {
         let cli = parse(words);
-        trace(
-            cli.trace.target,
-            cli.trace.how,
-            cli.trace.capture.keep_payload,
-            cli.trace.output.verbose,
-        )
-        .map_err(|e| e.to_string())
+        trace(cli.trace.target, cli.trace.how, cli.trace.capture.keep_payload, &cli.trace.output)
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
             "svctrace",
             "svctrace -o json --events --fail-on nxdomain --fail-on warning",
             "svctrace --events -x --filter type=='event'&&n>5",
-            "svctrace -vv -o wide -t D --color always --walk-threshold 1500us --slow-threshold 2s --width 133",
+            "svctrace --sandbox strict -vv -o wide -t D --color always --walk-threshold 1500us --slow-threshold 2s --width 133",
         ] {
             let asked = Print::new(&parse(words).trace.output);
             let arguments = ["svctrace", "pipeline", "--fd=7"].map(OsString::from);

@@ -6,6 +6,7 @@ mod bench;
 mod build_cmd;
 mod demo;
 mod dist;
+mod fuzz;
 mod kernels;
 mod lab_cli;
 mod setup;
@@ -36,11 +37,16 @@ enum Verb {
     /// Measure
     #[command(subcommand)]
     Bench(bench::What),
+    /// Feed every reader and decoder what nobody would send
+    Fuzz(fuzz::Options),
     /// Boot the kernels users run and try every probe on each
     Kernels(kernels::KernelsArgs),
     /// The incident lab
     #[command(subcommand)]
     Lab(lab_cli::Verb),
+    /// The checks of `kernels`, inside a guest
+    #[command(hide = true)]
+    Guest(kernels::guest::Options),
     /// The lab's API endpoint, started by `lab up`
     #[command(hide = true)]
     LabApi {
@@ -70,12 +76,14 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Dist(options) => dist::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Test => test::run(),
+        Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Lab(_) if sudo::needed() => sudo::again(),
         Verb::Bench(ref what) if what.needs_root() && sudo::needed() => sudo::again(),
         Verb::Kernels(args) => {
-            ensure!(kernels::run(&args)?, "a mandatory probe failed");
+            ensure!(kernels::run(&args)?, "a mandatory probe or the incident failed");
             Ok(())
         }
+        Verb::Guest(options) => kernels::guest::run(&options),
         Verb::Bench(what) => bench::run(&what),
         Verb::Lab(verb) => lab_cli::run(verb),
         Verb::LabApi { state, listen } => xtask::lab::api::serve(&state, listen),
