@@ -16,6 +16,7 @@ const PAGES: &[(&str, &str)] = &pages![
     "resolver-unreachable",
     "aaaa-race",
     "dns-truncated",
+    "slow-dns",
     "dns-error",
     "search-expansion",
     "foreign-suffix",

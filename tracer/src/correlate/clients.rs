@@ -30,7 +30,11 @@ use super::truncated::Connects;
 use super::upstream::Resolvers;
 
 /// Open lookups.
-const LOOKUPS_MAX: usize = 8_192;
+const LOOKUPS_MAX: usize = 65_536;
+/// Transactions of all open lookups.
+const TRANSACTIONS_MAX: usize = 100_000;
+/// Open lookups under one first label of one process that a query is compared with, the newest.
+const LOOK_MAX: usize = 64;
 /// Closed lookups whose resolver may be told later, by another clock.
 const UNTIED_MAX: usize = 4_096;
 /// Transactions of one lookup.
@@ -94,9 +98,15 @@ fn label(name: &str) -> Box<str> {
     name.split('.').next().unwrap_or_default().into()
 }
 
+/// Takes `id` out of an index; ids are in order, but for those of lingering lookups, which are few.
 fn forget<K: Eq + Hash>(index: &mut HashMap<K, Ids>, key: &K, id: u64) {
     if let Some(ids) = index.get_mut(key) {
-        ids.retain(|known| *known != id);
+        match ids.binary_search(&id) {
+            Ok(at) => {
+                ids.remove(at);
+            }
+            Err(_) => ids.retain(|known| *known != id),
+        }
         if ids.is_empty() {
             index.remove(key);
         }
@@ -161,7 +171,7 @@ impl Clients {
             .by_label
             .get(&key)
             .into_iter()
-            .flatten()
+            .flat_map(|ids| ids.iter().rev().take(LOOK_MAX))
             .filter_map(|id| {
                 let lookup = self.lookups.get(id)?;
                 let place = lookup.place(&query, &self.table)?;
@@ -207,13 +217,8 @@ impl Clients {
     }
 
     fn open(&mut self, owner: Owner, first: &Transaction, who: &Identifier) -> u64 {
-        if self.lookups.len() >= LOOKUPS_MAX
-            && let Some(oldest) = self.lookups.keys().next().copied()
-            && let Some(lookup) = self.lookups.get_mut(&oldest)
-        {
-            lookup.over = true;
-            self.evicted += 1;
-            self.settle(oldest);
+        if self.lookups.len() >= LOOKUPS_MAX {
+            self.evict_oldest();
         }
         let config = who.resolver_config(&first.actor);
         self.next += 1;
@@ -236,6 +241,18 @@ impl Clients {
         lookup.elsewhere = lookup.is_elsewhere(first.server.ip());
         self.lookups.insert(id, lookup);
         id
+    }
+
+    /// Gives up the oldest lookup that is not given up already: it stays undecided.
+    fn evict_oldest(&mut self) {
+        let oldest = self.lookups.iter().find(|(_, lookup)| !lookup.over).map(|(id, _)| *id);
+        if let Some(oldest) = oldest
+            && let Some(lookup) = self.lookups.get_mut(&oldest)
+        {
+            lookup.over = true;
+            self.evicted += 1;
+            self.settle(oldest);
+        }
     }
 
     fn add(&mut self, lookup_id: u64, mut transaction: Transaction) {
@@ -275,6 +292,9 @@ impl Clients {
             replied_by: dns_server,
         };
         self.table.insert(id, Box::new(open));
+        if self.table.len() > TRANSACTIONS_MAX {
+            self.evict_oldest();
+        }
         if answered {
             self.learn(id);
         }
@@ -371,6 +391,12 @@ impl Clients {
         if let Some(lookup) = self.lookups.get(&open.lookup) {
             self.names.learn(&lookup.owner, t.data(), lookup.walk.typed(), reply.at);
         }
+    }
+
+    /// Open transactions and lookups.
+    #[cfg(test)]
+    pub(crate) fn open_now(&self) -> (usize, usize) {
+        (self.table.len(), self.lookups.len())
     }
 
     /// Responses that no query was seen for.

@@ -34,6 +34,8 @@ mod tests;
 #[cfg(test)]
 mod tests_walks;
 #[cfg(test)]
+mod tests_bounds;
+#[cfg(test)]
 mod walks;
 
 pub use connection::Connection;
@@ -43,7 +45,7 @@ pub use patience::Patience;
 pub use search_list::SearchList;
 pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
 pub use truncated::Sequel;
-pub use upstream::{OtherAnswer, Received, Tie, UpstreamTry};
+pub use upstream::{Leaf, OtherAnswer, Received, Tie, UpstreamTry};
 
 use crate::event::{Body, Direction, Dns, Event};
 use crate::identify::Identifier;

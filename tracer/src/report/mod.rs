@@ -482,6 +482,7 @@ pub enum Code {
     Nxdomain,
     EventsLost,
     AaaaRace,
+    SlowDns,
 }
 
 impl Code {
@@ -498,11 +499,12 @@ impl Code {
             Self::Nxdomain => "nxdomain",
             Self::EventsLost => "events-lost",
             Self::AaaaRace => "aaaa-race",
+            Self::SlowDns => "slow-dns",
         }
     }
 
     /// All codes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UpstreamTimeout,
         Self::ResolverTimeout,
         Self::ResolverUnreachable,
@@ -513,6 +515,7 @@ impl Code {
         Self::Nxdomain,
         Self::EventsLost,
         Self::AaaaRace,
+        Self::SlowDns,
     ];
 }
 
@@ -651,6 +654,29 @@ pub struct Summary {
     pub dns: DnsCosts,
     /// Names where they have no business.
     pub leaks: Leaks,
+    /// DNS servers that clients asked, the busiest first.
+    pub servers: Vec<Server>,
+}
+
+/// How fast a DNS server answered its clients: first send to response, repeated queries left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Server {
+    /// Address the programs asked for.
+    pub server: SocketAddr,
+    /// Answers that the times are of.
+    pub answers: u64,
+    /// Those of them that took longer than the threshold.
+    pub slow: u64,
+    /// Queries that were given up without an answer.
+    pub unanswered: u64,
+    /// Half of the answers took no longer.
+    pub p50_ns: Option<u64>,
+    /// 95 % of the answers took no longer; exact up to 256 answers, else within 1/32.
+    pub p95_ns: Option<u64>,
+    /// 99 % of the answers took no longer.
+    pub p99_ns: Option<u64>,
+    /// The slowest.
+    pub max_ns: Option<u64>,
 }
 
 /// Totals of search walks.
