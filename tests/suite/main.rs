@@ -11,6 +11,7 @@ mod hostile;
 mod incidents;
 mod lab;
 mod layers;
+mod libraries;
 mod licenses;
 mod lookups;
 mod manifests;

@@ -299,3 +299,67 @@ fn a_traced_command_keeps_its_rights() {
         assert_eq!(was.field(field), own.field(field), "{field}");
     }
 }
+
+/// With the capabilities that README.md names and no others it traces; its second process then stays
+/// root's, and the log says so.
+#[test]
+fn the_readmes_capabilities_are_enough() {
+    const NAME: &str = "sandbox::the_readmes_capabilities_are_enough";
+    let Some(_guard) = lab_for(NAME) else { return };
+    if xtask::cmd::find("setpriv").is_none() {
+        return skips::note(NAME, "setpriv is not installed");
+    }
+    let text = fs::read_to_string(xtask::repo::root().join("README.md")).unwrap();
+    let list = text.split_once("takes root, or").unwrap().1.split_once('(').unwrap().0;
+    let words = list.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+    let names: Vec<_> = words.filter_map(|word| word.strip_prefix("CAP_")).collect();
+    assert_eq!(names.len(), 6, "{names:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("svctrace");
+    let only: Vec<_> = names.iter().map(|name| format!("+{}", name.to_lowercase())).collect();
+    let text = format!(
+        "#!/bin/sh\nexec setpriv --bounding-set=-all,{} --inh-caps=-all {} \"$@\"\n",
+        only.join(","),
+        binary::path().display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let incident = incidents::find("nxdomain").unwrap();
+    let lab = incident.set_up().unwrap();
+    let words = POD.iter().map(ToString::to_string).chain(lab_args(true));
+    let more = ["-v", "-o", "json"].map(str::to_owned);
+    let mut trace = Trace::start(&script, words.chain(more), Echo::Quiet).unwrap();
+    trace.wait_attached(PATIENCE).unwrap();
+    let pipeline = Status::of(&children(trace.pid())[0].to_string());
+    assert_eq!((pipeline.set("CapPrm"), pipeline.field("NoNewPrivs")), (0, "1"));
+    incident.run_clients(&lab).unwrap();
+    let traced = trace.finish(PATIENCE).unwrap();
+    assert_eq!(traced.status.code(), Some(0), "{}", traced.stderr);
+    assert!(traced.stderr.contains("not in force: a user that is not root"), "{}", traced.stderr);
+    let lines = lines(&traced.stdout);
+    assert!(lines.iter().any(|line| line["code"] == "nxdomain"), "{}", traced.stdout);
+}
+
+/// In a folder that root may not write to without the rights it gave up.
+#[test]
+fn a_recording_that_came_to_nothing_is_removed() {
+    const NAME: &str = "sandbox::a_recording_that_came_to_nothing_is_removed";
+    if !nix::unistd::Uid::effective().is_root() {
+        return skips::note(NAME, "needs root");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let program = behind_sudo(folder.path());
+    let theirs = folder.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(USER), Some(USER)).unwrap();
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let output = std::process::Command::new(program)
+        .args(["--no-api", "--pid", "4194303", "-w"])
+        .arg(theirs.join("new.pcapng"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", binary::stderr(&output));
+    assert_eq!(binary::stderr(&output).lines().count(), 1, "{}", binary::stderr(&output));
+    assert_eq!(fs::read_dir(&theirs).unwrap().count(), 0);
+}

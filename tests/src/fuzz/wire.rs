@@ -98,7 +98,7 @@ fn open(bytes: Vec<u8>) -> Records {
 }
 
 /// A conversation over TCP: pieces of one stream, in any order, twice or not at all; messages that
-/// come out of it are those that were in it.
+/// come out of it are those that were in it, as long as no gap is told.
 pub fn tcp(data: &[u8]) {
     let mut input = Input(data);
     let plan = Input(data).u8() % 48;
@@ -115,15 +115,22 @@ pub fn tcp(data: &[u8]) {
     }
     let framed: Vec<Frame> =
         frames.into_iter().map(|(at, packet)| (at, crate::frames::framed(1, &packet))).collect();
-    let mut sent = messages(stream).into_iter();
     let mut decoder = Decoder::default();
+    let mut told = Vec::new();
     for record in open(file(FORMATS[1], 1, 65_535, &framed)) {
         let record = record.unwrap_or_else(|error| panic!("the file is whole: {error}"));
         for event in super::decode(&mut decoder, &record) {
-            if let Body::Dns(dns) = &event.body {
+            if let Body::Dns(dns) = event.body {
                 assert_eq!(dns.protocol, Protocol::Tcp);
-                assert!(sent.any(|message| message == &*dns.payload), "{dns:?} was not sent");
+                told.push(dns);
             }
+        }
+    }
+    // Behind a gap it may only be guessed where a message begins.
+    if decoder.take_lost() == 0 {
+        let mut sent = messages(stream).into_iter();
+        for dns in told {
+            assert!(sent.any(|message| message == &*dns.payload), "{dns:?} was not sent");
         }
     }
 }

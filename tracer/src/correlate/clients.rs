@@ -20,8 +20,9 @@ use super::by_socket::BySocket;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
 use super::heard::{Answers, Gone, Orphan, Orphans, Stray, Unmatched};
 use super::library::Sockets;
-use super::lookup::{Attempt, Lookup, doubt_early_closes, finished, lookup_outcome};
+use super::lookup::{Attempt, Lookup, doubt_early_closes, finished, lookup_outcome, strict};
 use super::names::Names;
+use super::patience::{Patience, Settings};
 use super::search_list::Walk;
 use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
 use super::upstream::Resolvers;
@@ -146,7 +147,8 @@ impl Clients {
         let query = NewQuery {
             asked: &new.asked,
             socket: &new.socket,
-            wire: new.wire,
+            id: new.id,
+            server: new.server.ip(),
             tid,
             edns: new.edns,
             at,
@@ -160,12 +162,8 @@ impl Clients {
             .filter_map(|id| {
                 let lookup = self.lookups.get(id)?;
                 let place = lookup.place(&query, &self.table)?;
-                let socket = lookup
-                    .attempts
-                    .iter()
-                    .flat_map(|a| a.all(&self.table))
-                    .any(|t| t.socket == new.socket);
-                Some(((socket, lookup.tid.is_some() && lookup.tid == tid, *id), place))
+                let tied = lookup.tied(&query, &self.table);
+                Some(((tied, lookup.tid.is_some() && lookup.tid == tid, *id), place))
             })
             .max_by_key(|(rank, _)| *rank)
             .map(|((_, _, id), place)| (id, place));
@@ -177,7 +175,9 @@ impl Clients {
             let mut ids = self.lingering.get(&thread).cloned().unwrap_or_default();
             ids.sort_unstable();
             for id in ids {
-                if let Some(lookup) = self.lookups.get_mut(&id) {
+                if let Some(lookup) = self.lookups.get_mut(&id)
+                    && lookup.thread_bound(&self.table)
+                {
                     lookup.over = true;
                     self.settle(id);
                 }
@@ -218,20 +218,19 @@ impl Clients {
         self.by_owner.entry(owner.clone()).or_default().push(id);
         let label = label(&first.asked.name);
         self.by_label.entry((owner.clone(), label)).or_default().push(id);
-        self.lookups.insert(
-            id,
-            Box::new(OpenLookup {
-                host: first.actor.host,
-                owner,
-                tid: first.actor.task.as_ref().map(|t| t.tid),
-                walk: Walk::begin(&first.asked.name, config),
-                attempts: Vec::new(),
-                timeout_ns: u64::from(config.map_or(5, |c| c.timeout_s).max(1)) * 1_000_000_000,
-                tries: config.map_or(2, |c| c.attempts).max(1),
-                deadline: None,
-                over: false,
-            }),
-        );
+        let mut lookup = Box::new(OpenLookup {
+            host: first.actor.host,
+            owner,
+            tid: first.actor.task.as_ref().map(|t| t.tid),
+            walk: Walk::begin(&first.asked.name, config),
+            attempts: Vec::new(),
+            elsewhere: false,
+            settings: Settings::of(config),
+            deadline: None,
+            over: false,
+        });
+        lookup.elsewhere = lookup.is_elsewhere(first.server.ip());
+        self.lookups.insert(id, lookup);
         id
     }
 
@@ -450,8 +449,9 @@ impl Clients {
         let Some(lookup) = self.lookups.get(&open.lookup) else { return };
         let t = &open.transaction;
         self.timers.remove(&(open.deadline, Timer::Transaction(id)));
-        let all = t.started().plus(lookup.timeout_ns * u64::from(lookup.tries));
-        open.deadline = all.max(t.last_send().plus(lookup.timeout_ns)).plus(MARGIN_NS);
+        let timeout = lookup.settings.timeout_ns;
+        let all = t.started().plus(timeout * u64::from(lookup.settings.tries));
+        open.deadline = all.max(t.last_send().plus(timeout)).plus(MARGIN_NS);
         self.timers.insert((open.deadline, Timer::Transaction(id)));
     }
 
@@ -492,8 +492,11 @@ impl Clients {
             self.timers.pop_first();
             match timer {
                 Timer::Transaction(id) => {
-                    if self.table.get(&id).is_some_and(|o| o.deadline == at) {
-                        let moment = Timestamp(at.0.saturating_sub(MARGIN_NS));
+                    if let Some(open) = self.table.get(&id).filter(|o| o.deadline == at) {
+                        let passed = Timestamp(at.0.saturating_sub(MARGIN_NS));
+                        let lookup = self.lookups.get(&open.lookup);
+                        let moment = lookup
+                            .map_or(passed, |l| l.gave_up(&open.transaction, &self.table, passed));
                         self.give_up(&[id], moment, |_| GaveUp::Expired);
                     }
                 }
@@ -563,7 +566,11 @@ impl Clients {
         }
         doubt_early_closes(&mut tried);
         let attempts = tried.into_iter().filter_map(|t| finished(t, &lookup.walk));
-        let attempts: Vec<Attempt> = attempts.collect();
+        let mut attempts: Vec<Attempt> = attempts.collect();
+        let library = self.sockets.library(&attempts, &lookup.settings);
+        if library == Some("musl") {
+            attempts.iter_mut().for_each(strict);
+        }
         let Some(first) = attempts.first().and_then(|a| a.transactions.first()) else { return };
         let started = attempts.iter().map(|a| a.started).min().unwrap_or_default();
         let ended = attempts.iter().map(|a| a.ended).max().unwrap_or_default();
@@ -571,15 +578,23 @@ impl Clients {
         if cut && outcome != Outcome::Answered && lookup.unfinished() {
             outcome = Outcome::Undecided;
         }
+        // A resolver of its own that knows no search list.
+        let own =
+            library == Some("c-ares") || library.is_none() && self.sockets.one_by_one(&attempts);
+        let unsearched = own && lookup.walk.asked_at_once();
+        let alone = attempts.len() == 1 && (lookup.elsewhere || unsearched);
+        let typed =
+            if alone { first.asked.name.to_string() } else { lookup.walk.typed().to_owned() };
         self.closed += 1;
         let lookup = Lookup {
             id: self.closed,
             actor: first.actor.clone(),
-            name: lookup.walk.typed().to_owned(),
+            name: typed,
             server: first.server,
-            search: lookup.walk.search(),
+            search: lookup.walk.search().filter(|_| !alone),
             winner: attempts.iter().position(|a| a.outcome == Outcome::Answered),
-            library: self.sockets.library(&attempts),
+            library,
+            patience: Patience::of(library, &lookup.settings),
             attempts,
             outcome,
             started,

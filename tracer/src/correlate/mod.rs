@@ -2,11 +2,13 @@
 //! Formats nothing and judges nothing.
 //!
 //! When a lookup closes: when an attempt answered for both address types or the last candidate
-//! failed, and its sockets are closed (or 1 ms later); 100 ms after it when only one type was asked; 1 s after a name that does not
-//! exist when the search list has more; 3 s after an error response (musl asks again at 2.5 s); at
-//! the exit of its process; and when its thread turns to another name. An unanswered query has timed
-//! out when its client asked again or went on, closed the socket or ended, or `timeout` × `attempts`
-//! of its resolv.conf plus 1 s have passed. Where several hosts are in the stream, a lookup is told
+//! failed, and its sockets are closed (or 1 ms later); 100 ms after it when only one type was asked, or
+//! one stayed silent; 1 s after a name that does not exist when the search list has more; after an
+//! error response 1 s, or 100 ms when no candidate is left, once its sockets are closed, else when
+//! musl's next send (half of `timeout`) is overdue by 500 ms; at the exit of its process; and when its
+//! thread turns to another name. An unanswered query has timed out when its client asked again or went
+//! on, closed the socket or ended, or the time-out of its library has passed by 1 s: `timeout` of its
+//! resolv.conf for musl and for each try of Go, else `timeout` × `attempts`. Where several hosts are in the stream, a lookup is told
 //! 100 ms after it closed: the resolver's host may have another clock.
 
 mod by_socket;
@@ -18,6 +20,7 @@ mod heard;
 mod library;
 mod lookup;
 mod names;
+mod patience;
 mod search_list;
 mod transaction;
 mod upstream;
@@ -27,10 +30,15 @@ mod wire;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_walks;
+#[cfg(test)]
+mod walks;
 
 pub use connection::Connection;
 pub use heard::Unmatched;
 pub use lookup::{Attempt, Lookup};
+pub use patience::Patience;
 pub use search_list::SearchList;
 pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
 pub use upstream::{OtherAnswer, Received, Tie, UpstreamTry};

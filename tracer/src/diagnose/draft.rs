@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::correlate::Lookup;
+use crate::correlate::{Lookup, Patience};
 use crate::event::Actor;
 use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
@@ -14,7 +14,7 @@ use crate::report::{Code, Confidence, Finding, Identity, Severity, Ts};
 
 use super::interval::{Intervals, Span};
 use super::summary::Totals;
-use super::{dns_error, lost, nxdomain, race, resolver, search, upstream, words};
+use super::{dns_error, lost, nxdomain, patience, race, resolver, search, upstream, words};
 
 /// A wait of at least this is as bad as a failure.
 pub(crate) const SEVERE_NS: u64 = 5_000_000_000;
@@ -41,6 +41,8 @@ pub(crate) struct Victim {
     pub(crate) name: String,
     pub(crate) waited: Intervals,
     pub(crate) failed: bool,
+    /// Of the library that made the lookup, if it was recognised.
+    pub(crate) patience: Option<Patience>,
 }
 
 /// What a family knows about its finding.
@@ -108,6 +110,7 @@ impl Draft {
                 name: lookup.name.clone(),
                 waited: Intervals::default(),
                 failed,
+                patience: lookup.patience.clone(),
             }],
             lookups: BTreeSet::from([lookup.id]),
             failed,
@@ -205,6 +208,9 @@ impl Draft {
                 "waited_ns": v.waited.length_ns(),
                 "failed": v.failed,
             });
+            if let Some(its) = &v.patience {
+                client["patience"] = patience::details(its);
+            }
             if let Some(address) = identity.address {
                 client["address"] = address.to_string().into();
             }
@@ -243,7 +249,7 @@ impl Draft {
         known: &Known<'_>,
     ) -> Finding {
         let who = known.who;
-        let text = match &self.facts {
+        let mut text = match &self.facts {
             Facts::Upstream(f) => upstream::text(self, f, who),
             Facts::Silent(f) => resolver::silent_text(self, f, who),
             Facts::Race(f) => race::text(self, f, who),
@@ -254,6 +260,7 @@ impl Draft {
             Facts::Nxdomain(f) => nxdomain::text(self, f, who),
             Facts::Lost(f) => lost::text(f),
         };
+        patience::tell(self, &mut text);
         Finding {
             schema: 1,
             id,

@@ -13,6 +13,7 @@ mod leaks;
 mod load;
 mod lost;
 mod nxdomain;
+mod patience;
 mod origin;
 mod race;
 mod remedy;
@@ -303,7 +304,7 @@ impl Diagnoser {
         }
         let Some((from, to)) = draft.window() else { return caveats };
         let touching = self.losses.iter().filter(|l| l.first <= to && l.last >= from);
-        let lost: u64 = touching.map(|l| l.count).sum();
+        let lost = touching.fold(0_u64, |sum, loss| sum.saturating_add(loss.count));
         if lost > 0 {
             caveats.push(format!(
                 "{lost} records were lost in this time; an answer could be among them"

@@ -130,11 +130,13 @@ impl Totals {
     }
 
     pub(crate) fn loss(&mut self, loss: &context::Loss) {
-        match loss.stage {
-            LossStage::Kernel | LossStage::User => self.lost += loss.count,
-            LossStage::Payload => self.cut += loss.count,
-            LossStage::Decode => self.undecoded += loss.count,
-        }
+        let sum = match loss.stage {
+            LossStage::Kernel | LossStage::User => &mut self.lost,
+            LossStage::Payload => &mut self.cut,
+            LossStage::Decode => &mut self.undecoded,
+        };
+        // A capture may say any number.
+        *sum = sum.saturating_add(loss.count);
     }
 
     fn spans(&self) -> usize {
@@ -173,7 +175,7 @@ impl Totals {
             lost: self.lost,
             // The source's own count of cut payloads covers records that carry the flag.
             cut: counts.cut.max(self.cut),
-            undecoded: counts.undecoded + self.undecoded,
+            undecoded: counts.undecoded.saturating_add(self.undecoded),
             late: counts.late,
             evicted: counts.evicted,
             unmatched_responses: counts.unmatched.total(),

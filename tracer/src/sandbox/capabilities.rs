@@ -26,6 +26,7 @@ macro_rules! capabilities {
 }
 
 capabilities! {
+    DAC_OVERRIDE = 1,
     DAC_READ_SEARCH = 2,
     KILL = 5,
     SETGID = 6,

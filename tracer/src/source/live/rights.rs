@@ -3,9 +3,8 @@
 
 use nix::unistd::Uid;
 
-use super::Options;
 use super::invoker::{self, Invoker};
-use super::probes;
+use super::{Options, Target, probes};
 use crate::sandbox::capabilities::{self, Capability};
 use crate::sandbox::{self, NOBODY, User};
 
@@ -27,6 +26,9 @@ const KEPT: [Capability; 7] = [
 /// file of a recording that came to nothing is removed as them.
 const KEPT_FOR_USER: [Capability; 2] = [capabilities::SETUID, capabilities::SETGID];
 
+/// Also, with a COMMAND: its cgroup is removed from the tree's root, where not even root may write.
+const KEPT_FOR_COMMAND: [Capability; 1] = [capabilities::DAC_OVERRIDE];
+
 /// Needed to start the pipeline process as another user, and to end it by force.
 const ANOTHER_USER: [Capability; 3] =
     [capabilities::SETUID, capabilities::SETGID, capabilities::KILL];
@@ -37,6 +39,9 @@ pub(super) fn give_up(options: &Options, invoker: Option<&Invoker>) -> anyhow::R
     let mut kept = KEPT.to_vec();
     if invoker.is_some_and(Invoker::is_another) {
         kept.extend(KEPT_FOR_USER);
+    }
+    if options.targets.iter().any(|target| matches!(target, Target::Command(_))) {
+        kept.extend(KEPT_FOR_COMMAND);
     }
     let confined = sandbox::keep(options.sandbox, &kept)?;
     tracing::info!("sandbox of the agent: {confined}");
