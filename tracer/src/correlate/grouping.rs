@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use smallvec::SmallVec;
 
 use crate::identify::Entity;
 use crate::record::{HostId, Timestamp};
@@ -15,7 +16,7 @@ use crate::report::Outcome;
 
 use super::lookup::attempt_outcome;
 use super::search_list::Walk;
-use super::transaction::{Asked, SocketKey, Transaction};
+use super::transaction::{Asked, Reply, SocketKey, Transaction};
 
 /// No resolver library gives up sooner: resolv.conf counts whole seconds.
 pub(crate) const PATIENCE_NS: u64 = 900_000_000;
@@ -111,12 +112,12 @@ impl OpenAttempt {
     fn closed(&self, table: &Table) -> bool {
         self.transactions.iter().filter_map(|id| table.get(id)).all(|o| o.closed)
     }
+}
 
-    /// Both address types were asked, or a type that has no partner.
-    fn complete(&self, table: &Table) -> bool {
-        let asked = |qtype| self.all(table).any(|t| t.asked.qtype == qtype);
-        asked("A") == asked("AAAA")
-    }
+/// Both address types were asked, or a type that has no partner.
+fn complete(transactions: &[&Transaction]) -> bool {
+    let asked = |qtype| transactions.iter().any(|t| t.asked.qtype == qtype);
+    asked("A") == asked("AAAA")
 }
 
 impl OpenLookup {
@@ -209,13 +210,14 @@ impl OpenLookup {
         }
         let ended = all().filter_map(Transaction::ended).max().unwrap_or_default();
         let last = self.attempts.last()?;
-        let pair = match (last.complete(table), last.closed(table)) {
+        let transactions: SmallVec<[&Transaction; 4]> = last.all(table).collect();
+        let pair = match (complete(&transactions), last.closed(table)) {
             (true, true) => 0,
             (true, false) => CALLS_NS,
             (false, _) => PAIR_NS,
         };
-        let errors = last.all(table).any(|t| t.reply.as_ref().is_some_and(|r| r.is_error()));
-        let wait = match last.outcome(table) {
+        let errors = transactions.iter().any(|t| t.reply.as_ref().is_some_and(Reply::is_error));
+        let wait = match attempt_outcome(transactions.iter().copied()) {
             _ if errors => RESEND_NS,
             Outcome::Answered => pair,
             _ if self.walk.can_go_on() => NEXT_NS,

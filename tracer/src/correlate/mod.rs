@@ -9,6 +9,7 @@
 //! of its resolv.conf plus 1 s have passed. Where several hosts are in the stream, a lookup is told
 //! 100 ms after it closed: the resolver's host may have another clock.
 
+mod asked;
 mod by_socket;
 mod clients;
 mod clocks;
@@ -19,6 +20,7 @@ mod library;
 mod lookup;
 mod names;
 mod search_list;
+mod timers;
 mod transaction;
 mod upstream;
 mod wire;
@@ -38,6 +40,7 @@ use crate::event::{Body, Direction, Dns, Event};
 use crate::identify::Identifier;
 use crate::record::Timestamp;
 
+use asked::Questions;
 use clients::Clients;
 use connection::Connections;
 use upstream::Resolvers;
@@ -60,6 +63,7 @@ pub struct Correlator {
     resolvers: Resolvers,
     connections: Connections,
     wire: Wire,
+    questions: Questions,
 }
 
 impl Correlator {
@@ -68,7 +72,7 @@ impl Correlator {
         self.advance(event.at, done);
         if let Body::Dns(dns) = &event.body {
             if dns.message.opcode == 0 {
-                let asked = asked(dns);
+                let asked = self.questions.of(dns);
                 self.on_the_way(event, dns, asked.as_ref(), who);
                 self.dns(event, dns, asked, who);
             }
@@ -184,7 +188,7 @@ impl Correlator {
     /// Responses that no translated copy will follow.
     fn held(&mut self, now: Timestamp) {
         while let Some(held) = self.wire.due(now) {
-            let asked = asked(&held.dns);
+            let asked = self.questions.of(&held.dns);
             self.wire.answered(&held.dns, asked.as_ref());
             self.clients.response(&held.event, &held.dns, asked);
         }
@@ -200,14 +204,4 @@ impl Correlator {
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
         done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
     }
-}
-
-fn asked(dns: &Dns) -> Option<Asked> {
-    let question = dns.message.question.as_ref()?;
-    let name = if question.name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        question.name.to_ascii_lowercase().into()
-    } else {
-        question.name.as_str().into()
-    };
-    Some(Asked { name, qtype: question.qtype.clone() })
 }

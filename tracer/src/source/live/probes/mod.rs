@@ -4,6 +4,7 @@
 mod attach;
 mod cgroup;
 mod error;
+mod loader;
 mod object;
 pub mod table;
 pub mod tracefs;
@@ -20,7 +21,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel,
+    Ebpf, VerifierLogLevel,
     maps::{Array, CgroupArray, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::ProgramError,
 };
@@ -121,8 +122,7 @@ impl Probes {
         // Linux before 5.11 charges maps to this limit; elsewhere it does not matter.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
         let log_level: u8 = if options.log { u8::MAX } else { 0 };
-        let ebpf = EbpfLoader::new()
-            .btf(None)
+        let ebpf = loader::loader()
             .verifier_log_level(VerifierLogLevel::DEBUG)
             .map_max_entries(maps::EVENTS, options.ring_bytes)
             .override_global(aya_log::LEVEL, &log_level, true)
