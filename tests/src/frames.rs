@@ -183,3 +183,35 @@ pub fn tcp(from: &str, to: &str, seq: u32, flags: &str, ip_id: u16) -> Vec<u8> {
     packet.write(&mut out, &[]).unwrap();
     identified(out, ip_id)
 }
+
+/// A TCP segment of IPv4 or IPv6; the acknowledgment is left out with 0.
+pub fn segment(from: &str, to: &str, seq: u32, ack: u32, flags: &str, payload: &[u8]) -> Vec<u8> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let ip = match (from, to) {
+        (SocketAddr::V4(a), SocketAddr::V4(b)) => {
+            etherparse::PacketBuilder::ipv4(a.ip().octets(), b.ip().octets(), 64)
+        }
+        (SocketAddr::V6(a), SocketAddr::V6(b)) => {
+            etherparse::PacketBuilder::ipv6(a.ip().octets(), b.ip().octets(), 64)
+        }
+        mixed => panic!("a packet of two families: {mixed:?}"),
+    };
+    let mut packet = ip.tcp(from.port(), to.port(), seq, 64_000);
+    if ack != 0 {
+        packet = packet.ack(ack);
+    }
+    for flag in flags.chars() {
+        packet = match flag {
+            'S' => packet.syn(),
+            'F' => packet.fin(),
+            'R' => packet.rst(),
+            'P' => packet.psh(),
+            other => panic!("flag {other}"),
+        };
+    }
+    let mut out = Vec::new();
+    packet.write(&mut out, payload).unwrap();
+    // Every packet of a host has another one, so that copies are told from retransmissions.
+    let id = seq.wrapping_mul(31).wrapping_add(ack) as u16;
+    identified(out, id.max(1))
+}

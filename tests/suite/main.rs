@@ -20,3 +20,4 @@ mod scap;
 mod scenarios;
 mod schema;
 mod targets;
+mod tcp_dns;

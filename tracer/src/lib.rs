@@ -12,6 +12,7 @@ pub mod diagnose;
 mod digits;
 pub mod event;
 mod fragment;
+mod framing;
 mod hold;
 pub mod identify;
 pub mod pipeline;

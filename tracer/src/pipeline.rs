@@ -49,7 +49,8 @@ pub struct Verdict {
 /// Undecodable records not told yet.
 #[derive(Debug, Default)]
 struct Undecoded {
-    by_kind: BTreeMap<RecordKind, (u64, Timestamp, Timestamp)>,
+    /// `None`: not records, but gaps in streams of DNS over TCP.
+    by_kind: BTreeMap<Option<RecordKind>, (u64, Timestamp, Timestamp)>,
     told: Timestamp,
 }
 
@@ -109,7 +110,11 @@ impl Pipeline {
         let mut events = std::mem::take(&mut self.events);
         match self.decoder.decode(record, &mut events) {
             Ok(()) => self.counts.events += u64::from(first),
-            Err(_) => self.undecoded.add(record),
+            Err(_) => self.undecoded.add(Some(record.kind), 1, record.at),
+        }
+        let gaps = self.decoder.take_lost();
+        if gaps > 0 {
+            self.undecoded.add(None, gaps, record.at);
         }
         for event in &events {
             self.event(event, first)?;
@@ -266,11 +271,11 @@ fn loss_line(loss: &context::Loss, host: Option<String>, now: Timestamp) -> Loss
 }
 
 impl Undecoded {
-    fn add(&mut self, record: &Record) {
-        let entry = self.by_kind.entry(record.kind).or_insert((0, record.at, record.at));
-        entry.0 += 1;
-        entry.1 = entry.1.min(record.at);
-        entry.2 = entry.2.max(record.at);
+    fn add(&mut self, kind: Option<RecordKind>, count: u64, at: Timestamp) {
+        let entry = self.by_kind.entry(kind).or_insert((0, at, at));
+        entry.0 += count;
+        entry.1 = entry.1.min(at);
+        entry.2 = entry.2.max(at);
     }
 
     /// What is to be told now.
@@ -280,9 +285,13 @@ impl Undecoded {
         }
         self.told = now;
         let kinds = std::mem::take(&mut self.by_kind);
+        let source = |kind: Option<RecordKind>| match kind {
+            Some(kind) => format!("{kind:?}"),
+            None => "DNS over TCP".to_owned(),
+        };
         let loss = |(kind, (count, first, last))| context::Loss {
             stage: LossStage::Decode,
-            source: format!("{kind:?}"),
+            source: source(kind),
             count,
             first,
             last,

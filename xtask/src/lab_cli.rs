@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use xtask::lab::clients::{self, CLIENTS};
 use xtask::lab::incidents::{self, ClientRun, INCIDENTS, Incident};
 use xtask::lab::trace::{self, Echo, Trace, Traced};
 use xtask::lab::{self, Lab, PodSpec, state};
@@ -36,6 +37,9 @@ pub(crate) enum Verb {
     Run(Run),
     /// List the incidents
     List,
+    /// Make programs that look names up, one for each resolver library, and print their commands:
+    /// `lab exec client -- COMMAND NAME...`
+    Clients,
     /// Show what is there of the lab
     Status,
     /// Start another pod in critical-app in the running lab
@@ -92,6 +96,15 @@ pub(crate) fn run(verb: Verb) -> Result<()> {
         Verb::List => {
             for incident in &INCIDENTS {
                 println!("{:16}  {}", incident.name, incident.shows);
+            }
+            Ok(())
+        }
+        Verb::Clients => {
+            for name in CLIENTS {
+                match clients::prepare(name) {
+                    Ok(client) => println!("{name:12}  {}", client.words.join(" ")),
+                    Err(why) => println!("{name:12}  not to be had: {why:#}"),
+                }
             }
             Ok(())
         }

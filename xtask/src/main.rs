@@ -41,6 +41,9 @@ enum Verb {
     /// The incident lab
     #[command(subcommand)]
     Lab(lab_cli::Verb),
+    /// The checks of `kernels`, inside a guest
+    #[command(hide = true)]
+    Guest(kernels::guest::Options),
     /// The lab's API endpoint, started by `lab up`
     #[command(hide = true)]
     LabApi {
@@ -73,9 +76,10 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Lab(_) if sudo::needed() => sudo::again(),
         Verb::Bench(ref what) if what.needs_root() && sudo::needed() => sudo::again(),
         Verb::Kernels(args) => {
-            ensure!(kernels::run(&args)?, "a mandatory probe failed");
+            ensure!(kernels::run(&args)?, "a mandatory probe or the incident failed");
             Ok(())
         }
+        Verb::Guest(options) => kernels::guest::run(&options),
         Verb::Bench(what) => bench::run(&what),
         Verb::Lab(verb) => lab_cli::run(verb),
         Verb::LabApi { state, listen } => xtask::lab::api::serve(&state, listen),

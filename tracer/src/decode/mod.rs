@@ -1,4 +1,4 @@
-//! Records to events. Keeps no state but half-received TCP messages; a record that cannot be
+//! Records to events. Keeps no state but DNS over TCP on its way; a record that cannot be
 //! understood is counted by the pipeline, never fatal.
 
 mod body;
@@ -6,6 +6,7 @@ mod cursor;
 pub mod dns;
 mod name;
 mod packet;
+mod tcp;
 #[cfg(test)]
 mod tests;
 
@@ -43,9 +44,18 @@ pub enum DecodeError {
 
 /// The decoder.
 #[derive(Debug, Default)]
-pub struct Decoder {}
+pub struct Decoder {
+    connections: tcp::Connections,
+    // Empty between records.
+    heard: Vec<packet::Heard>,
+}
 
 impl Decoder {
+    /// Gaps in streams of DNS over TCP, and messages given up in them, since the last call.
+    pub fn take_lost(&mut self) -> u64 {
+        self.connections.take_lost()
+    }
+
     /// Appends what `record` says to `events` (none, one, or several).
     pub fn decode(&mut self, record: &Record, events: &mut Vec<Event>) -> Result<(), DecodeError> {
         let mut actor = Actor {
@@ -65,10 +75,18 @@ impl Decoder {
             RecordKind::Exit => Body::Exit,
             RecordKind::CgroupMade => Body::CgroupMade(body::cgroup(cursor)?),
             RecordKind::CgroupRemoved => Body::CgroupRemoved(body::cgroup(cursor)?),
-            RecordKind::Packet => match packet::decode(record)? {
-                Some(body) => body,
-                None => return Ok(()),
-            },
+            RecordKind::Packet => {
+                let body = packet::decode(record, &mut self.connections, &mut self.heard)?;
+                for packet::Heard { number, at, dns } in self.heard.drain(..) {
+                    let actor = Actor { local: Some(dns.local), ..actor.clone() };
+                    let (cpu, probe) = (record.cpu, record.probe);
+                    events.push(Event { number, at, cpu, probe, actor, body: Body::Dns(dns) });
+                }
+                match body {
+                    Some(body) => body,
+                    None => return Ok(()),
+                }
+            }
             RecordKind::Payload => body::payload(cursor, record)?,
             RecordKind::Data => Body::Data(body::data(cursor, record)?),
             RecordKind::Call => Body::Call(body::call_side(cursor, record)?),

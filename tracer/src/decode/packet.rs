@@ -1,5 +1,5 @@
-//! Packets from their IP header on: endpoints, DNS payload over UDP, TCP control bits. Reassembles
-//! nothing.
+//! Packets from their IP header on: endpoints, DNS payload over UDP, TCP control bits and segments.
+//! Puts no segments together: `tcp` does.
 
 use std::net::SocketAddr;
 
@@ -9,9 +9,10 @@ use tracer_common::bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS};
 use super::DecodeError;
 use super::cursor::Cursor;
 use super::dns;
+use super::tcp::{Connections, Key, Message, Segment};
 use crate::event::{Body, Direction, Dns, Protocol, Tcp};
 use crate::fragment;
-use crate::record::{Record, RecordKind};
+use crate::record::{Record, RecordKind, Timestamp};
 
 const UDP_HEADER: usize = 8;
 
@@ -23,6 +24,15 @@ struct Front {
     cut: bool,
     start: usize,
     captured: usize,
+    original: usize,
+}
+
+/// A message of a stream, with the record that completed it.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) number: u64,
+    pub(super) at: Timestamp,
+    pub(super) dns: Dns,
 }
 
 fn front(record: &Record) -> Result<Front, DecodeError> {
@@ -49,11 +59,17 @@ fn front(record: &Record) -> Result<Front, DecodeError> {
         cut: record.cut || captured < original,
         start,
         captured,
+        original,
     })
 }
 
-/// What the packet says; nothing for TCP data and for UDP that is not DNS.
-pub(super) fn decode(record: &Record) -> Result<Option<Body>, DecodeError> {
+/// What the packet itself says; nothing for TCP data and for UDP that is not DNS. The messages that a
+/// TCP segment made whole are appended to `heard`.
+pub(super) fn decode(
+    record: &Record,
+    connections: &mut Connections,
+    heard: &mut Vec<Heard>,
+) -> Result<Option<Body>, DecodeError> {
     let front = front(record)?;
     let bytes = record.body.get(front.start..front.start + front.captured).unwrap_or_default();
     let (ip, _) = LaxIpSlice::from_slice(bytes).map_err(|error| field("IP header", error))?;
@@ -73,10 +89,13 @@ pub(super) fn decode(record: &Record) -> Result<Option<Body>, DecodeError> {
         ip_number::TCP => {
             let tcp = TcpHeaderSlice::from_slice(payload.payload)
                 .map_err(|error| field("TCP header", error))?;
+            let (local, remote) = ends(tcp.source_port(), tcp.destination_port());
+            if front.dns {
+                segment(record, &front, &tcp, payload.payload, (local, remote), connections, heard);
+            }
             if !(tcp.syn() || tcp.fin() || tcp.rst()) {
                 return Ok(None);
             }
-            let (local, remote) = ends(tcp.source_port(), tcp.destination_port());
             Ok(Some(Body::Tcp(Tcp {
                 direction: front.direction,
                 local,
@@ -95,6 +114,54 @@ pub(super) fn decode(record: &Record) -> Result<Option<Body>, DecodeError> {
         }
         ip_number::UDP => Ok(None),
         other => Err(field("protocol", other.0)),
+    }
+}
+
+/// A segment of a DNS connection finds its place.
+fn segment(
+    record: &Record,
+    front: &Front,
+    tcp: &TcpHeaderSlice<'_>,
+    segment: &[u8],
+    (local, remote): (SocketAddr, SocketAddr),
+    connections: &mut Connections,
+    heard: &mut Vec<Heard>,
+) {
+    let bytes = segment.get(tcp.slice().len()..).unwrap_or_default();
+    let missing = front.original.saturating_sub(front.captured);
+    let Record { host, cookie, cgroup, number, at, .. } = *record;
+    let segment = Segment {
+        direction: front.direction,
+        at,
+        number,
+        seq: tcp.sequence_number(),
+        ack: tcp.ack().then(|| tcp.acknowledgment_number()),
+        syn: tcp.syn(),
+        fin: tcp.fin(),
+        rst: tcp.rst(),
+        bytes: record.body.slice_ref(bytes),
+        size: u32::try_from(bytes.len() + missing).unwrap_or(u32::MAX),
+    };
+    let mut messages = Vec::new();
+    connections.add(Key { host, cookie, cgroup, local, remote }, segment, &mut messages);
+    heard.extend(messages.into_iter().map(|message| Heard {
+        number: message.number,
+        at: message.at,
+        dns: streamed(message, local, remote, front.intended_port),
+    }));
+}
+
+fn streamed(message: Message, local: SocketAddr, remote: SocketAddr, port: u16) -> Dns {
+    let cut = message.bytes.len() < usize::from(message.original);
+    Dns {
+        direction: message.direction,
+        protocol: Protocol::Tcp,
+        local,
+        remote,
+        intended_port: (port != 0 && port != remote.port()).then_some(port),
+        message: dns::message(&message.bytes, cut),
+        payload: message.bytes,
+        original_len: message.original.into(),
     }
 }
 

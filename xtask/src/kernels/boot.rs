@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 pub(super) fn boot(kernel: &Path, image: &Path, log: &Path, patience: Duration) -> Result<String> {
     let console = File::create(log)?;
     let mut guest = Command::new("qemu-system-x86_64")
-        .args(["-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1"])
+        .args(["-accel", "tcg", "-cpu", "max", "-m", "1536", "-smp", "1"])
         .args(["-nodefaults", "-no-reboot", "-nographic", "-serial", "mon:stdio", "-kernel"])
         .arg(kernel)
         .arg("-initrd")

@@ -13,11 +13,23 @@ use super::Series;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The kernel image of a series.
-pub(super) fn kernel(work: &Path, series: &Series, refresh: bool) -> Result<PathBuf> {
+/// A kernel of a series, unpacked.
+pub(super) struct Kernel {
+    /// The image to boot.
+    pub(super) image: PathBuf,
+    /// The folder its packages were unpacked into.
+    pub(super) unpacked: PathBuf,
+}
+
+/// The kernel of a series, with its modules.
+pub(super) fn kernel(work: &Path, series: &Series, refresh: bool) -> Result<Kernel> {
     let apt = Apt::new(work, series.suite, series.security)?;
-    if !refresh && let Some(image) = find(&apt.unpacked, "vmlinuz") {
-        return Ok(image);
+    let unpacked = apt.unpacked.clone();
+    if !refresh
+        && let Some(image) = find(&unpacked, "vmlinuz")
+        && find(&unpacked, "modules.builtin").is_some()
+    {
+        return Ok(Kernel { image, unpacked });
     }
     apt.update()?;
     let image = apt
@@ -30,11 +42,28 @@ pub(super) fn kernel(work: &Path, series: &Series, refresh: bool) -> Result<Path
     }
     apt.unpack(&image)?;
     if find(&apt.unpacked, "vmlinuz").is_none() {
-        // Newer packages keep the image itself in a package of its own.
-        let binary = apt.depends(&image)?.into_iter().find(|d| d.starts_with("linux-binary-"));
-        apt.unpack(&binary.with_context(|| format!("{image} has no vmlinuz"))?)?;
+        // Newer packages keep the image and the modules in packages of their own.
+        let parts = apt.depends(&image)?;
+        for kind in ["linux-binary-", "linux-modules-"] {
+            let part = parts.iter().find(|d| d.starts_with(kind));
+            apt.unpack(part.with_context(|| format!("{image} names no {kind}"))?)?;
+        }
     }
-    find(&apt.unpacked, "vmlinuz").with_context(|| format!("no vmlinuz in {image}"))
+    let image = find(&unpacked, "vmlinuz").with_context(|| format!("no vmlinuz in {image}"))?;
+    Ok(Kernel { image, unpacked })
+}
+
+/// IPVS's tool and the libraries it needs, unpacked into a folder of their own.
+pub(super) fn ipvsadm(work: &Path, refresh: bool) -> Result<PathBuf> {
+    let mut apt = Apt::new(work, "bookworm", false)?;
+    apt.unpacked = work.join("ipvsadm");
+    if refresh || find(&apt.unpacked, "ipvsadm").is_none() {
+        apt.update()?;
+        for package in ["libnl-3-200", "libnl-genl-3-200", "libpopt0", "ipvsadm"] {
+            apt.unpack(package)?;
+        }
+    }
+    Ok(apt.unpacked)
 }
 
 /// A static busybox.

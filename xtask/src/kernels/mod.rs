@@ -1,10 +1,15 @@
-//! `cargo xtask kernels`: boots the kernels that users run in qemu, tries every probe there with
-//! the static binary and prints kernel x probe x result. Fetching is in `fetch`, booting in `boot`.
+//! `cargo xtask kernels`: boots the kernels that users run in qemu, tries every probe and the lab's
+//! small incident there with the static binary, and prints kernel x probe x result. Fetching is in
+//! `fetch`, booting in `boot`, what happens inside in `guest`, docs/kernels.md in `page`.
 
 mod boot;
 mod fetch;
+pub(crate) mod guest;
 mod initramfs;
+mod modules;
+mod page;
 mod table;
+mod tools;
 
 use std::{
     path::{Path, PathBuf},
@@ -34,6 +39,9 @@ const fn series(label: &'static str, suite: &'static str, meta: &'static str) ->
 
 const CLOUD: &str = "linux-image-cloud-amd64";
 
+/// Guests that run at the same time; each emulates one processor.
+const AT_ONCE: usize = 2;
+
 const SERIES: [Series; 4] = [
     series("5.10", "bullseye", CLOUD),
     series("6.1", "bookworm", CLOUD),
@@ -56,8 +64,11 @@ pub(crate) struct KernelsArgs {
     #[arg(long)]
     refresh: bool,
     /// Seconds until a kernel that does not finish is given up.
-    #[arg(long, default_value_t = 180)]
+    #[arg(long, default_value_t = 300)]
     patience: u64,
+    /// Write the table into docs/kernels.md.
+    #[arg(long)]
+    write: bool,
 }
 
 /// Runs the matrix. False when a mandatory probe failed on a kernel that booted.
@@ -81,37 +92,62 @@ pub(crate) fn run(args: &KernelsArgs) -> Result<bool> {
     if !guests.is_empty() {
         need("qemu-system-x86_64", "qemu-system-x86")?;
         let image = initramfs::build(&work, &binary, args.refresh)?;
-        for series in guests {
-            println!("Linux {}: fetching and booting", series.label);
-            let console = fetch::kernel(&work, series, args.refresh).and_then(|kernel| {
-                let log = work.join(format!("console-{}.log", series.label));
-                boot::boot(&kernel, &image, &log, Duration::from_secs(args.patience))
-            });
-            outcomes.push(match console {
-                Ok(text) => Outcome::read(series.label, &text),
-                Err(e) => Outcome::absent(series.label, format!("{e:#}")),
-            });
+        for pair in guests.chunks(AT_ONCE) {
+            outcomes.extend(std::thread::scope(|scope| {
+                let threads: Vec<_> = pair
+                    .iter()
+                    .map(|series| scope.spawn(|| in_guest(&work, &image, series, args)))
+                    .collect();
+                threads
+                    .into_iter()
+                    .flat_map(std::thread::ScopedJoinHandle::join)
+                    .collect::<Vec<_>>()
+            }));
         }
     }
     table::print(&outcomes);
+    if args.write {
+        page::write(&root, &outcomes)?;
+    }
     Ok(outcomes.iter().all(Outcome::acceptable))
+}
+
+/// Boots one kernel; what it says is kept in a file, too.
+fn in_guest(work: &Path, image: &Path, series: &Series, args: &KernelsArgs) -> Outcome {
+    println!("Linux {}: fetching and booting", series.label);
+    let console = fetch::kernel(work, series, args.refresh).and_then(|kernel| {
+        let log = work.join(format!("console-{}.log", series.label));
+        let image = initramfs::with_modules(image, &kernel.unpacked, series.label)?;
+        let said = boot::boot(&kernel.image, &image, &log, Duration::from_secs(args.patience));
+        std::fs::remove_file(image)?;
+        said
+    });
+    match console {
+        Ok(text) => Outcome::read(series.label, &text),
+        Err(e) => Outcome::absent(series.label, format!("{e:#}")),
+    }
 }
 
 fn on_this_kernel(binary: &Path) -> Outcome {
     if !nix::unistd::Uid::effective().is_root() {
         return Outcome::absent("running", "needs root".to_owned());
     }
-    match Command::new(binary).arg("probes").output() {
-        Ok(output) => {
-            let code = output.status.code().unwrap_or(-1);
-            let text = format!(
-                "{}{}=== exit {code}\n",
-                String::from_utf8_lossy(&output.stdout),
-                String::from_utf8_lossy(&output.stderr)
-            );
-            Outcome::read("running", &text)
+    let probes = Command::new(binary).arg("probes").output();
+    let guest = std::env::current_exe()
+        .and_then(|me| Command::new(me).args(["guest", "--binary"]).arg(binary).output());
+    match (probes, guest) {
+        (Ok(probes), Ok(guest)) => {
+            let release = nix::sys::utsname::uname()
+                .map(|u| u.release().to_string_lossy().into_owned())
+                .unwrap_or_default();
+            let code = probes.status.code().unwrap_or(-1);
+            let mut text = format!("=== kernel {release}\n");
+            for said in [&probes.stdout, &probes.stderr, &guest.stdout, &guest.stderr] {
+                text += &String::from_utf8_lossy(said);
+            }
+            Outcome::read("running", &format!("{text}=== exit {code}\n=== end\n"))
         }
-        Err(e) => Outcome::absent("running", e.to_string()),
+        (Err(e), _) | (_, Err(e)) => Outcome::absent("running", e.to_string()),
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod cgroups;
+pub mod clients;
 mod dns;
 pub mod faults;
 mod host;

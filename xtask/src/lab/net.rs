@@ -144,6 +144,16 @@ pub(crate) fn iptables(netns: &str, args: &[&str]) -> Result<()> {
     inside(netns, "iptables", args, "")
 }
 
+/// Runs a program that changes the node's network.
+pub fn on_node(program: &str, args: &[&str]) -> Result<()> {
+    inside(NODE, program, args, "")
+}
+
+/// Writes kernel settings of the node's network namespace: paths below /proc/sys and values.
+pub fn node_settings(values: &[(&str, &str)]) -> Result<()> {
+    settings(NODE, values)
+}
+
 /// Loads kube-proxy's rules into the node.
 pub(crate) fn load_rules(rules: &str) -> Result<()> {
     inside(NODE, "iptables-restore", &[], rules)

@@ -1,5 +1,5 @@
-//! IP packets to records: DNS over UDP and TCP's SYN, FIN and RST; everything else only moves the
-//! time. Leaves what the messages say to `decode`.
+//! IP packets to records: DNS over UDP and TCP, and TCP's SYN, FIN and RST; everything else only moves
+//! the time. Leaves what the messages say, and putting segments together, to `decode`.
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -75,7 +75,7 @@ impl Packets {
     fn whole(&mut self, packet: &Packet<'_>, ip: &LaxIpSlice<'_>) -> Option<Record> {
         let facts = match ip.payload().ip_number {
             ip_number::UDP => self.dns(packet, ip),
-            ip_number::TCP => self.control(packet, ip),
+            ip_number::TCP => self.segment(packet, ip),
             _ => None,
         }?;
         let direction = self.copies.direction(&facts.sighting)?;
@@ -119,28 +119,36 @@ impl Packets {
         Some(facts(packet, ip, sighting, None))
     }
 
-    fn control<'a>(&self, packet: &Packet<'a>, ip: &LaxIpSlice<'a>) -> Option<Facts<'a>> {
-        let tcp = TcpHeaderSlice::from_slice(ip.payload().payload).ok()?;
-        if !(tcp.syn() || tcp.fin() || tcp.rst()) {
+    /// Of DNS connections whatever carries something; of others what begins and ends them.
+    fn segment<'a>(&self, packet: &Packet<'a>, ip: &LaxIpSlice<'a>) -> Option<Facts<'a>> {
+        let segment = ip.payload().payload;
+        let tcp = TcpHeaderSlice::from_slice(segment).ok()?;
+        let is_dns = |port| self.dns_ports.contains(&port);
+        let (from, to) = (tcp.source_port(), tcp.destination_port());
+        let dns = is_dns(from) || is_dns(to);
+        let payload = segment.get(tcp.slice().len()..).filter(|_| dns).unwrap_or_default();
+        if !(tcp.syn() || tcp.fin() || tcp.rst()) && payload.is_empty() {
             return None;
         }
         let act = match (tcp.syn(), tcp.ack()) {
             (true, false) => Act::Ask,
             (true, true) => Act::Answer,
+            _ if is_dns(to) && !is_dns(from) => Act::Ask,
+            _ if is_dns(from) && !is_dns(to) => Act::Answer,
             _ => Act::Either,
         };
         let bits = (tcp.syn(), tcp.ack(), tcp.fin(), tcp.rst());
-        let same = (tcp.sequence_number(), tcp.acknowledgment_number(), bits);
+        let same = (tcp.sequence_number(), tcp.acknowledgment_number(), bits, payload);
         let sighting = Sighting {
             at: packet.at,
-            flow: self.flow(ip, tcp.source_port(), tcp.destination_port()),
+            flow: self.flow(ip, from, to),
             act,
             fingerprint: self.hasher.hash_one(same),
             ip_id: ip_id(ip),
             exchange: TCP,
         };
-        // What a SYN or FIN carries is nobody's business.
-        Some(facts(packet, ip, sighting, Some(tcp.slice().len())))
+        // What a SYN or FIN carries is nobody's business, unless it is DNS.
+        Some(facts(packet, ip, sighting, (!dns).then_some(tcp.slice().len())))
     }
 
     fn flow(&self, ip: &LaxIpSlice<'_>, from: u16, to: u16) -> Flow {

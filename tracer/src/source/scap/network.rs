@@ -431,8 +431,8 @@ impl Engine {
         let bytes = event.get(at.data).unwrap_or_default();
         self.streams.pass((cookie, at.incoming), bytes, size, &mut whole);
         for message in &whole {
-            let (incoming, protocol, original) = (at.incoming, TCP, message.original);
-            let bytes = message.bytes.as_slice();
+            let (incoming, protocol, original) = (at.incoming, TCP, message.original.into());
+            let bytes = message.bytes.as_ref();
             let message = Message { local, remote, incoming, protocol, bytes, original };
             let who = Who { cookie: Some(cookie), ..who.clone() };
             self.out.message(event.at, who, message);

@@ -39,6 +39,10 @@ pub(in crate::source::live) async fn config(access: &Access) -> anyhow::Result<O
         config.connect_timeout = Some(CONNECT_WITHIN);
         // The pauses are ours: kube would ask eight times before it says that the server is busy.
         config.default_retry = false;
+        // Without TLS nobody needs the system's certificates, which a bare node may not have.
+        if config.cluster_url.scheme_str() == Some("http") {
+            config.root_cert.get_or_insert_default();
+        }
     }
     Ok(found)
 }

@@ -1,0 +1,197 @@
+//! DNS over TCP in captures of others: connections put together from their segments, and what each
+//! question came to.
+
+use std::io::Cursor;
+use std::net::IpAddr;
+
+use serde_json::Value;
+use tests::frames::{Format, Frame, file, framed, segment, udp};
+use tests::wire::{Dns, dns};
+use tests::{Output, run};
+use tracer::record::Record;
+use tracer::source::pcap;
+
+const BEST: Format = Format::Pcap { big: false, nano: true };
+const MS: u64 = 1_000_000;
+const NAME: &str = "backend.example.org";
+
+fn message(id: u16, qtype: &'static str, rcode: Option<u8>, answer: &[&str]) -> Vec<u8> {
+    let answers: Vec<IpAddr> = answer.iter().map(|a| a.parse().unwrap()).collect();
+    dns(&Dns { id, name: NAME.into(), qtype, rcode, answers })
+}
+
+fn prefixed(message: &[u8]) -> Vec<u8> {
+    [&u16::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
+}
+
+/// A connection as tcpdump sees it, segment by segment.
+struct Conn {
+    client: &'static str,
+    server: &'static str,
+    /// The next number of each.
+    out: u32,
+    back: u32,
+}
+
+impl Conn {
+    fn new(client: &'static str, server: &'static str) -> Self {
+        // Numbers that wrap around soon.
+        Self { client, server, out: u32::MAX - 20, back: 7000 }
+    }
+
+    fn to(&mut self, flags: &str, payload: &[u8]) -> Vec<u8> {
+        let ack = if flags == "S" { 0 } else { self.back };
+        let packet = segment(self.client, self.server, self.out, ack, flags, payload);
+        self.out = self.out.wrapping_add(took(flags, payload));
+        packet
+    }
+
+    fn from(&mut self, flags: &str, payload: &[u8]) -> Vec<u8> {
+        let packet = segment(self.server, self.client, self.back, self.out, flags, payload);
+        self.back = self.back.wrapping_add(took(flags, payload));
+        packet
+    }
+
+    fn open(&mut self, at: u64) -> Vec<Frame> {
+        vec![
+            (at, self.to("S", &[])),
+            (at + MS / 2, self.from("S", &[])),
+            (at + MS, self.to("", &[])),
+        ]
+    }
+}
+
+fn took(flags: &str, payload: &[u8]) -> u32 {
+    let control = flags.matches(['S', 'F']).count();
+    u32::try_from(payload.len() + control).unwrap()
+}
+
+fn records(frames: &[Frame], snap: usize) -> Vec<Record> {
+    let frames: Vec<Frame> = frames.iter().map(|(at, p)| (*at, framed(1, p))).collect();
+    let records = pcap::open(Box::new(Cursor::new(file(BEST, 1, snap, &frames)))).unwrap();
+    records.map(Result::unwrap).collect()
+}
+
+/// Another packet, so that time goes on.
+fn later(at: u64) -> Frame {
+    (at, udp("10.9.9.9:1000", "10.9.9.8:2000", 1, b"x"))
+}
+
+fn seen(mut frames: Vec<Frame>) -> Output {
+    let end = frames.iter().map(|(at, _)| *at).max().unwrap();
+    frames.push(later(end + 20_000 * MS));
+    run(&records(&frames, 65_535))
+}
+
+fn transactions(output: &Output) -> Vec<Value> {
+    output.lines("transaction")
+}
+
+/// `use-vc` of glibc: both questions in one connection, answered in one segment, the other way round.
+fn both_on_one(client: &'static str, server: &'static str) -> Vec<Frame> {
+    let mut conn = Conn::new(client, server);
+    let mut frames = conn.open(MS);
+    let both = [prefixed(&message(1, "A", None, &[])), prefixed(&message(2, "AAAA", None, &[]))];
+    frames.push((2 * MS, conn.to("P", &both.concat())));
+    let answers = [
+        prefixed(&message(2, "AAAA", Some(0), &[])),
+        prefixed(&message(1, "A", Some(0), &["192.0.2.7"])),
+    ];
+    frames.push((5 * MS, conn.from("P", &answers.concat())));
+    frames.push((6 * MS, conn.to("F", &[])));
+    frames.push((6 * MS + 1, conn.from("F", &[])));
+    frames
+}
+
+#[test]
+fn several_questions_of_one_connection() {
+    for (client, server) in
+        [("10.0.0.5:40000", "10.96.0.10:53"), ("[fd00::5]:40000", "[fd00::a]:53")]
+    {
+        let output = seen(both_on_one(client, server));
+        let all = transactions(&output);
+        assert_eq!(all.len(), 2, "{}", output.json);
+        for (t, qtype) in all.iter().zip(["A", "AAAA"]) {
+            assert_eq!((&t["transport"], &t["qtype"]), (&"tcp".into(), &qtype.into()));
+            assert_eq!((&t["outcome"], &t["client"]), (&"answered".into(), &client.into()));
+            assert_eq!(t["latency_ns"], 3 * MS);
+        }
+        assert_eq!(all[0]["answers"], serde_json::json!(["192.0.2.7"]));
+        assert_eq!(output.lines("lookup").len(), 1);
+        assert_eq!(output.codes(), [""; 0]);
+        assert_eq!((output.lines("loss").len(), output.verdict.incomplete), (0, 0));
+    }
+}
+
+#[test]
+fn one_message_over_many_segments_late_and_twice() {
+    let mut conn = Conn::new("10.0.0.5:40000", "10.96.0.10:53");
+    let mut frames = conn.open(MS);
+    frames.push((2 * MS, conn.to("P", &prefixed(&message(1, "A", None, &[])))));
+    let addresses: Vec<String> = (0..200).map(|n| format!("192.0.2.{n}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let answer = prefixed(&message(1, "A", Some(0), &addresses));
+    let parts: Vec<Vec<u8>> = answer.chunks(500).map(|part| conn.from("", part)).collect();
+    assert_eq!(parts.len(), 7);
+    // The third is lost on the way and sent again, the others are out of order.
+    for (n, at) in [(0, 5), (1, 6), (3, 7), (4, 8), (1, 9), (6, 10), (5, 11), (2, 212)] {
+        frames.push((at * MS, parts[n].clone()));
+    }
+    let output = seen(frames);
+    let all = transactions(&output);
+    assert_eq!(all.len(), 1);
+    assert_eq!(
+        (&all[0]["outcome"], &all[0]["latency_ns"]),
+        (&"answered".into(), &(210 * MS).into())
+    );
+    assert_eq!(all[0]["answers"].as_array().unwrap().len(), 200);
+    assert_eq!(output.verdict.incomplete, 0);
+}
+
+#[test]
+fn a_connection_older_than_the_capture() {
+    let frames = both_on_one("10.0.0.5:40000", "10.96.0.10:53").split_off(3);
+    let all = transactions(&seen(frames));
+    assert!(all.len() == 2 && all.iter().all(|t| t["outcome"] == "answered"), "{all:?}");
+}
+
+#[test]
+fn a_segment_that_was_not_captured_is_counted() {
+    let mut conn = Conn::new("10.0.0.5:40000", "10.96.0.10:53");
+    let mut frames = conn.open(MS);
+    for id in 1..4 {
+        let at = u64::from(id) * 200 * MS;
+        frames.push((at, conn.to("P", &prefixed(&message(id, "A", None, &[])))));
+        let answer = conn.from("P", &prefixed(&message(id, "A", Some(0), &["192.0.2.7"])));
+        if id != 2 {
+            frames.push((at + MS, answer));
+        }
+    }
+    frames.push((800 * MS, conn.to("F", &[])));
+    let output = seen(frames);
+    let loss = output.lines("loss");
+    assert_eq!(loss.len(), 1, "{}", output.json);
+    assert_eq!((&loss[0]["stage"], &loss[0]["source"]), (&"decode".into(), &"DNS over TCP".into()));
+    assert_eq!((&loss[0]["count"], output.verdict.incomplete), (&1.into(), 1));
+    let answered = transactions(&output).iter().filter(|t| t["outcome"] == "answered").count();
+    assert_eq!(answered, 2, "{}", output.json);
+}
+
+#[test]
+fn a_capture_that_cuts_its_packets() {
+    let mut conn = Conn::new("10.0.0.5:40000", "10.96.0.10:53");
+    let mut frames = conn.open(MS);
+    for id in 1..3 {
+        let at = u64::from(id) * 200 * MS;
+        frames.push((at, conn.to("P", &prefixed(&message(id, "A", None, &[])))));
+        let many = ["192.0.2.7"; 20];
+        frames.push((at + MS, conn.from("P", &prefixed(&message(id, "A", Some(0), &many)))));
+    }
+    frames.push(later(5000 * MS));
+    // Room for the questions, not for the answers.
+    let output = run(&records(&frames, 130));
+    let all = transactions(&output);
+    assert_eq!(all.len(), 2, "{}", output.json);
+    assert!(all.iter().all(|t| t["outcome"] == "answered" && t["latency_ns"] == MS), "{all:?}");
+    assert_eq!(output.lines("summary")[0]["cut"], 2);
+}
