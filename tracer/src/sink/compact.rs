@@ -62,7 +62,7 @@ fn number(out: &mut Vec<u8>, value: u64) {
 fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     // No early end: so it is done many bytes at a time.
-    let plain = |byte: u8| (byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\');
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
     if text.bytes().fold(true, |all, byte| all & plain(byte)) {
         out.extend_from_slice(text.as_bytes());
     } else {
