@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Modules from the bottom up; one line is one level, and a module may name only what is below it
 /// and itself.
 const LEVELS: [&[&str]; 14] = [
-    &["text", "words", "cgroup_path", "fragment", "framing", "sandbox"],
+    &["text", "words", "digits", "cgroup_path", "fragment", "framing", "sandbox"],
     &["record", "capture_error"],
     &["context"],
     &["event"],

@@ -9,6 +9,7 @@ pub mod correlate;
 pub mod decode;
 pub mod describe;
 pub mod diagnose;
+mod digits;
 pub mod event;
 pub mod explain;
 mod fragment;

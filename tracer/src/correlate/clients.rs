@@ -1,12 +1,13 @@
 //! Clients' queries and answers: transactions are matched, grouped into lookups, and lookups close
 //! by record time. What a query means for a resolver is `upstream`'s business.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::Hash;
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{BuildHasher, Hash};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use tracer_common::record::probe;
@@ -25,6 +26,7 @@ use super::lookup::{Attempt, Lookup, doubt_early_closes, finished, lookup_outcom
 use super::names::Names;
 use super::patience::{Patience, Settings};
 use super::search_list::Walk;
+use super::timers::{Timer, Timers};
 use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
 use super::truncated::Connects;
 use super::upstream::Resolvers;
@@ -43,12 +45,6 @@ const PER_LOOKUP_MAX: usize = 512;
 const MARGIN_NS: u64 = 1_000_000_000;
 /// A client that closes within this time was told an error, not silence.
 const TOO_SOON_NS: u64 = 300_000_000;
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    Transaction(u64),
-    Lookup(u64),
-}
-
 /// Lookups under one key of an index.
 type Ids = SmallVec<[u64; 2]>;
 
@@ -59,13 +55,16 @@ pub(crate) struct Clients {
     closed: u64,
     table: Table,
     by_socket: BySocket,
-    lookups: BTreeMap<u64, Box<OpenLookup>>,
+    lookups: HashMap<u64, Box<OpenLookup>>,
+    /// Their ids, the oldest first.
+    ages: BTreeSet<u64>,
     by_owner: HashMap<Owner, Ids>,
-    /// By owner and first label: all candidates of a walk begin with the name as typed.
-    by_label: HashMap<(Owner, Box<str>), Ids>,
+    /// By owner and first label, hashed: all candidates of a walk begin with the name as typed.
+    by_label: HashMap<u64, Ids>,
+    labels: RandomState,
     /// By thread: those that only wait for something further to come.
     lingering: HashMap<(Owner, u32), Ids>,
-    timers: BTreeSet<(Timestamp, Timer)>,
+    timers: Timers,
     orphans: Orphans,
     gone: Gone,
     answers: Answers,
@@ -94,8 +93,8 @@ pub(crate) fn owner(actor: &Actor, who: &Identifier, local: Option<SocketAddr>) 
     who.entity(actor).map(Owner::Entity).or(local.map(address))
 }
 
-fn label(name: &str) -> Box<str> {
-    name.split('.').next().unwrap_or_default().into()
+fn label(name: &str) -> &str {
+    name.split('.').next().unwrap_or_default()
 }
 
 /// Takes `id` out of an index; ids are in order, but for those of lingering lookups, which are few.
@@ -129,20 +128,27 @@ impl Clients {
         }
         let actor = with_task(&event.actor, who);
         let Some(owner) = owner(&actor, who, Some(dns.local)) else { return };
-        let mut transaction = Transaction::new(actor, dns, asked, who, sent);
+        let mut open = Box::new(OpenTransaction {
+            transaction: Transaction::new(actor, dns, asked, who, sent),
+            lookup: 0,
+            deadline: Timestamp(0),
+            closed: false,
+            replied_by: dns.remote,
+        });
+        let transaction = &mut open.transaction;
         transaction.recovered = event.probe == Some(probe::RECOVERED);
-        if let Some(reply) = self.orphans.adopt(&key, &transaction) {
+        if let Some(reply) = self.orphans.adopt(&key, transaction) {
             transaction.answered(reply);
         }
-        let lookup = self.join(&owner, &transaction, sent.at);
-        let lookup = match lookup {
+        let lookup = self.join(&owner, transaction, sent.at);
+        open.lookup = match lookup {
             Some((id, place)) => {
-                self.give_up_earlier(id, place, &transaction);
+                self.give_up_earlier(id, place, &open.transaction);
                 id
             }
-            None => self.open(owner, &transaction, who),
+            None => self.open(owner, &open.transaction, who),
         };
-        self.add(lookup, transaction);
+        self.add(open);
     }
 
     fn resent(&mut self, id: u64, sent: Sent) {
@@ -166,14 +172,14 @@ impl Clients {
             tcp: new.transport == Transport::Tcp,
             at,
         };
-        let key = (owner.clone(), label(&new.asked.name));
+        let key = self.labels.hash_one((owner, label(&new.asked.name)));
         let best = self
             .by_label
             .get(&key)
             .into_iter()
             .flat_map(|ids| ids.iter().rev().take(LOOK_MAX))
             .filter_map(|id| {
-                let lookup = self.lookups.get(id)?;
+                let lookup = self.lookups.get(id).filter(|lookup| lookup.owner == *owner)?;
                 let place = lookup.place(&query, &self.table)?;
                 let tied = lookup.tied(&query, &self.table);
                 Some(((tied, lookup.tid.is_some() && lookup.tid == tid, *id), place))
@@ -224,8 +230,9 @@ impl Clients {
         self.next += 1;
         let id = self.next;
         self.by_owner.entry(owner.clone()).or_default().push(id);
-        let label = label(&first.asked.name);
-        self.by_label.entry((owner.clone(), label)).or_default().push(id);
+        let label = self.labels.hash_one((&owner, label(&first.asked.name)));
+        self.by_label.entry(label).or_default().push(id);
+        self.ages.insert(id);
         let mut lookup = Box::new(OpenLookup {
             host: first.actor.host,
             owner,
@@ -245,7 +252,8 @@ impl Clients {
 
     /// Gives up the oldest lookup that is not given up already: it stays undecided.
     fn evict_oldest(&mut self) {
-        let oldest = self.lookups.iter().find(|(_, lookup)| !lookup.over).map(|(id, _)| *id);
+        let open = |id: &&u64| self.lookups.get(id).is_some_and(|lookup| !lookup.over);
+        let oldest = self.ages.iter().find(open).copied();
         if let Some(oldest) = oldest
             && let Some(lookup) = self.lookups.get_mut(&oldest)
         {
@@ -255,7 +263,8 @@ impl Clients {
         }
     }
 
-    fn add(&mut self, lookup_id: u64, mut transaction: Transaction) {
+    fn add(&mut self, mut open: Box<OpenTransaction>) {
+        let (lookup_id, transaction) = (open.lookup, &mut open.transaction);
         let Some(lookup) = self.lookups.get_mut(&lookup_id) else { return };
         self.next += 1;
         let id = self.next;
@@ -283,15 +292,7 @@ impl Clients {
         let key = (transaction.socket.clone(), transaction.id);
         self.by_socket.add(key, id);
         let answered = transaction.reply.is_some();
-        let dns_server = transaction.wire;
-        let open = OpenTransaction {
-            transaction,
-            lookup: lookup_id,
-            deadline: Timestamp(0),
-            closed: false,
-            replied_by: dns_server,
-        };
-        self.table.insert(id, Box::new(open));
+        self.table.insert(id, open);
         if self.table.len() > TRANSACTIONS_MAX {
             self.evict_oldest();
         }
@@ -508,11 +509,10 @@ impl Clients {
         let Some(open) = self.table.get_mut(&id) else { return };
         let Some(lookup) = self.lookups.get(&open.lookup) else { return };
         let t = &open.transaction;
-        self.timers.remove(&(open.deadline, Timer::Transaction(id)));
         let timeout = lookup.settings.timeout_ns;
         let all = t.started().plus(timeout * u64::from(lookup.settings.tries));
         open.deadline = all.max(t.last_send().plus(timeout)).plus(MARGIN_NS);
-        self.timers.insert((open.deadline, Timer::Transaction(id)));
+        self.timers.set(open.deadline, Timer::Transaction(id));
     }
 
     /// Decides anew when a lookup closes.
@@ -523,11 +523,8 @@ impl Clients {
         if before == closes {
             return;
         }
-        if let Some(at) = before {
-            self.timers.remove(&(at, Timer::Lookup(id)));
-        }
         if let Some(at) = closes {
-            self.timers.insert((at, Timer::Lookup(id)));
+            self.timers.set(at, Timer::Lookup(id));
         }
         let Some(thread) = lookup.thread() else { return };
         match (before, closes) {
@@ -546,10 +543,7 @@ impl Clients {
         resolvers: &Resolvers,
         done: &mut Vec<Lookup>,
     ) {
-        while let Some((at, timer)) = self.timers.first().copied()
-            && at <= now
-        {
-            self.timers.pop_first();
+        while let Some((at, timer)) = self.timers.due(now) {
             match timer {
                 Timer::Transaction(id) => {
                     if let Some(open) = self.table.get(&id).filter(|o| o.deadline == at) {
@@ -567,13 +561,23 @@ impl Clients {
                 }
             }
         }
+        self.forget_timers();
         self.told(now, resolvers, done);
         self.orphans.expire(now);
     }
 
+    /// Timers that were set anew leave their old instants behind.
+    fn forget_timers(&mut self) {
+        let (table, lookups) = (&self.table, &self.lookups);
+        self.timers.tidy(table.len() + lookups.len(), |at, timer| match timer {
+            Timer::Transaction(id) => table.get(&id).is_some_and(|open| open.deadline == at),
+            Timer::Lookup(id) => lookups.get(&id).is_some_and(|open| open.deadline == Some(at)),
+        });
+    }
+
     /// The input ended.
     pub(crate) fn finish(&mut self, resolvers: &Resolvers, done: &mut Vec<Lookup>) {
-        let ids: Vec<u64> = self.lookups.keys().copied().collect();
+        let ids: Vec<u64> = self.ages.iter().copied().collect();
         for id in ids {
             self.close(id, true, Timestamp(u64::MAX));
         }
@@ -583,12 +587,9 @@ impl Clients {
 
     /// Nothing more comes from `host`.
     pub(crate) fn host_ended(&mut self, host: HostId, now: Timestamp) {
-        let of_host = self.lookups.iter().filter(|(_, lookup)| lookup.host == host);
-        let ids: Vec<u64> = of_host.map(|(id, _)| *id).collect();
+        let of_host = |id: &&u64| self.lookups.get(id).is_some_and(|lookup| lookup.host == host);
+        let ids: Vec<u64> = self.ages.iter().filter(of_host).copied().collect();
         for id in ids {
-            if let Some(at) = self.lookups.get(&id).and_then(|lookup| lookup.deadline) {
-                self.timers.remove(&(at, Timer::Lookup(id)));
-            }
             self.close(id, true, now);
         }
     }
@@ -602,7 +603,7 @@ impl Clients {
             let ended = lookup.ended;
             for t in lookup.attempts.iter_mut().flat_map(|a| &mut a.transactions) {
                 let until = t.ended().unwrap_or(ended);
-                t.tie.received = resolvers.tie(t, until);
+                t.tie.received = resolvers.tie(t, until).map(Box::new);
                 if t.reply.is_none() {
                     t.tie.others = self.answers.around(t);
                 }
@@ -613,16 +614,20 @@ impl Clients {
 
     fn close(&mut self, id: u64, cut: bool, now: Timestamp) {
         let Some(lookup) = self.lookups.remove(&id) else { return };
+        self.ages.remove(&id);
         forget(&mut self.by_owner, &lookup.owner, id);
         if let Some(first) = lookup.attempts.first() {
-            forget(&mut self.by_label, &(lookup.owner.clone(), label(&first.name)), id);
+            let label = self.labels.hash_one((&lookup.owner, label(&first.name)));
+            forget(&mut self.by_label, &label, id);
         }
         if let Some(thread) = lookup.thread() {
             forget(&mut self.lingering, &thread, id);
         }
         let mut tried: Vec<Vec<Transaction>> = Vec::new();
         for open in &lookup.attempts {
-            tried.push(open.transactions.iter().filter_map(|t| self.take(*t)).collect());
+            let mut taken = Vec::with_capacity(open.transactions.len());
+            taken.extend(open.transactions.iter().filter_map(|t| self.take(*t)));
+            tried.push(taken);
         }
         doubt_early_closes(&mut tried);
         for attempt in &mut tried {
@@ -668,7 +673,6 @@ impl Clients {
 
     fn take(&mut self, id: u64) -> Option<Transaction> {
         let open = self.table.remove(&id)?;
-        self.timers.remove(&(open.deadline, Timer::Transaction(id)));
         let key = (open.transaction.socket.clone(), open.transaction.id);
         self.by_socket.remove(&key, id);
         let unheard = open.transaction.reply.is_none() && open.transaction.late.is_none();

@@ -11,6 +11,7 @@
 //! resolv.conf for musl and for each try of Go, else `timeout` × `attempts`. Where several hosts are in the stream, a lookup is told
 //! 100 ms after it closed: the resolver's host may have another clock.
 
+mod asked;
 mod by_socket;
 mod clients;
 mod clocks;
@@ -22,6 +23,7 @@ mod lookup;
 mod names;
 mod patience;
 mod search_list;
+mod timers;
 mod transaction;
 mod truncated;
 mod upstream;
@@ -32,9 +34,9 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod tests_walks;
-#[cfg(test)]
 mod tests_bounds;
+#[cfg(test)]
+mod tests_walks;
 #[cfg(test)]
 mod walks;
 
@@ -51,6 +53,7 @@ use crate::event::{Body, Direction, Dns, Event};
 use crate::identify::Identifier;
 use crate::record::Timestamp;
 
+use asked::Questions;
 use clients::Clients;
 use connection::Connections;
 use upstream::Resolvers;
@@ -73,6 +76,7 @@ pub struct Correlator {
     resolvers: Resolvers,
     connections: Connections,
     wire: Wire,
+    questions: Questions,
 }
 
 impl Correlator {
@@ -81,7 +85,7 @@ impl Correlator {
         self.advance(event.at, done);
         if let Body::Dns(dns) = &event.body {
             if dns.message.opcode == 0 {
-                let asked = asked(dns);
+                let asked = self.questions.of(dns);
                 self.on_the_way(event, dns, asked.as_ref(), who);
                 self.dns(event, dns, asked, who);
             }
@@ -206,7 +210,7 @@ impl Correlator {
     /// Responses that no translated copy will follow.
     fn held(&mut self, now: Timestamp) {
         while let Some(held) = self.wire.due(now) {
-            let asked = asked(&held.dns);
+            let asked = self.questions.of(&held.dns);
             self.wire.answered(&held.dns, asked.as_ref());
             self.clients.response(&held.event, &held.dns, asked);
         }
@@ -223,14 +227,4 @@ impl Correlator {
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
         done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
     }
-}
-
-fn asked(dns: &Dns) -> Option<Asked> {
-    let question = dns.message.question.as_ref()?;
-    let name = if question.name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        question.name.to_ascii_lowercase().into()
-    } else {
-        question.name.as_str().into()
-    };
-    Some(Asked { name, qtype: question.qtype.clone() })
 }

@@ -1,14 +1,14 @@
 //! One DNS query on one socket and what came of it. Decides nothing about lookups.
 
-use std::borrow::Cow;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::event::{Actor, Answer, Dns, EdnsOptions, Protocol, extended_error_name, rcode_name};
 use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
 use crate::report::{self, Outcome, TransactionOutcome, Transport};
 
+pub use super::asked::Asked;
 use super::truncated::Sequel;
 use super::upstream::Tie;
 
@@ -19,7 +19,7 @@ pub(crate) const EVENTS_MAX: usize = 64;
 const SAME_NS: u64 = 100_000;
 
 /// What identifies a socket: its cookie, else where its packets go.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SocketKey {
     /// Host and cookie.
     Cookie(HostId, u64),
@@ -36,6 +36,30 @@ pub enum SocketKey {
         /// Far end.
         remote: SocketAddr,
     },
+}
+
+/// In few words: it is a key that every message looks up.
+impl Hash for SocketKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let word = |end: &SocketAddr| match end.ip() {
+            IpAddr::V4(ip) => u128::from(ip.to_bits()) << 16,
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        match self {
+            Self::Cookie(host, cookie) => {
+                state.write_u64(*cookie);
+                state.write_u16(host.0);
+            }
+            Self::Flow { host, cgroup, tcp, local, remote } => {
+                state.write_u128(word(local));
+                state.write_u128(word(remote));
+                let ports = u64::from(local.port()) << 16 | u64::from(remote.port());
+                let rest = u64::from(host.0) << 33 | u64::from(*tcp) << 32;
+                state.write_u64(ports | rest);
+                state.write_u64(cgroup.unwrap_or_default());
+            }
+        }
+    }
 }
 
 impl SocketKey {
@@ -57,15 +81,6 @@ impl SocketKey {
             Self::Cookie(host, _) | Self::Flow { host, .. } => *host,
         }
     }
-}
-
-/// A question, ready to compare and cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Asked {
-    /// Name in lower case.
-    pub name: Arc<str>,
-    /// Type as text.
-    pub qtype: Cow<'static, str>,
 }
 
 /// A datagram (or message) that went out or came in.
@@ -222,7 +237,7 @@ impl Transaction {
             repeats: Vec::new(),
             late: None,
             gave_up: None,
-            events: vec![sent.number],
+            events: first_of_two(sent.number),
             tie: Tie::default(),
             sequel: None,
         }
@@ -488,6 +503,13 @@ impl Transaction {
             events: self.events.clone(),
         }
     }
+}
+
+/// As a rule a response follows.
+fn first_of_two(number: u64) -> Vec<u64> {
+    let mut events = Vec::with_capacity(2);
+    events.push(number);
+    events
 }
 
 /// Transport in the words of the contract.

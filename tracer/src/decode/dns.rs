@@ -3,11 +3,14 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::rr::rdata::{MX, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError, Restrict};
 
+use super::name::plain;
+use crate::digits;
 use crate::event::{Answer, EdnsOptions, Message, Question};
 use crate::text;
 
@@ -77,12 +80,11 @@ fn fill(message: &mut Message, decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Re
 
     let [questions, answers, authorities, additionals] = counts;
     for number in 0..questions.min(RECORDS_MAX) {
-        let name = Name::read(decoder)?;
+        let name = name(decoder, whole)?;
         let qtype = u16(decoder)?;
         u16(decoder)?; // class
         if number == 0 {
-            message.question =
-                Some(Question { name: name_text(&name), qtype: type_text(qtype.into()) });
+            message.question = Some(Question { name, qtype: type_text(qtype.into()) });
         }
     }
     let total = answers + authorities + additionals;
@@ -117,7 +119,7 @@ fn resource(
     whole: &[u8],
     section: Section,
 ) -> Result<(), Stop> {
-    let name = Name::read(decoder)?;
+    let name = name(decoder, whole)?;
     let rtype = RecordType::from(u16(decoder)?);
     let class = u16(decoder)?;
     let ttl = decoder.read_u32()?.unverified();
@@ -138,13 +140,12 @@ fn resource(
         let minimum = data.last_chunk().map(|minimum| u32::from_be_bytes(*minimum));
         message.negative_ttl = minimum.map(|minimum| minimum.min(ttl));
     } else if section == Section::Answer {
-        match rdata(whole, start, rtype, len) {
-            Ok(rdata) => message.answers.push(Answer {
-                name: name_text(&name),
-                rtype: type_text(rtype),
-                ttl,
-                data: data_text(&rdata, data),
-            }),
+        let text = match address_text(rtype, data) {
+            Some(text) => Ok(text),
+            None => rdata(whole, start, rtype, len).map(|rdata| data_text(&rdata, data)),
+        };
+        match text {
+            Ok(data) => message.answers.push(Answer { name, rtype: type_text(rtype), ttl, data }),
             Err(Stop::Bad(why)) => note(message, start, why),
             Err(Stop::End) => note(message, start, format!("{rtype} data ends too early")),
         }
@@ -172,6 +173,27 @@ fn options(mut data: &[u8]) -> EdnsOptions {
         }
     }
     options
+}
+
+/// A name and its text; most are plain.
+fn name(decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Result<String, Stop> {
+    if let Some((text, used)) = plain(whole, decoder.index()) {
+        decoder.read_slice(used)?;
+        return Ok(text);
+    }
+    Ok(name_text(&Name::read(decoder)?))
+}
+
+/// Addresses, which most answers are.
+fn address_text(rtype: RecordType, data: &[u8]) -> Option<String> {
+    match rtype {
+        RecordType::A => {
+            let ip = Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?);
+            Some(digits::ipv4(ip).as_str().to_owned())
+        }
+        RecordType::AAAA => Some(Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?).to_string()),
+        _ => None,
+    }
 }
 
 /// Reads the data of a record inside its own bounds; compression pointers still reach back.
@@ -468,7 +490,30 @@ mod tests {
         }
     }
 
+    /// Labels, pointers and ends, so that most of it is a name.
+    fn pieces() -> impl Strategy<Value = Vec<u8>> {
+        let label = "[a-zA-Z0-9_.-]{1,63}".prop_map(|label| {
+            [vec![u8::try_from(label.len()).unwrap()], label.into_bytes()].concat()
+        });
+        let pointer = (0u8..3, any::<u8>()).prop_map(|(high, low)| vec![0xc0 | high, low]);
+        let piece = prop_oneof![4 => label, 1 => pointer, 2 => Just(vec![0])];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
     proptest! {
+        /// What is told of plain names without the codec is what the codec tells.
+        #[test]
+        fn plain_names(bytes in pieces(), start in any::<prop::sample::Index>()) {
+            let start = start.index(bytes.len() + 1);
+            let at = u16::try_from(start).unwrap();
+            let mut decoder = BinDecoder::new(&bytes).clone(at);
+            let name = Name::read(&mut decoder);
+            if let Some((text, used)) = plain(&bytes, start) {
+                prop_assert_eq!(text, name_text(&name.unwrap()));
+                prop_assert_eq!(start + used, decoder.index());
+            }
+        }
+
         #[test]
         fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..1500), cut: bool) {
             sane(&message(&bytes, cut));

@@ -59,7 +59,7 @@ pub(crate) fn found(
     silence: Span,
 ) -> Option<Draft> {
     let (lost, other) = pair(attempt, transaction)?;
-    let traced = other.tie.received.as_ref().is_some_and(in_socket);
+    let traced = other.tie.received.as_deref().is_some_and(in_socket);
     if arrived(lost) || arrived(transaction) {
         return None;
     }

@@ -51,7 +51,7 @@ fn unanswered(t: &Transaction) -> usize {
 
 /// The finding about a query that the resolver left unanswered.
 pub(crate) fn silent(lookup: &Lookup, transaction: &Transaction, silence: Span) -> Option<Draft> {
-    let received = transaction.tie.received.as_ref();
+    let received = transaction.tie.received.as_deref();
     let arrived = race::arrived(transaction);
     let answered = |r: &Received| r.answered.is_some_and(|(sent, _)| sent.at < silence.1);
     let answer_lost = arrived && received.is_some_and(answered);

@@ -117,7 +117,7 @@ pub(crate) fn found(lookup: &Lookup, t: &Transaction, threshold_ns: u64) -> Opti
     if answer.is_error() || matches!(t.verdict(), Outcome::Error | Outcome::Unreachable) {
         return None; // an error has a finding of its own
     }
-    let received = t.tie.received.as_ref();
+    let received = t.tie.received.as_deref();
     let mut facts = Facts {
         server: t.server,
         threshold_ns,

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{LossStage, Origin};
+use crate::digits;
 use crate::record::Timestamp;
 
 mod costs;
@@ -34,18 +35,14 @@ pub struct Ts(pub Timestamp);
 
 impl Serialize for Ts {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.rfc3339())
+        serializer.serialize_str(digits::instant(self.0.0).as_str())
     }
 }
 
 impl Ts {
     /// RFC 3339 in UTC with nine digits after the second.
     pub fn rfc3339(self) -> String {
-        let ns = i128::from(self.0.0);
-        match jiff::Timestamp::from_nanosecond(ns) {
-            Ok(ts) => format!("{ts:.9}"),
-            Err(_) => format!("{ns}ns"), // beyond year 9999: only a lying file gets here
-        }
+        digits::instant(self.0.0).as_str().to_owned()
     }
 }
 
@@ -215,8 +212,10 @@ pub struct Transaction {
     /// Who asked.
     pub identity: Identity,
     /// Own end.
+    #[serde(serialize_with = "digits::address")]
     pub client: SocketAddr,
     /// Address the program asked for.
+    #[serde(serialize_with = "digits::address")]
     pub server: SocketAddr,
     /// Address on the packet, when it differs.
     pub server_wire: Option<SocketAddr>,
@@ -275,8 +274,10 @@ pub struct Transaction {
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct AttemptTransaction {
     /// Own end.
+    #[serde(serialize_with = "digits::address")]
     pub client: SocketAddr,
     /// Address the program asked for.
+    #[serde(serialize_with = "digits::address")]
     pub server: SocketAddr,
     /// Transport.
     pub transport: Transport,
@@ -355,6 +356,7 @@ pub struct Lookup {
     /// Name as typed, as far as it can be told.
     pub name: String,
     /// Server of the first query.
+    #[serde(serialize_with = "digits::address")]
     pub server: SocketAddr,
     /// Search list.
     pub search: Option<Vec<String>>,

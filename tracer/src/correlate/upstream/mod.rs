@@ -52,7 +52,7 @@ const TRIES_MAX: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Tie {
     /// The resolver's side, where it is traced and received the query.
-    pub received: Option<Received>,
+    pub received: Option<Box<Received>>,
     /// Other questions that the same server answered around that time.
     pub others: Vec<OtherAnswer>,
 }
@@ -245,7 +245,7 @@ impl Resolvers {
                 client: question.client,
                 asked: asked.clone(),
                 id: question.id,
-                arrivals: question.sends.clone(),
+                arrivals: question.sends.to_vec(),
                 answered: None,
             },
         );
