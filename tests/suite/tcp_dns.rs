@@ -319,6 +319,8 @@ fn a_truncated_answer_that_is_taken_as_it_is() {
     let finding = finding.unwrap();
     assert_eq!((&finding["class"], &finding["severity"]), (&"not-retried".into(), &"info".into()));
     assert_eq!(finding["details"]["records_that_fitted"], 2);
+    // `tcpdump udp port 53` shows the same of a client that does ask again.
+    assert_eq!(finding["confidence"], "inferred");
     // Without time for the client to ask again, nothing is said.
     let records = records(&cut_short(&["192.0.2.1"]), 65_535);
     let (_, after, finding) = followed(&run(&records));

@@ -121,10 +121,7 @@ impl Pipeline {
             Ok(()) => self.counts.events += u64::from(first),
             Err(_) => self.undecoded.add(Some(record.kind), 1, record.at),
         }
-        let gaps = self.decoder.take_lost();
-        if gaps > 0 {
-            self.undecoded.add(None, gaps, record.at);
-        }
+        self.add_gaps(record.at);
         for event in &events {
             self.event(event, first)?;
         }
@@ -142,6 +139,8 @@ impl Pipeline {
 
     /// The input ended: concludes what is open, prints the summary.
     pub fn finish(mut self) -> io::Result<Verdict> {
+        self.decoder.finish();
+        self.add_gaps(self.counts.last);
         let mut conclusions = Vec::new();
         self.correlator.finish(&self.who, &mut conclusions);
         self.conclude(&mut conclusions)?;
@@ -162,6 +161,14 @@ impl Pipeline {
             sink.finish()?;
         }
         Ok(Verdict { findings: self.diagnoser.verdicts(), incomplete })
+    }
+
+    /// Counts gaps in streams.
+    fn add_gaps(&mut self, at: Timestamp) {
+        let gaps = self.decoder.take_lost();
+        if gaps > 0 {
+            self.undecoded.add(None, gaps, at);
+        }
     }
 
     fn count(&mut self, record: &Record, first: bool) {
@@ -221,6 +228,12 @@ impl Pipeline {
                     }
                     self.output(Output::Lookup(lookup.report(&self.who)))?;
                     self.diagnoser.lookup(&lookup, self.counts.last, &self.who);
+                    // Many lookups can close at once.
+                    let mut findings = Vec::new();
+                    self.diagnoser.relieve(&self.who, &mut findings);
+                    for finding in findings {
+                        self.output(Output::Finding(finding))?;
+                    }
                 }
                 Conclusion::Connection(connection) => {
                     self.output(Output::Connection(connection.report(&self.who)))?;

@@ -604,7 +604,8 @@ impl Clients {
             for t in lookup.attempts.iter_mut().flat_map(|a| &mut a.transactions) {
                 let until = t.ended().unwrap_or(ended);
                 t.tie.received = resolvers.tie(t, until).map(Box::new);
-                if t.reply.is_none() {
+                // Only a silence asks what else was answered; at the end many are open.
+                if t.reply.is_none() && t.silence().is_some() {
                     t.tie.others = self.answers.around(t);
                 }
             }

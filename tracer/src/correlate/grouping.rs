@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use smallvec::SmallVec;
 
 use crate::identify::Entity;
 use crate::record::{HostId, Timestamp};
@@ -144,13 +145,17 @@ impl OpenAttempt {
     /// An answer is waited for. Of queries that went to several servers together one good answer is
     /// enough.
     fn waits(&self, table: &Table) -> bool {
-        self.all(table).filter(|t| t.is_open()).any(|open| {
-            let good = |t: &Transaction| t.reply.as_ref().is_some_and(|r| !r.is_error());
-            !self.all(table).any(|t| {
+        let mut open = self.all(table).filter(|t| t.is_open()).peekable();
+        if open.peek().is_none() {
+            return false;
+        }
+        let good = |t: &&Transaction| t.reply.as_ref().is_some_and(|r| !r.is_error());
+        let good: SmallVec<[&Transaction; 4]> = self.all(table).filter(good).collect();
+        open.any(|open| {
+            !good.iter().any(|t| {
                 t.id == open.id
                     && t.socket == open.socket
                     && open.last_send().since(t.last_send()) < TOGETHER_NS
-                    && good(t)
             })
         })
     }

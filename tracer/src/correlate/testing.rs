@@ -339,6 +339,7 @@ impl Bench {
             match conclusion {
                 Conclusion::Lookup(lookup) => {
                     self.diagnoser.lookup(&lookup, self.now, &self.who);
+                    self.diagnoser.relieve(&self.who, &mut self.findings);
                     self.lookups.push(*lookup);
                 }
                 Conclusion::Connection(connection) => {

@@ -56,6 +56,11 @@ impl Decoder {
         self.connections.take_lost()
     }
 
+    /// The input ended: what stands behind a gap is lost.
+    pub fn finish(&mut self) {
+        self.connections.finish();
+    }
+
     /// Appends what `record` says to `events` (none, one, or several).
     pub fn decode(&mut self, record: &Record, events: &mut Vec<Event>) -> Result<(), DecodeError> {
         let mut actor = Actor {

@@ -24,7 +24,7 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn merge(&mut self, other: Self) {
-        self.names.extend(other.names);
+        words::add(&mut self.names, other.names);
         self.responses += other.responses;
     }
 }

@@ -150,7 +150,10 @@ impl Load {
     pub(super) fn profile(&self, identity: &Identity) -> Profile {
         let mut profile = Profile::default();
         let same = |client: &&Client| Workload::of(&client.identity) == Workload::of(identity);
-        for client in self.clients.values().filter(same) {
+        // In an order that is always the same: examples are the first ones.
+        let mut clients: Vec<_> = self.clients.iter().filter(|(_, client)| same(client)).collect();
+        clients.sort_by_key(|(key, _)| *key);
+        for (_, client) in clients {
             profile.merge(&client.profile);
         }
         profile

@@ -64,6 +64,8 @@ const SILENCE_NS: u64 = 900_000_000;
 /// Answers that take so long are slow, unless the user says otherwise.
 const SLOW_NS: u64 = 100_000_000;
 const CASES_MAX: usize = 256;
+/// Findings of one root cause that wait to be told.
+const DRAFTS_MAX: usize = 256;
 const LOSSES_MAX: usize = 1_024;
 
 /// Findings of one root cause.
@@ -174,6 +176,11 @@ impl Diagnoser {
         for case in due {
             self.tell(&case, who, out);
         }
+    }
+
+    /// Tells what there is no more room for, whatever the time.
+    pub fn relieve(&mut self, who: &Identifier, out: &mut Vec<Finding>) {
+        self.advance(Timestamp(0), who, out);
     }
 
     /// Nothing follows: everything is told.
@@ -303,6 +310,9 @@ impl Diagnoser {
                     all
                 }
             });
+        }
+        if let Some(all) = merged.as_mut().filter(|all| all.drafts.len() > DRAFTS_MAX) {
+            all.due_now = true;
         }
         others.extend(merged);
         if others.len() > CASES_MAX

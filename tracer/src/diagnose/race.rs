@@ -41,7 +41,7 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn merge(&mut self, other: Self) {
-        self.names.extend(other.names);
+        words::add(&mut self.names, other.names);
         self.qtypes.extend(other.qtypes);
         self.pairs += other.pairs;
         self.gap_ns = self.gap_ns.max(other.gap_ns);

@@ -16,6 +16,9 @@ use super::draft::{self, Draft, Text};
 use super::interval::Span;
 use super::{race, words};
 
+/// Sends that were cut short, kept of one finding.
+const CUT_SHORT_MAX: usize = 256;
+
 /// What is known about a silent resolver.
 #[derive(Clone, Debug)]
 pub(crate) struct Silent {
@@ -36,8 +39,8 @@ pub(crate) struct Silent {
 
 impl Silent {
     pub(crate) fn merge(&mut self, other: Self) {
-        self.names.extend(other.names);
-        self.others.extend(other.others);
+        words::add(&mut self.names, other.names);
+        words::add(&mut self.others, other.others);
         self.datagrams += other.datagrams;
         self.answered_again |= other.answered_again;
     }
@@ -171,6 +174,9 @@ impl Unreachable {
         self.errnos.extend(other.errnos);
         self.broken_off += other.broken_off;
         self.cut_short.extend(other.cut_short);
+        while self.cut_short.len() > CUT_SHORT_MAX {
+            self.cut_short.pop_last();
+        }
         self.queries += other.queries;
     }
 }

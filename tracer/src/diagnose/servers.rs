@@ -13,6 +13,8 @@ use super::quantiles::Quantiles;
 use super::slow::{self, Spread};
 
 const SERVERS_MAX: usize = 256;
+/// Waits kept one by one for one server: they gather until the end.
+const SPANS_MAX: usize = 4_096;
 /// Slow answers gather that long before they are told; what comes later is told at the end.
 const GATHER_NS: u64 = 10_000_000_000;
 /// A single answer that is this many times too slow is worth a finding.
@@ -77,7 +79,10 @@ impl Servers {
         let Facts::Slow(facts) = &draft.facts else { return };
         let Some(server) = self.known.get_mut(&(draft.key.host, facts.server)) else { return };
         match &mut server.draft {
-            Some((_, known)) => known.merge(draft),
+            Some((_, known)) => {
+                known.merge(draft);
+                known.cost.fold(SPANS_MAX);
+            }
             None => server.draft = Some((now, Box::new(draft))),
         }
         if !server.told {

@@ -2,9 +2,10 @@
 
 use crate::context::{Loss, LossStage};
 use crate::correlate::testing::*;
+use crate::diagnose::{DRAFTS_MAX, Diagnoser};
 use crate::event::{Body, Call};
 use crate::record::Timestamp;
-use crate::report::{Confidence, Finding, Outcome, Severity};
+use crate::report::{Code, Confidence, Finding, Outcome, Severity};
 
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000_000_000;
@@ -317,4 +318,36 @@ fn losses_are_told_and_mark_what_they_touch() {
         assert_eq!(finding.caveats.is_empty(), finding.code.name() == "events-lost");
     }
     assert_eq!(bench.summary.unwrap().lost, 12);
+}
+
+/// Many lookups that fail at one instant and share a cause: what waits to be told has an end.
+#[test]
+fn what_waits_to_be_told_is_bounded() {
+    let steps = (0..1_000_u64).flat_map(|n| {
+        let socket = Socket { client: curl(), cookie: 1_000 + n, port: 20_000 + n as u16 };
+        let name = format!("n{n}.example.org.");
+        let at = n * 1000;
+        [
+            socket.open(at),
+            socket.ask(at, &name, "A", 7),
+            socket.ask(at + 2_500 * MS, &name, "A", 7),
+            socket.told(at + 2_501 * MS, &name, "A", 7, Says::Nx),
+            socket.close(at + 2_502 * MS),
+        ]
+    });
+    let bench = played(Bench::node(false), steps.collect(), 12 * S);
+    let (mut all, mut out) = (Diagnoser::new(100 * MS), Vec::new());
+    let now = Timestamp(ZERO + 3 * S);
+    for lookup in &bench.lookups {
+        all.lookup(lookup, now, &bench.who);
+        all.relieve(&bench.who, &mut out);
+        let waiting: usize = all.cases.iter().map(|case| case.drafts.len()).sum();
+        assert!(waiting <= DRAFTS_MAX + 2, "{waiting}");
+    }
+    all.finish(&bench.who, &mut out);
+    let silent: Vec<_> = out.iter().filter(|f| f.code == Code::ResolverTimeout).collect();
+    assert!(silent.len() > 1, "{:?}", out.len());
+    assert!(silent.iter().all(|f| f.details["names"].as_array().unwrap().len() <= 256));
+    let told: usize = silent.iter().map(|f| f.lookups.len()).sum();
+    assert_eq!(told, bench.lookups.len(), "each lookup is in one of them");
 }

@@ -287,3 +287,26 @@ fn a_short_name_asked_as_typed_first_leaks() {
     let two = tried(of, "ndots:2");
     assert_eq!((two.queries_saved, two.safe), (2, true), "a larger ndots ends the leak");
 }
+
+/// Examples of names are the same in every run, whatever order a map has.
+#[test]
+fn the_names_of_a_workload_come_in_one_order() {
+    let clients = (0..8).map(|n| {
+        let task = Some(Task { pid: 4000 + n, tid: 4000 + n, comm: format!("app-{n}") });
+        let of = Client { task, ..curl() };
+        found_with(&of, n.into(), &format!("backend-{n}"), 1)
+    });
+    let bench = played(clients.collect());
+    assert_eq!(bench.lookups.len(), 8);
+    let identity = bench.who.identity(&bench.lookups[0].actor);
+    let told: std::collections::BTreeSet<_> = (0..32)
+        .map(|_| {
+            let mut load = super::load::Load::default();
+            for lookup in &bench.lookups {
+                load.lookup(lookup, Some("cluster.local"), &bench.who);
+            }
+            load.profile(&identity).needs("svc.cluster.local").unwrap()
+        })
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+}

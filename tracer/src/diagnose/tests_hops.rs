@@ -198,3 +198,30 @@ fn a_dying_resolver_blames_nobody() {
     assert_eq!(dies(900 * MS).codes(), ["resolver-timeout"]);
     assert_eq!(dies(4 * S).codes(), ["upstream-timeout"], "that silence was long enough");
 }
+
+/// A resolver without a cache asks the same all the time: what is open is found among all that is not.
+#[test]
+fn many_answered_queries_for_a_name_do_not_hide_the_silent_one() {
+    let asked = |n: u64| (1_000 + n, n * 3 * MS);
+    let mut steps: Vec<Step> = (0..2_000)
+        .flat_map(|n| {
+            let (cookie, at) = asked(n);
+            let says = Says::Addr("192.0.2.7");
+            [
+                Resolver::asks(cookie, at, NAME, "A", 40, UPSTREAM),
+                Resolver::hears_back(cookie, at + MS, NAME, "A", 40, UPSTREAM, says),
+            ]
+        })
+        .collect();
+    let (a, at) = (socket(0), asked(1_000).1);
+    steps.extend([
+        a.open(at),
+        a.ask(at, NAME, "A", 7),
+        Resolver::hears(&a, at + MS, NAME, "A", 7),
+        Resolver::asks(500, at + MS + 1, NAME, "A", 41, "10.99.0.54:53"),
+        a.close(at + 5 * S),
+    ]);
+    let mut bench = end(node(), steps, at + 9 * S);
+    bench.findings.retain(|f| f.code.name() == "upstream-timeout");
+    assert!(bench.findings.iter().all(|f| f.subject == "10.99.0.54:53"), "{:?}", bench.findings);
+}

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::correlate::{Lookup, Transaction};
 use crate::identify::Identifier;
-use crate::report::{Code, Followed};
+use crate::report::{Code, Confidence, Followed};
 
 use super::draft::{self, Draft, Text};
 use super::words;
@@ -28,7 +28,7 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn merge(&mut self, other: Self) {
-        self.names.extend(other.names);
+        words::add(&mut self.names, other.names);
         self.answers += other.answers;
         self.udp_size = self.udp_size.max(other.udp_size);
         self.fitted = self.fitted.max(other.fitted);
@@ -62,6 +62,10 @@ pub(crate) fn found(lookup: &Lookup, t: &Transaction, threshold_ns: u64) -> Opti
     let mut draft =
         Draft::about(lookup, Code::DnsTruncated, subject, draft::Facts::Truncated(facts));
     draft.key.class = Some(sequel.followed.name().to_owned());
+    // A recording of packets can have been made with a filter for UDP.
+    if sequel.followed == Followed::NotRetried && t.actor.is_address() {
+        draft.confidence = Confidence::Inferred;
+    }
     draft.charge((reply.at, end));
     draft.show(t.events.iter().chain(&sequel.events).copied());
     let again = lookup.transactions().filter(|l| l.asked == t.asked && l.started() >= reply.at);
@@ -114,7 +118,10 @@ pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into(),
-        inferred_from: Vec::new(),
+        inferred_from: vec![
+            "no packet over TCP followed; a recording made with a filter for UDP looks the same"
+                .to_owned(),
+        ],
     }
 }
 

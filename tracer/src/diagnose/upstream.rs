@@ -59,7 +59,7 @@ impl Facts {
         while self.tries.len() > TRIES_MAX {
             self.tries.pop_last();
         }
-        self.others.extend(other.others);
+        words::add(&mut self.others, other.others);
         self.datagrams += other.datagrams;
         self.errors += other.errors;
     }

@@ -1,5 +1,6 @@
 //! Lists, addresses and identities in plain words, for titles and causes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::context::Origin;
@@ -7,6 +8,19 @@ use crate::event::Protocol;
 use crate::identify::Identifier;
 use crate::report::Identity;
 pub(crate) use crate::words::duration as time;
+
+/// Names kept of one finding.
+const NAMES_MAX: usize = 256;
+
+/// Adds names, as long as there is room.
+pub(crate) fn add(names: &mut BTreeSet<String>, more: BTreeSet<String>) {
+    for name in more {
+        if names.len() >= NAMES_MAX {
+            return;
+        }
+        names.insert(name);
+    }
+}
 
 /// `1 query`, `4 queries`.
 pub(crate) fn count(n: usize, one: &str, many: &str) -> String {

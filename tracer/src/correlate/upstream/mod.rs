@@ -47,6 +47,9 @@ const DYING_NS: u64 = 100_000_000;
 const LISTENERS_MAX: usize = 4_096;
 /// Most tries reported with one transaction.
 const TRIES_MAX: usize = 64;
+/// Earlier queries for the same question that are looked at: a resolver without a cache has many, and
+/// all but the latest have ended.
+const EARLIER_MAX: usize = 256;
 
 /// What is known about a transaction beyond its own packets.
 #[derive(Clone, Debug, Default)]
@@ -447,8 +450,12 @@ impl Resolvers {
         let end = sighting.answered.map_or(until, |(sent, _)| sent.at.min(until));
         let key = (sighting.site.clone(), sighting.asked.clone());
         let mut tries = Vec::new();
-        for id in self.by_question.get(&key).into_iter().flatten() {
+        for id in self.asked_around(&key, begin) {
             if let Some(forwarded) = self.forwarded.get(id) {
+                let over = forwarded.sends.first().is_some_and(|first| first.at > end);
+                if over || tries.len() > 2 * TRIES_MAX {
+                    break; // they are in order of their first sends
+                }
                 let known = tries.len();
                 forwarded.tries(begin, end, &mut tries);
                 for new in tries.iter_mut().skip(known) {
@@ -464,6 +471,14 @@ impl Resolvers {
             answered: sighting.answered,
             tries,
         })
+    }
+
+    /// What was asked for a question, from those on that can have been open at `begin`.
+    fn asked_around(&self, key: &(Entity, Asked), begin: Timestamp) -> &[u64] {
+        let ids = self.by_question.get(key).map(Vec::as_slice).unwrap_or_default();
+        let first = |id: &u64| self.forwarded.get(id).and_then(|f| f.sends.first()).map(|s| s.at);
+        let before = ids.partition_point(|id| first(id).is_some_and(|at| at <= begin));
+        ids.get(before.saturating_sub(EARLIER_MAX)..).unwrap_or_default()
     }
 
     fn sighting_of(&self, transaction: &Transaction, until: Timestamp) -> Option<&Sighting> {
@@ -531,7 +546,9 @@ impl Resolvers {
 
     /// Ends unanswered queries for a question whose last send was at `before` or earlier.
     fn end_open(&mut self, key: &(Entity, Asked), before: Timestamp, at: Timestamp) {
-        for id in self.by_question.get(key).into_iter().flatten() {
+        // Each ended those before it.
+        let latest = self.by_question.get(key).into_iter().flatten().rev().take(EARLIER_MAX);
+        for id in latest {
             if let Some(f) = self.forwarded.get_mut(id)
                 && f.reply.is_none()
                 && f.sends.last().is_some_and(|s| s.at <= before)

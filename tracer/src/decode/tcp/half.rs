@@ -152,6 +152,11 @@ impl Half {
         }
     }
 
+    /// Something stands behind a hole.
+    pub(super) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Bytes of memory it holds beside itself.
     pub(super) fn held(&self) -> usize {
         self.waiting_bytes + self.waiting.len() * size_of::<Piece>() + self.framing.held()

@@ -120,6 +120,13 @@ impl Connections {
         std::mem::take(&mut self.lost)
     }
 
+    /// Nothing follows: what waits behind a hole is given up. A message that merely goes on is open.
+    pub(super) fn finish(&mut self) {
+        let halves = self.all.values().flat_map(|connection| [&connection.out, &connection.r#in]);
+        self.lost += halves.filter(|half| half.waits()).count() as u64;
+        *self = Self { lost: self.lost, ..Self::default() };
+    }
+
     /// Forgets who is idle, and who is too much.
     fn expire(&mut self, now: Timestamp) {
         while let Some((seen, key)) = self.order.front().copied() {

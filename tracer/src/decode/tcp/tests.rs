@@ -218,6 +218,21 @@ fn one_connection_is_bounded() {
     assert!(connections.take_lost() > 0);
 }
 
+/// The capture ends with something behind a hole: that is not silent; a message that goes on is open.
+#[test]
+fn a_hole_at_the_end_is_counted() {
+    let message = stream(&[dns_like(1, 40)]);
+    for (from, lost) in [(10, 1), (0, 0)] {
+        let (mut connections, mut messages) = (Connections::default(), Vec::new());
+        let part = out(2, 1 + from as u32, &message[from..30]);
+        for segment in [syn(1, 0), part] {
+            connections.add(key(), segment, &mut messages);
+        }
+        connections.finish();
+        assert_eq!((messages.len(), connections.take_lost()), (0, lost), "{from}");
+    }
+}
+
 proptest! {
     /// Any cut into segments, any order (but the SYN first), any repetition and overlap.
     #[test]
