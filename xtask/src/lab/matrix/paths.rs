@@ -256,7 +256,7 @@ pub(super) fn long_answers() -> Scene {
         pending(each(Incident { twin: OUTSIDE_FINE.title, ..cut }, musl, truncated), TRUNCATED),
         each(big, tcp, Expect::NOTHING),
         pending(each(Incident { twin: OUTSIDE_FINE.title, ..big }, musl, truncated), TRUNCATED),
-        pending(each(refused, tcp, truncated), TRUNCATED),
+        pending(each(refused, &["go", "c-ares"], truncated), TRUNCATED),
         // glibc's connect(2) would wait two minutes.
         pending(each(blocked, &["go"], truncated.costs("dns-truncated")), TRUNCATED),
         walking(use_vc, tcp, Expect::NOTHING),
