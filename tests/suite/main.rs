@@ -10,6 +10,7 @@ mod healthy;
 mod hostile;
 mod incidents;
 mod lab;
+mod lab_tcp;
 mod layers;
 mod libraries;
 mod licenses;

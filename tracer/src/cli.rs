@@ -291,6 +291,9 @@ pub(crate) struct Output {
     /// A search walk that costs at least this is a finding
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
     pub(crate) walk_threshold: Duration,
+    /// A DNS answer that takes at least this is slow; servers that often are become a finding
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
+    pub(crate) slow_threshold: Duration,
     /// Say more about what svctrace itself does; -vvv includes the probes' own log
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,

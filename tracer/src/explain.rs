@@ -15,6 +15,8 @@ const PAGES: &[(&str, &str)] = &pages![
     "resolver-timeout",
     "resolver-unreachable",
     "aaaa-race",
+    "dns-truncated",
+    "slow-dns",
     "dns-error",
     "search-expansion",
     "foreign-suffix",

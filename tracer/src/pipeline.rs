@@ -29,11 +29,19 @@ pub struct Options {
     pub transactions: bool,
     /// A search walk that cost at least this is a finding, in nanoseconds (default 100 ms).
     pub walk_threshold_ns: u64,
+    /// A DNS answer that takes at least this is slow, in nanoseconds (default 100 ms).
+    pub slow_threshold_ns: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { events: false, payload: false, transactions: false, walk_threshold_ns: 100_000_000 }
+        Self {
+            events: false,
+            payload: false,
+            transactions: false,
+            walk_threshold_ns: 100_000_000,
+            slow_threshold_ns: 100_000_000,
+        }
     }
 }
 
@@ -78,7 +86,8 @@ impl Pipeline {
     /// An empty pipeline in front of `sinks`.
     pub fn new(options: Options, sinks: Vec<Box<dyn Sink>>) -> Self {
         Self {
-            diagnoser: Diagnoser::new(options.walk_threshold_ns),
+            diagnoser: Diagnoser::new(options.walk_threshold_ns)
+                .slow_from(options.slow_threshold_ns),
             options,
             sinks,
             decoder: Decoder::default(),

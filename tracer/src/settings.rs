@@ -180,6 +180,7 @@ pub(crate) struct Print {
     payload: bool,
     filter: Option<Filter>,
     walk_threshold: Duration,
+    slow_threshold: Duration,
     fail_on: Vec<FailOn>,
     verbose: u8,
     quiet: bool,
@@ -214,6 +215,7 @@ impl Print {
             payload: output.payload,
             filter: output.filter.clone(),
             walk_threshold: output.walk_threshold,
+            slow_threshold: output.slow_threshold,
             fail_on: output.fail_on.clone(),
             verbose: output.verbose,
             quiet: output.quiet,
@@ -247,6 +249,7 @@ impl Print {
             format!("--time={time}"),
             format!("--color={color}"),
             format!("--walk-threshold={}ns", self.walk_threshold.as_nanos()),
+            format!("--slow-threshold={}ns", self.slow_threshold.as_nanos()),
             format!("--sandbox={}", self.sandbox.name()),
         ];
         arguments.extend(self.style.width.map(|width| format!("--width={width}")));
@@ -278,6 +281,7 @@ impl Print {
             payload: self.payload,
             transactions: self.events && self.format != Format::Text,
             walk_threshold_ns: u64::try_from(self.walk_threshold.as_nanos()).unwrap_or(u64::MAX),
+            slow_threshold_ns: u64::try_from(self.slow_threshold.as_nanos()).unwrap_or(u64::MAX),
         };
         Pipeline::new(options, record.into_iter().chain([print]).collect())
     }
@@ -323,7 +327,7 @@ mod tests {
             "svctrace",
             "svctrace -o json --events --fail-on nxdomain --fail-on warning",
             "svctrace --events -x --filter type=='event'&&n>5",
-            "svctrace --sandbox strict -vv -o wide -t D --color always --walk-threshold 1500us --width 133",
+            "svctrace --sandbox strict -vv -o wide -t D --color always --walk-threshold 1500us --slow-threshold 2s --width 133",
         ] {
             let asked = Print::new(&parse(words).trace.output);
             let arguments = ["svctrace", "pipeline", "--fd=7"].map(OsString::from);

@@ -11,12 +11,13 @@ use smallvec::SmallVec;
 
 use tracer_common::record::probe;
 
-use crate::event::{Actor, Body, Dns, Event, Syscall};
+use crate::event::{Actor, Body, Direction, Dns, Event, Syscall, Tcp};
 use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
-use crate::report::Outcome;
+use crate::report::{Outcome, Transport};
 
 use super::by_socket::BySocket;
+use super::connection::StreamNote;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
 use super::heard::{Answers, Gone, Orphan, Orphans, Stray, Unmatched};
 use super::library::Sockets;
@@ -25,10 +26,15 @@ use super::names::Names;
 use super::patience::{Patience, Settings};
 use super::search_list::Walk;
 use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
+use super::truncated::Connects;
 use super::upstream::Resolvers;
 
 /// Open lookups.
-const LOOKUPS_MAX: usize = 8_192;
+const LOOKUPS_MAX: usize = 65_536;
+/// Transactions of all open lookups.
+const TRANSACTIONS_MAX: usize = 100_000;
+/// Open lookups under one first label of one process that a query is compared with, the newest.
+const LOOK_MAX: usize = 64;
 /// Closed lookups whose resolver may be told later, by another clock.
 const UNTIED_MAX: usize = 4_096;
 /// Transactions of one lookup.
@@ -92,9 +98,15 @@ fn label(name: &str) -> Box<str> {
     name.split('.').next().unwrap_or_default().into()
 }
 
+/// Takes `id` out of an index; ids are in order, but for those of lingering lookups, which are few.
 fn forget<K: Eq + Hash>(index: &mut HashMap<K, Ids>, key: &K, id: u64) {
     if let Some(ids) = index.get_mut(key) {
-        ids.retain(|known| *known != id);
+        match ids.binary_search(&id) {
+            Ok(at) => {
+                ids.remove(at);
+            }
+            Err(_) => ids.retain(|known| *known != id),
+        }
         if ids.is_empty() {
             index.remove(key);
         }
@@ -151,6 +163,7 @@ impl Clients {
             server: new.server.ip(),
             tid,
             edns: new.edns,
+            tcp: new.transport == Transport::Tcp,
             at,
         };
         let key = (owner.clone(), label(&new.asked.name));
@@ -158,7 +171,7 @@ impl Clients {
             .by_label
             .get(&key)
             .into_iter()
-            .flatten()
+            .flat_map(|ids| ids.iter().rev().take(LOOK_MAX))
             .filter_map(|id| {
                 let lookup = self.lookups.get(id)?;
                 let place = lookup.place(&query, &self.table)?;
@@ -204,13 +217,8 @@ impl Clients {
     }
 
     fn open(&mut self, owner: Owner, first: &Transaction, who: &Identifier) -> u64 {
-        if self.lookups.len() >= LOOKUPS_MAX
-            && let Some(oldest) = self.lookups.keys().next().copied()
-            && let Some(lookup) = self.lookups.get_mut(&oldest)
-        {
-            lookup.over = true;
-            self.evicted += 1;
-            self.settle(oldest);
+        if self.lookups.len() >= LOOKUPS_MAX {
+            self.evict_oldest();
         }
         let config = who.resolver_config(&first.actor);
         self.next += 1;
@@ -228,10 +236,23 @@ impl Clients {
             settings: Settings::of(config),
             deadline: None,
             over: false,
+            connects: Connects::default(),
         });
         lookup.elsewhere = lookup.is_elsewhere(first.server.ip());
         self.lookups.insert(id, lookup);
         id
+    }
+
+    /// Gives up the oldest lookup that is not given up already: it stays undecided.
+    fn evict_oldest(&mut self) {
+        let oldest = self.lookups.iter().find(|(_, lookup)| !lookup.over).map(|(id, _)| *id);
+        if let Some(oldest) = oldest
+            && let Some(lookup) = self.lookups.get_mut(&oldest)
+        {
+            lookup.over = true;
+            self.evicted += 1;
+            self.settle(oldest);
+        }
     }
 
     fn add(&mut self, lookup_id: u64, mut transaction: Transaction) {
@@ -271,6 +292,9 @@ impl Clients {
             replied_by: dns_server,
         };
         self.table.insert(id, Box::new(open));
+        if self.table.len() > TRANSACTIONS_MAX {
+            self.evict_oldest();
+        }
         if answered {
             self.learn(id);
         }
@@ -369,6 +393,12 @@ impl Clients {
         }
     }
 
+    /// Open transactions and lookups.
+    #[cfg(test)]
+    pub(crate) fn open_now(&self) -> (usize, usize) {
+        (self.table.len(), self.lookups.len())
+    }
+
     /// Responses that no query was seen for.
     pub(crate) fn unmatched(&self) -> Unmatched {
         self.orphans.unmatched
@@ -379,6 +409,7 @@ impl Clients {
         self.sockets.observe(event);
         match &event.body {
             Body::SocketClosed(_) => self.socket_closed(&event.actor, event.at),
+            Body::Tcp(packet) if packet.fin || packet.rst => self.stream_ended(event, packet),
             Body::Syscall(call) => self.call_failed(event, call),
             Body::Exit => {
                 if let Some(task) = &event.actor.task {
@@ -412,7 +443,8 @@ impl Clients {
         let ids = self.on_socket(actor);
         self.give_up(&ids, at, |t| {
             let soon = at.since(t.last_send()) < TOO_SOON_NS;
-            if soon && !told { GaveUp::TooSoon(cut_short) } else { GaveUp::Closed }
+            let datagrams = t.transport == Transport::Udp;
+            if soon && !told && datagrams { GaveUp::TooSoon(cut_short) } else { GaveUp::Closed }
         });
         for id in ids {
             if let Some(open) = self.table.get_mut(&id) {
@@ -420,6 +452,34 @@ impl Clients {
                 let lookup = open.lookup;
                 self.settle(lookup);
             }
+        }
+    }
+
+    /// A connection ends: what was asked on it stays unanswered.
+    fn stream_ended(&mut self, event: &Event, packet: &Tcp) {
+        let key = SocketKey::between(&event.actor, true, packet.local, packet.remote);
+        let ids = self.by_socket.on_stream(&key);
+        self.give_up(&ids, event.at, |_| match (packet.direction, packet.rst) {
+            (Direction::In, true) => GaveUp::Errno(104),
+            (Direction::In, false) => GaveUp::ServerClosed,
+            (Direction::Out, _) => GaveUp::Closed,
+        });
+    }
+
+    /// A connect to a DNS server began, or came to its outcome.
+    pub(crate) fn stream(&mut self, note: StreamNote) {
+        let Some(owner) = &note.owner else { return };
+        for id in self.by_owner.get(owner).cloned().unwrap_or_default() {
+            let Some(lookup) = self.lookups.get_mut(&id) else { continue };
+            let Some(last) = lookup.attempts.last() else { continue };
+            if !last.all(&self.table).any(|t| t.cut_at().is_some()) {
+                continue;
+            }
+            match note.connected.clone() {
+                None => lookup.connects.begun(note.server, note.at),
+                Some(connected) => lookup.connects.ended(connected),
+            }
+            self.settle(id);
         }
     }
 
@@ -565,6 +625,9 @@ impl Clients {
             tried.push(open.transactions.iter().filter_map(|t| self.take(*t)).collect());
         }
         doubt_early_closes(&mut tried);
+        for attempt in &mut tried {
+            lookup.connects.follow(attempt, cut, lookup.over);
+        }
         let attempts = tried.into_iter().filter_map(|t| finished(t, &lookup.walk));
         let mut attempts: Vec<Attempt> = attempts.collect();
         let library = self.sockets.library(&attempts, &lookup.settings);

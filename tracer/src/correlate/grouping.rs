@@ -18,6 +18,7 @@ use super::lookup::attempt_outcome;
 use super::patience::Settings;
 use super::search_list::Walk;
 use super::transaction::{Asked, Reply, SocketKey, Transaction};
+use super::truncated::Connects;
 
 /// No resolver library asks again with another id sooner: resolv.conf counts whole seconds. (c-ares
 /// does ask again after 250 ms of a server that is quick as a rule, but with the same id.)
@@ -57,6 +58,8 @@ pub(crate) struct OpenLookup {
     pub(crate) deadline: Option<Timestamp>,
     /// Nothing more can come: its process ended.
     pub(crate) over: bool,
+    /// Its client's connects to DNS servers.
+    pub(crate) connects: Connects,
 }
 
 /// A candidate under way.
@@ -92,6 +95,7 @@ pub(crate) struct NewQuery<'a> {
     pub(crate) server: IpAddr,
     pub(crate) tid: Option<u32>,
     pub(crate) edns: bool,
+    pub(crate) tcp: bool,
     pub(crate) at: Timestamp,
 }
 
@@ -231,6 +235,9 @@ impl OpenLookup {
     }
 
     fn same_name(&self, last: &OpenAttempt, query: &NewQuery<'_>, table: &Table) -> bool {
+        if query.tcp && last.all(table).any(|t| t.cut_at().is_some()) {
+            return true;
+        }
         let mut of_type = last.all(table).rev().filter(|t| t.asked.qtype == query.asked.qtype);
         let Some(previous) = of_type.next() else {
             return last.all(table).any(|t| t.edns == query.edns);
@@ -285,6 +292,9 @@ impl OpenLookup {
             (true, false) => CALLS_NS,
             (false, _) => PAIR_NS,
         };
+        if let Some(until) = self.connects.expected(last.all(table)) {
+            return Some(until.max(ended));
+        }
         let errors = last.all(table).any(|t| t.reply.as_ref().is_some_and(|r| r.is_error()));
         let wait = match last.outcome(table) {
             _ if errors => self.after_error(last, table),

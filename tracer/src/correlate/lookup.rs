@@ -148,7 +148,8 @@ pub(crate) fn doubt_early_closes(tried: &mut [Vec<Transaction>]) {
 /// An attempt from its transactions; `None` without any.
 pub(crate) fn finished(transactions: Vec<Transaction>, walk: &Walk) -> Option<Attempt> {
     let first = transactions.first()?;
-    let last = |t: &Transaction| t.ended().unwrap_or(t.last_send());
+    let sequel = |t: &Transaction| t.sequel.as_ref().and_then(|sequel| sequel.at);
+    let last = |t: &Transaction| t.ended().max(sequel(t)).unwrap_or(t.last_send());
     Some(Attempt {
         name: first.name.clone(),
         suffix: walk.suffix(&first.asked.name),

@@ -23,6 +23,7 @@ mod names;
 mod patience;
 mod search_list;
 mod transaction;
+mod truncated;
 mod upstream;
 mod wire;
 
@@ -33,6 +34,8 @@ mod tests;
 #[cfg(test)]
 mod tests_walks;
 #[cfg(test)]
+mod tests_bounds;
+#[cfg(test)]
 mod walks;
 
 pub use connection::Connection;
@@ -41,7 +44,8 @@ pub use lookup::{Attempt, Lookup};
 pub use patience::Patience;
 pub use search_list::SearchList;
 pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
-pub use upstream::{OtherAnswer, Received, Tie, UpstreamTry};
+pub use truncated::Sequel;
+pub use upstream::{Leaf, OtherAnswer, Received, Tie, UpstreamTry};
 
 use crate::event::{Body, Direction, Dns, Event};
 use crate::identify::Identifier;
@@ -91,9 +95,17 @@ impl Correlator {
             if let Body::Host(host) = &event.body {
                 self.host(event, host.ended, who, &mut connections);
             }
+            self.streams();
             done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
         }
         self.advance(event.at, done);
+    }
+
+    /// What connects to DNS servers mean for the questions behind them.
+    fn streams(&mut self) {
+        for note in self.connections.take_notes() {
+            self.clients.stream(note);
+        }
     }
 
     fn host(&mut self, event: &Event, ended: bool, who: &Identifier, done: &mut Vec<Connection>) {
@@ -112,8 +124,9 @@ impl Correlator {
     pub fn finish(&mut self, _who: &Identifier, done: &mut Vec<Conclusion>) {
         self.held(Timestamp(u64::MAX));
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
-        self.clients.finish(&self.resolvers, &mut lookups);
         self.connections.finish(&self.clients.names, &mut connections);
+        self.streams();
+        self.clients.finish(&self.resolvers, &mut lookups);
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
         done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
     }
@@ -205,6 +218,7 @@ impl Correlator {
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.clients.advance(self.now, &self.resolvers, &mut lookups);
         self.connections.advance(self.now, &self.clients.names, &mut connections);
+        self.streams();
         self.resolvers.expire(self.now);
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
         done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::event::{Actor, Answer, Dns, Protocol, rcode_name};
+use crate::event::{Actor, Answer, Dns, EdnsOptions, Protocol, extended_error_name, rcode_name};
 use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
 use crate::report::{self, Outcome, TransactionOutcome, Transport};
 
+use super::truncated::Sequel;
 use super::upstream::Tie;
 
 /// Most sends and events kept of one transaction; further ones are counted only.
@@ -39,15 +40,14 @@ pub enum SocketKey {
 
 impl SocketKey {
     pub(crate) fn of(actor: &Actor, dns: &Dns) -> Self {
+        Self::between(actor, dns.protocol == Protocol::Tcp, dns.local, dns.remote)
+    }
+
+    /// That of a packet between these ends.
+    pub(crate) fn between(actor: &Actor, tcp: bool, local: SocketAddr, remote: SocketAddr) -> Self {
         match actor.socket() {
             Some((host, cookie)) => Self::Cookie(host, cookie),
-            None => Self::Flow {
-                host: actor.host,
-                cgroup: actor.cgroup,
-                tcp: dns.protocol == Protocol::Tcp,
-                local: dns.local,
-                remote: dns.remote,
-            },
+            None => Self::Flow { host: actor.host, cgroup: actor.cgroup, tcp, local, remote },
         }
     }
 
@@ -92,6 +92,10 @@ pub struct Reply {
     pub answers: Vec<Answer>,
     /// Bytes of the message.
     pub size: u32,
+    /// Seconds for which the absence that it tells may be kept.
+    pub negative_ttl: Option<u32>,
+    /// EDNS options, of a response with any.
+    pub options: Option<Box<EdnsOptions>>,
 }
 
 impl Reply {
@@ -103,6 +107,8 @@ impl Reply {
             rcode: dns.message.rcode,
             truncated: dns.message.truncated,
             answers: dns.message.answers.clone(),
+            negative_ttl: dns.message.negative_ttl,
+            options: dns.message.options.clone(),
         }
     }
 
@@ -125,8 +131,11 @@ pub enum GaveUp {
     Exited,
     /// The time-out of its resolver configuration has passed.
     Expired,
-    /// A system call on the socket failed with this errno.
+    /// A system call on the socket failed with this errno, or a packet brought what it stands for
+    /// (ECONNRESET).
     Errno(i32),
+    /// The server closed the connection without an answer.
+    ServerClosed,
     /// It closed the socket far too soon for a time-out, and no call was seen to fail. With the event
     /// of a sendmmsg that the socket cut short, as it does while an error is pending.
     TooSoon(Option<u64>),
@@ -157,6 +166,10 @@ pub struct Transaction {
     pub edns: bool,
     /// Bytes of the query.
     pub size: u32,
+    /// Largest datagram that it allows; 0 without an OPT record.
+    pub udp_size: u16,
+    /// DO bit of its OPT record.
+    pub dnssec_ok: bool,
     /// Which try of its attempt for this type, from 1.
     pub try_number: u32,
     /// Each time it went out.
@@ -179,6 +192,8 @@ pub struct Transaction {
     pub events: Vec<u64>,
     /// What the resolver's side and other answers say; filled when the lookup closes.
     pub tie: Tie,
+    /// What followed a truncated answer; filled when the lookup closes.
+    pub sequel: Option<Box<Sequel>>,
 }
 
 impl Transaction {
@@ -196,6 +211,8 @@ impl Transaction {
             asked,
             edns: dns.message.edns,
             size: dns.original_len,
+            udp_size: dns.message.udp_size,
+            dnssec_ok: dns.message.dnssec_ok,
             try_number: 1,
             sends: vec![sent],
             retransmits: 0,
@@ -207,7 +224,14 @@ impl Transaction {
             gave_up: None,
             events: vec![sent.number],
             tie: Tie::default(),
+            sequel: None,
         }
+    }
+
+    /// When a truncated answer came over UDP.
+    pub(crate) fn cut_at(&self) -> Option<Timestamp> {
+        let reply = self.reply.as_ref().filter(|reply| reply.truncated)?;
+        (self.transport == Transport::Udp).then_some(reply.at)
     }
 
     /// The same datagram again. After an error response that opens the transaction again.
@@ -330,7 +354,7 @@ impl Transaction {
     pub fn outcome(&self) -> TransactionOutcome {
         match (&self.reply, self.gave_up) {
             (Some(_), _) => TransactionOutcome::Answered,
-            (None, Some((_, GaveUp::Errno(_) | GaveUp::TooSoon(_)))) => {
+            (None, Some((_, GaveUp::Errno(_) | GaveUp::TooSoon(_) | GaveUp::ServerClosed))) => {
                 TransactionOutcome::Unreachable
             }
             (None, Some(_)) => TransactionOutcome::Timeout,
@@ -349,6 +373,8 @@ impl Transaction {
         };
         let wanted = &self.asked.qtype;
         match reply.rcode {
+            // Who asks again does not take the part for the whole.
+            0 if self.sequel.as_ref().is_some_and(|sequel| sequel.tcp_failed()) => Outcome::Error,
             0 if reply.answers.iter().any(|a| a.rtype == *wanted || wanted == "ANY") => {
                 Outcome::Answered
             }
@@ -382,6 +408,33 @@ impl Transaction {
         self.reply.as_ref().map(|r| r.at.since(self.started()))
     }
 
+    fn after_truncation(&self) -> Option<report::AfterTruncation> {
+        let (sequel, since) = (self.sequel.as_ref()?, self.cut_at()?);
+        Some(report::AfterTruncation {
+            followed: sequel.followed,
+            duration_ns: sequel.at.map(|at| at.since(since)),
+            events: sequel.events.clone(),
+        })
+    }
+
+    fn edns(&self) -> Option<report::Edns> {
+        self.edns.then_some(report::Edns { udp_size: self.udp_size, dnssec_ok: self.dnssec_ok })
+    }
+
+    fn options(&self) -> Option<Vec<u16>> {
+        Some(self.reply.as_ref()?.options.as_ref()?.codes.clone())
+    }
+
+    fn extended_errors(&self) -> Option<Vec<report::ExtendedError>> {
+        let errors = &self.reply.as_ref()?.options.as_ref()?.errors;
+        let error = |(code, text): &(u16, String)| report::ExtendedError {
+            code: *code,
+            name: extended_error_name(*code).map(str::to_owned),
+            text: (!text.is_empty()).then(|| text.clone()),
+        };
+        (!errors.is_empty()).then(|| errors.iter().map(error).collect())
+    }
+
     /// As a part of its lookup.
     pub(crate) fn in_attempt(&self) -> report::AttemptTransaction {
         report::AttemptTransaction {
@@ -398,6 +451,8 @@ impl Transaction {
             retransmits: self.retransmits,
             recovered: self.recovered,
             answers: self.answers(),
+            after_truncation: self.after_truncation(),
+            extended_errors: self.extended_errors(),
             events: self.events.clone(),
         }
     }
@@ -423,6 +478,12 @@ impl Transaction {
             retransmits: self.retransmits,
             recovered: self.recovered,
             truncated: self.reply.as_ref().is_some_and(|r| r.truncated),
+            after_truncation: self.after_truncation(),
+            edns: self.edns(),
+            response_options: self.options(),
+            extended_errors: self.extended_errors(),
+            nodata: (self.verdict() == Outcome::Nodata).then_some(true),
+            negative_ttl_s: self.reply.as_ref().and_then(|r| r.negative_ttl),
             outcome: self.outcome(),
             events: self.events.clone(),
         }

@@ -8,7 +8,7 @@ use hickory_proto::rr::rdata::{MX, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError, Restrict};
 
-use crate::event::{Answer, Message, Question};
+use crate::event::{Answer, EdnsOptions, Message, Question};
 use crate::text;
 
 /// Why in [`Message::undecoded`] when the snap length, not the sender, cut the message.
@@ -19,6 +19,8 @@ const RECORDS_MAX: usize = 1024;
 /// Longest text of one answer's data.
 const DATA_MAX: usize = 4096;
 const HEADER: usize = 12;
+/// Options of one OPT record.
+const OPTIONS_MAX: usize = 64;
 /// Largest message the two length bytes of DNS over TCP can announce.
 const MESSAGE_MAX: usize = 65_535;
 
@@ -85,7 +87,14 @@ fn fill(message: &mut Message, decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Re
     }
     let total = answers + authorities + additionals;
     for number in 0..total.min(RECORDS_MAX) {
-        resource(message, decoder, whole, number < answers)?;
+        let section = if number < answers {
+            Section::Answer
+        } else if number < answers + authorities {
+            Section::Authority
+        } else {
+            Section::Additional
+        };
+        resource(message, decoder, whole, section)?;
     }
     if questions.max(total) > RECORDS_MAX {
         return Err(Stop::Bad(format!("more than {RECORDS_MAX} records")));
@@ -93,17 +102,24 @@ fn fill(message: &mut Message, decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Re
     Ok(())
 }
 
-/// One resource record; of those that are no answers only OPT matters. Data that cannot be read
-/// costs this record only.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Answer,
+    Authority,
+    Additional,
+}
+
+/// One resource record; of those that are no answers only OPT and an authority's SOA matter. Data
+/// that cannot be read costs this record only.
 fn resource(
     message: &mut Message,
     decoder: &mut BinDecoder<'_>,
     whole: &[u8],
-    answer: bool,
+    section: Section,
 ) -> Result<(), Stop> {
     let name = Name::read(decoder)?;
     let rtype = RecordType::from(u16(decoder)?);
-    u16(decoder)?; // class
+    let class = u16(decoder)?;
     let ttl = decoder.read_u32()?.unverified();
     let len = u16(decoder)?;
     let start = decoder.index();
@@ -112,7 +128,16 @@ fn resource(
         message.edns = true;
         // RFC 6891 section 6.1.3: the upper eight bits of the RCODE stand in the TTL.
         message.rcode = message.rcode & 0x000f | u16::from(ttl.to_be_bytes()[0]) << 4;
-    } else if answer {
+        message.udp_size = class;
+        message.dnssec_ok = ttl & 0x8000 != 0;
+        if !data.is_empty() {
+            message.options = Some(Box::new(options(data)));
+        }
+    } else if rtype == RecordType::SOA && section == Section::Authority {
+        // RFC 2308 section 5: the lesser of the record's TTL and its last field.
+        let minimum = data.last_chunk().map(|minimum| u32::from_be_bytes(*minimum));
+        message.negative_ttl = minimum.map(|minimum| minimum.min(ttl));
+    } else if section == Section::Answer {
         match rdata(whole, start, rtype, len) {
             Ok(rdata) => message.answers.push(Answer {
                 name: name_text(&name),
@@ -125,6 +150,28 @@ fn resource(
         }
     }
     Ok(())
+}
+
+/// RFC 6891 section 6.1.2, as far as whole options go.
+fn options(mut data: &[u8]) -> EdnsOptions {
+    const EXTENDED_ERROR: u16 = 15;
+    let mut options = EdnsOptions::default();
+    while let Some(([a, b, c, d], rest)) = data.split_first_chunk() {
+        let (code, len) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+        let Some((value, rest)) = rest.split_at_checked(len.into()) else { break };
+        data = rest;
+        if options.codes.len() >= OPTIONS_MAX {
+            break;
+        }
+        options.codes.push(code);
+        if code == EXTENDED_ERROR
+            && let Some((info, told)) = value.split_first_chunk()
+        {
+            let told = String::from_utf8_lossy(told.get(..DATA_MAX).unwrap_or(told));
+            options.errors.push((u16::from_be_bytes(*info), cap(text::visible(&told))));
+        }
+    }
+    options
 }
 
 /// Reads the data of a record inside its own bounds; compression pointers still reach back.
@@ -284,7 +331,9 @@ mod tests {
         ] {
             message.add_answer(Record::from_rdata(www.clone(), 30, data));
         }
-        message.set_edns(Edns::new());
+        let mut edns = Edns::new();
+        edns.set_max_payload(1232);
+        message.set_edns(edns);
         message.metadata.response_code = ResponseCode::BADVERS;
         message.to_vec().unwrap()
     }
@@ -295,6 +344,7 @@ mod tests {
         assert_eq!(message.undecoded, None);
         assert_eq!((message.id, message.response, message.opcode), (4711, true, 0));
         assert_eq!((message.edns, message.rcode), (true, 16));
+        assert_eq!((message.udp_size, message.dnssec_ok, message.options), (1232, false, None));
         let question = message.question.unwrap();
         assert_eq!((question.name.as_str(), &*question.qtype), ("wWw.Example.Org", "A"));
         let data: Vec<_> = message.answers.iter().map(|a| (&*a.rtype, a.data.as_str())).collect();
@@ -368,6 +418,41 @@ mod tests {
             bytes.extend([0, 1, 0, 1, 0, 0, 0, 0, 0, 0]);
         }
         assert!(message(&bytes, false).undecoded.is_some());
+    }
+
+    #[test]
+    fn absence_and_its_time() {
+        let mut nx = Hickory::response(1, OpCode::Query);
+        let (zone, host) = (name("example.org."), name("ns.example.org."));
+        nx.add_query(Query::query(name("a.example.org."), RecordType::A));
+        let soa = RData::SOA(SOA::new(host, zone.clone(), 1, 2, 3, 4, 60));
+        nx.add_authority(Record::from_rdata(zone, 30, soa));
+        assert_eq!(message(&nx.to_vec().unwrap(), false).negative_ttl, Some(30));
+    }
+
+    #[test]
+    fn options_and_extended_errors() {
+        // DO, a cookie (10), an extended error (15) with a text that would like to be more, and an
+        // option that is cut.
+        let mut bytes = vec![0, 1, 0x81, 0x82, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+        bytes.extend([0, 41, 4, 208, 0, 0, 0x80, 0]);
+        let mut data = vec![0, 10, 0, 2, 1, 2, 0, 15, 0, 6, 0, 22];
+        data.extend(b"no\x1b!");
+        data.extend([0, 8, 0, 9, 1]);
+        bytes.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+        bytes.extend(&data);
+        let message = message(&bytes, false);
+        assert_eq!((message.edns, message.udp_size, message.dnssec_ok), (true, 1232, true));
+        let options = message.options.unwrap();
+        assert_eq!(options.codes, [10, 15]);
+        assert_eq!(options.errors.len(), 1);
+        assert_eq!(options.errors[0].0, 22);
+        assert!(options.errors[0].1.starts_with("no") && !options.errors[0].1.contains('\x1b'));
+        let name = crate::event::extended_error_name;
+        assert_eq!(
+            (name(22), name(15), name(31)),
+            (Some("No Reachable Authority"), Some("Blocked"), None)
+        );
     }
 
     fn sane(message: &Message) {

@@ -14,7 +14,9 @@ use crate::report::{Code, Confidence, Finding, Identity, Severity, Ts};
 
 use super::interval::{Intervals, Span};
 use super::summary::Totals;
-use super::{dns_error, lost, nxdomain, patience, race, resolver, search, upstream, words};
+use super::{
+    dns_error, lost, nxdomain, patience, race, resolver, search, slow, truncated, upstream, words,
+};
 
 /// A wait of at least this is as bad as a failure.
 pub(crate) const SEVERE_NS: u64 = 5_000_000_000;
@@ -51,8 +53,10 @@ pub(crate) enum Facts {
     Upstream(upstream::Facts),
     Silent(resolver::Silent),
     Race(race::Facts),
+    Slow(slow::Facts),
     Unreachable(resolver::Unreachable),
     Error(dns_error::Facts),
+    Truncated(truncated::Facts),
     Expansion(search::Expansion),
     Foreign(search::Foreign),
     Nxdomain(nxdomain::Facts),
@@ -253,8 +257,10 @@ impl Draft {
             Facts::Upstream(f) => upstream::text(self, f, who),
             Facts::Silent(f) => resolver::silent_text(self, f, who),
             Facts::Race(f) => race::text(self, f, who),
+            Facts::Slow(f) => slow::text(self, f, who),
             Facts::Unreachable(f) => resolver::unreachable_text(self, f, who),
             Facts::Error(f) => dns_error::text(self, f, who),
+            Facts::Truncated(f) => truncated::text(self, f, who),
             Facts::Expansion(f) => search::expansion_text(self, f, known),
             Facts::Foreign(f) => search::foreign_text(self, f, known),
             Facts::Nxdomain(f) => nxdomain::text(self, f, who),
@@ -300,8 +306,10 @@ impl Facts {
             (Self::Upstream(a), Self::Upstream(b)) => a.merge(b),
             (Self::Silent(a), Self::Silent(b)) => a.merge(b),
             (Self::Race(a), Self::Race(b)) => a.merge(b),
+            (Self::Slow(a), Self::Slow(b)) => a.merge(b),
             (Self::Unreachable(a), Self::Unreachable(b)) => a.merge(b),
             (Self::Error(a), Self::Error(b)) => a.merge(b),
+            (Self::Truncated(a), Self::Truncated(b)) => a.merge(b),
             (Self::Expansion(a), Self::Expansion(b)) => a.merge(b),
             (Self::Foreign(a), Self::Foreign(b)) => a.merge(b),
             (Self::Lost(a), Self::Lost(b)) => a.merge(b),

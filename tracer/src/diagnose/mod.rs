@@ -13,13 +13,17 @@ mod leaks;
 mod load;
 mod lost;
 mod nxdomain;
-mod patience;
 mod origin;
+mod patience;
+mod quantiles;
 mod race;
 mod remedy;
 mod resolver;
 mod search;
+mod servers;
+mod slow;
 mod summary;
+mod truncated;
 mod upstream;
 mod what_if;
 mod words;
@@ -29,7 +33,11 @@ mod tests;
 #[cfg(test)]
 mod tests_costs;
 #[cfg(test)]
+mod tests_hops;
+#[cfg(test)]
 mod tests_race;
+#[cfg(test)]
+mod tests_slow;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -41,6 +49,7 @@ use crate::report::{Code, Finding, Severity, Summary, TransactionOutcome};
 
 use draft::{Draft, Key, Known};
 use interval::Intervals;
+use servers::Servers;
 use summary::Totals;
 
 pub use summary::Counts;
@@ -52,6 +61,8 @@ const GATHER_MAX_NS: u64 = 5_000_000_000;
 const LOSS_NS: u64 = 10_000_000_000;
 /// A client that gives up sooner changed its mind.
 const SILENCE_NS: u64 = 900_000_000;
+/// Answers that take so long are slow, unless the user says otherwise.
+const SLOW_NS: u64 = 100_000_000;
 const CASES_MAX: usize = 256;
 const LOSSES_MAX: usize = 1_024;
 
@@ -76,6 +87,7 @@ pub struct Diagnoser {
     told: u64,
     losses: VecDeque<context::Loss>,
     totals: Totals,
+    servers: Servers,
     verdicts: BTreeMap<(Code, Severity), u64>,
 }
 
@@ -89,14 +101,28 @@ impl Diagnoser {
             told: 0,
             losses: VecDeque::new(),
             totals: Totals::default(),
+            servers: Servers::new(SLOW_NS),
             verdicts: BTreeMap::new(),
         }
+    }
+
+    /// Answers that take at least `ns` are slow.
+    #[must_use]
+    pub fn slow_from(self, ns: u64) -> Self {
+        Self { servers: Servers::new(ns), ..self }
     }
 
     /// A lookup closed at `now`.
     pub fn lookup(&mut self, lookup: &Lookup, now: Timestamp, who: &Identifier) {
         let domain = cluster_domain(lookup, who);
-        let drafts = self.drafts(lookup, domain.as_deref());
+        let (slow, drafts): (Vec<_>, Vec<_>) = self
+            .drafts(lookup, domain.as_deref())
+            .into_iter()
+            .partition(|draft| draft.key.code == Code::SlowDns);
+        self.servers.lookup(lookup);
+        for draft in slow {
+            self.servers.slow(draft, now);
+        }
         let spans = |code| {
             let mut spans = Intervals::default();
             for draft in drafts.iter().filter(|d| d.key.code == code) {
@@ -137,6 +163,7 @@ impl Diagnoser {
 
     /// Time has come to `now`: blocks that gathered long enough are told.
     pub fn advance(&mut self, now: Timestamp, who: &Identifier, out: &mut Vec<Finding>) {
+        self.tell_slow(now, false, who, out);
         if self.next_due > now {
             return;
         }
@@ -154,7 +181,15 @@ impl Diagnoser {
         for case in std::mem::take(&mut self.cases) {
             self.tell(&case, who, out);
         }
+        self.tell_slow(Timestamp(u64::MAX), true, who, out);
         self.totals.finish(who);
+    }
+
+    fn tell_slow(&mut self, now: Timestamp, end: bool, who: &Identifier, out: &mut Vec<Finding>) {
+        for (key, draft, at) in self.servers.due(now, end) {
+            let drafts = BTreeMap::from([(key, draft)]);
+            self.tell(&Case { drafts, first: at, last: at, due_now: true }, who, out);
+        }
     }
 
     /// Codes and severities of the findings told, each pair once.
@@ -164,7 +199,11 @@ impl Diagnoser {
 
     /// The summary, given what the other stages counted.
     pub fn summary(&self, counts: &Counts) -> Summary {
-        self.totals.summary(counts, self.verdicts.iter().map(|((code, _), n)| (*code, *n)))
+        let findings = self.verdicts.iter().map(|((code, _), n)| (*code, *n));
+        let mut summary = self.totals.summary(counts, findings);
+        summary.evicted += self.servers.evicted;
+        summary.servers = self.servers.report();
+        summary
     }
 
     /// Everything that is wrong with one lookup, with what caused what.
@@ -176,6 +215,9 @@ impl Diagnoser {
             for transaction in &attempt.transactions {
                 let found = self.causes(lookup, attempt, transaction, domain);
                 of_attempt.extend(found.iter().map(|d| d.key.clone()));
+                if found.is_empty() {
+                    drafts.extend(slow::found(lookup, transaction, self.servers.threshold_ns()));
+                }
                 drafts.extend(found);
             }
             roots.push(of_attempt);
@@ -232,6 +274,7 @@ impl Diagnoser {
             let silent = || resolver::silent(lookup, transaction, silence);
             found.extend(race().or_else(inferred).or_else(silent));
         }
+        found.extend(truncated::found(lookup, transaction, self.threshold_ns));
         if let Some(mut draft) = dns_error::found(lookup, transaction) {
             draft.caused_by = by_upstream;
             found.push(draft);
@@ -346,10 +389,12 @@ fn rank(code: Code) -> u8 {
         Code::ResolverTimeout => 2,
         Code::ResolverUnreachable => 3,
         Code::DnsError => 4,
+        Code::DnsTruncated => 4,
         Code::ForeignSuffix => 5,
         Code::SearchExpansion => 6,
         Code::Nxdomain => 7,
         Code::EventsLost => 8,
+        Code::SlowDns => 9,
     }
 }
 

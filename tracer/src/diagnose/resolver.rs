@@ -160,6 +160,8 @@ pub(crate) struct Unreachable {
     server: SocketAddr,
     errnos: BTreeSet<i32>,
     queries: usize,
+    /// Connections that the server ended without an answer.
+    broken_off: usize,
     /// Sends that a socket with a pending error cut short.
     cut_short: BTreeSet<u64>,
 }
@@ -167,6 +169,7 @@ pub(crate) struct Unreachable {
 impl Unreachable {
     pub(crate) fn merge(&mut self, other: Self) {
         self.errnos.extend(other.errnos);
+        self.broken_off += other.broken_off;
         self.cut_short.extend(other.cut_short);
         self.queries += other.queries;
     }
@@ -177,6 +180,7 @@ pub(crate) fn unreachable(lookup: &Lookup, transaction: &Transaction) -> Option<
     let (at, why) = transaction.gave_up?;
     let (errno, cut_short) = match why {
         GaveUp::Errno(errno) => (Some(errno), None),
+        GaveUp::ServerClosed => (None, None),
         GaveUp::TooSoon(cut_short) => (None, cut_short),
         _ => return None,
     };
@@ -184,12 +188,13 @@ pub(crate) fn unreachable(lookup: &Lookup, transaction: &Transaction) -> Option<
         server: transaction.server,
         errnos: errno.into_iter().collect(),
         queries: transaction.sends.len(),
+        broken_off: usize::from(matches!(why, GaveUp::ServerClosed | GaveUp::Errno(104))),
         cut_short: cut_short.into_iter().collect(),
     };
     let subject = transaction.server.to_string();
     let facts = draft::Facts::Unreachable(facts);
     let mut draft = Draft::about(lookup, Code::ResolverUnreachable, subject, facts);
-    if errno.is_none() {
+    if errno.is_none() && why != GaveUp::ServerClosed {
         draft.confidence = Confidence::Inferred;
     }
     draft.charge((transaction.started(), at));
@@ -202,6 +207,9 @@ pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identif
     let errnos: Vec<String> =
         facts.errnos.iter().filter_map(|e| errno_name(-i64::from(*e))).collect();
     let queries = words::count(facts.queries, "query", "queries");
+    if facts.broken_off > 0 && facts.broken_off == facts.queries {
+        return broken_off_text(draft, facts, who);
+    }
     let (told, cause) = if errnos.is_empty() {
         (
             "gave up at once".to_owned(),
@@ -230,6 +238,29 @@ pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identif
         .map(|(k, v)| (k.to_owned(), v))
         .into(),
         inferred_from: vec![unseen_error(draft, facts, who)],
+    }
+}
+
+fn broken_off_text(draft: &Draft, facts: &Unreachable, who: &Identifier) -> Text {
+    let server = words::address(facts.server, who);
+    let queries = words::count(facts.queries, "query", "queries");
+    Text {
+        title: format!("resolver {server} broke off TCP connections of {}", draft.comms()),
+        cause: format!(
+            "{server} took connections over TCP and {queries} on them, and ended them without an answer."
+        ),
+        remedy: vec![
+            "look at the resolver's log and its limits of TCP connections; a proxy or mesh sidecar on the way may end them, too".to_owned(),
+        ],
+        details: [
+            ("server", json!(facts.server.to_string())),
+            ("errno", json!([])),
+            ("queries", json!(facts.queries)),
+            ("clients", draft.clients(who)),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
+        inferred_from: Vec::new(),
     }
 }
 

@@ -190,6 +190,7 @@ impl Totals {
             },
             dns: self.load.told(),
             leaks: self.leaks.clone(),
+            servers: Vec::new(),
         }
     }
 }

@@ -11,6 +11,8 @@ use super::net;
 use super::server::{CLUSTER_NAMES, cluster_address};
 use super::services::SERVICES;
 
+/// Addresses of the name `crowd`.
+const CROWD: u32 = 300;
 const COMMON: &str =
     "port=53\nuser=root\nno-hosts\nbind-interfaces\ninterface=eth0\nno-poll\npid-file=\n";
 
@@ -29,6 +31,15 @@ pub(crate) fn cluster_config() -> String {
         if let Some(address) = cluster_address(&name) {
             let _ = writeln!(text, "host-record={name},{address}");
         }
+    }
+    // An answer of almost 5,000 bytes.
+    for n in 0..CROWD {
+        let (high, low) = (n / 250, n % 250 + 1);
+        let _ = writeln!(
+            text,
+            "host-record=crowd.critical-app.svc.cluster.local,10.244.{}.{low}",
+            100 + high
+        );
     }
     text
 }
@@ -115,6 +126,14 @@ pub(crate) fn set_aaaa_swallowed(swallowed: bool) -> Result<()> {
     let flag = if swallowed { "-I" } else { "-D" };
     let from = ["-p", "udp", "--sport", "53"];
     net::iptables(&net::of_pod("dns"), &[&[flag, "OUTPUT"], &from[..], &ONE_AAAA[..]].concat())
+}
+
+/// Closes the TCP port of the cluster's server to the client pods, or opens it again.
+pub(crate) fn set_tcp_refused(refused: bool) -> Result<()> {
+    let flag = if refused { "-I" } else { "-D" };
+    let to = ["-p", "tcp", "-d", "10.244.1.20", "--dport", "53"];
+    let how = ["-j", "REJECT", "--reject-with", "tcp-reset"];
+    net::iptables(net::NODE, &[&[flag, "FORWARD"], &to[..], &how[..]].concat())
 }
 
 /// Whether a DNS server at `server` answers a question, asked from the current namespace.

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use super::words::{count, duration, pad, place, process};
 use super::{BAD, BOLD, Style};
-use crate::report::{Code, DnsCosts, DnsLoad, Leaks, Summary, WhatIf, WorkloadCosts};
+use crate::report::{Code, DnsCosts, DnsLoad, Leaks, Server, Summary, WhatIf, WorkloadCosts};
 use crate::text::visible;
+
+/// Servers that are written out, but for the wide form.
+const SERVERS: usize = 3;
 
 /// The summary's lines; `worst` is the highest cost of a finding by code, in nanoseconds.
 pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> String {
@@ -43,6 +46,13 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
     for (n, text) in leaks(&of.leaks).into_iter().enumerate() {
         line(if n == 0 { "leaks" } else { "" }, text);
     }
+    let shown = if style.wide { of.servers.len() } else { SERVERS };
+    for (n, server) in of.servers.iter().take(shown).enumerate() {
+        line(if n == 0 { "servers" } else { "" }, answers(server, style));
+    }
+    if of.servers.len() > shown {
+        line("", format!("and {} more", of.servers.len() - shown));
+    }
     let oddities = [
         (of.cut, "payload cut", "payloads cut"),
         (of.undecoded, "record not understood", "records not understood"),
@@ -59,6 +69,24 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
         line("also", oddities.join(", "));
     }
     lines.join("\n")
+}
+
+/// How fast a server answered.
+fn answers(of: &Server, style: &Style) -> String {
+    let mut text = format!("{}  {}", of.server, count(of.answers, "answer", "answers"));
+    let columns = [("p50", of.p50_ns), ("p95", of.p95_ns), ("p99", of.p99_ns), ("max", of.max_ns)];
+    for (label, ns) in columns {
+        if let Some(ns) = ns
+            && (style.wide || label != "p99")
+        {
+            text.push_str(&format!(", {label} {}", duration(ns)));
+        }
+    }
+    if of.unanswered > 0 {
+        let unanswered = format!("{} unanswered", of.unanswered);
+        text.push_str(&format!(", {}", style.paint(&unanswered, BAD)));
+    }
+    text
 }
 
 /// Most frequent first.

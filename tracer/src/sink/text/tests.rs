@@ -97,6 +97,7 @@ fn connection() -> Connection {
         errno: None,
         handshake_ns: Some(400_000),
         duration_ns: None,
+        inside: None,
         events: Vec::new(),
     }
 }
@@ -122,6 +123,16 @@ fn summary() -> Summary {
         search_walk: SearchWalk { walks: 1, complete_as_typed: 0, queries: 4, time_ns: 10 },
         dns: DnsCosts::default(),
         leaks: Leaks::default(),
+        servers: vec![Server {
+            server: "10.96.0.10:53".parse().unwrap(),
+            answers: 8,
+            slow: 1,
+            unanswered: 2,
+            p50_ns: Some(300_000),
+            p95_ns: Some(5_000_000),
+            p99_ns: Some(5_000_000),
+            max_ns: Some(250_000_000),
+        }],
     }
 }
 
