@@ -57,11 +57,21 @@ pub(crate) fn list(items: &[String], most: usize) -> String {
 /// An address, with what it is where that is known.
 pub(crate) fn address(addr: SocketAddr, who: &Identifier) -> String {
     let (plain, name) = (addr.to_string(), who.address_name(addr, Protocol::Udp));
-    if name == plain { plain } else { format!("{plain} ({name})") }
+    if name == plain { plain } else { one_line(format!("{plain} ({name})")) }
+}
+
+/// A name from a capture or a process stays within its sentence: what follows a line break in a
+/// remedy is taken for something to paste.
+fn one_line(text: String) -> String {
+    if text.contains(char::is_control) { text.replace(char::is_control, " ") } else { text }
 }
 
 /// A process or pod in words.
 pub(crate) fn who(identity: &Identity) -> String {
+    one_line(plain_who(identity))
+}
+
+fn plain_who(identity: &Identity) -> String {
     let pod = match (&identity.namespace, &identity.pod) {
         (Some(ns), Some(pod)) => Some(format!("{ns}/{pod}")),
         (None, Some(pod)) => Some(pod.clone()),
@@ -85,6 +95,12 @@ pub(crate) fn who(identity: &Identity) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_cannot_begin_a_line() {
+        let comm = Some("x\nkubectl -n".to_owned());
+        assert_eq!(who(&Identity { comm, ..Identity::default() }), "x kubectl -n");
+    }
 
     #[test]
     fn lists() {
