@@ -120,7 +120,7 @@ impl Correlator {
         (self.clients.skew_ns, self.connections.skew_ns) = (2 * skew_ns, skew_ns);
         if ended {
             let host = event.actor.host;
-            self.clients.host_ended(host, self.now);
+            self.clients.host_ended(host, self.now, &self.resolvers);
             self.resolvers.host_ended(host, event.at);
             self.connections.host_ended(host, &self.clients.names, done);
         }

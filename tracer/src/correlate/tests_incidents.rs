@@ -224,3 +224,52 @@ fn without_a_redirection_each_process_is_a_client() {
     pids.dedup();
     assert_eq!(pids, [4_000, 5_000]);
 }
+
+/// Go asks for both types from sockets of their own, after 5 s again; the second sockets close at once.
+/// The resolver received the first queries, and closed its own socket meanwhile if it `dies`.
+fn closed_at_once(dies: bool) -> Vec<Step> {
+    let go = Client {
+        task: Some(Task { pid: 4_200, tid: 4_201, comm: "lookup-go".into() }),
+        edns: true,
+        ..curl()
+    };
+    let mut steps = Vec::new();
+    for (i, qtype) in ["A", "AAAA"].into_iter().enumerate() {
+        let n = i as u64;
+        let of = |n: u64| Socket { client: go.clone(), cookie: 10 + n, port: 44_000 + n as u16 };
+        let (first, second) = (of(n), of(n + 5));
+        let (at, again) = (MS + 200 * US * n, 5_001 * MS + 200 * US * n);
+        steps.extend([first.open(at), first.ask(at + 10 * US, OUTSIDE, qtype, 50 + i as u16)]);
+        steps.push(Resolver::hears(&first, at + 40 * US, OUTSIDE, qtype, 50 + i as u16));
+        steps.push(first.close(again - 10 * US));
+        steps.extend([second.open(again), second.ask(again + US, OUTSIDE, qtype, 60 + i as u16)]);
+        steps.push(second.close(again + 150 * US));
+    }
+    if dies {
+        let listener = Resolver::hears(&Socket { client: go, cookie: 1, port: 1 }, 0, "x", "A", 1);
+        let mut closes = steps.last().cloned().unwrap();
+        (closes.at, closes.actor) = (2 * S, listener.actor);
+        steps.push(closes);
+    }
+    steps
+}
+
+#[test]
+fn sockets_that_close_at_once_tell_of_a_dead_resolver() {
+    let play = |dies| {
+        let mut bench = Bench::node(true);
+        bench.play(closed_at_once(dies)).quiet_until(9 * S);
+        bench.finish()
+    };
+    let bench = play(true);
+    let outcomes: Vec<_> = bench.lookups[0].transactions().map(Transaction::outcome).collect();
+    let (timeout, unreachable) = (TransactionOutcome::Timeout, TransactionOutcome::Unreachable);
+    assert_eq!(bench.lookups.len(), 1);
+    assert_eq!(outcomes.iter().filter(|o| **o == timeout).count(), 2);
+    assert_eq!(outcomes.iter().filter(|o| **o == unreachable).count(), 2);
+    let mut codes = bench.codes();
+    codes.sort_unstable();
+    assert_eq!(codes, ["resolver-timeout", "resolver-unreachable"]);
+    // A request that was cancelled, as far as anybody can tell.
+    assert_eq!(play(false).codes(), ["resolver-timeout"]);
+}

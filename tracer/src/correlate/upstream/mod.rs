@@ -146,6 +146,8 @@ pub(crate) struct Resolvers {
     /// UDP sockets that received queries.
     listeners: HashMap<(HostId, u64), Entity>,
     inside: Inside,
+    /// Those that listen no more, and since when.
+    dead: HashMap<Entity, Timestamp>,
     /// Entries given up because of the cap.
     pub(crate) evicted: u64,
     /// Answers that no query was seen for.
@@ -191,6 +193,9 @@ impl Resolvers {
             return;
         }
         let site = site(who, actor, dns.local);
+        if !self.dead.is_empty() {
+            self.dead.remove(&site);
+        }
         if dns.protocol == Protocol::Udp
             && let Some(socket) = actor.socket()
             && (self.listeners.len() < LISTENERS_MAX || self.listeners.contains_key(&socket))
@@ -394,6 +399,10 @@ impl Resolvers {
 
     /// A resolver listens no more. What it had asked just before says nothing about its upstreams.
     fn died(&mut self, site: &Entity, at: Timestamp) {
+        let heir = self.listeners.values().any(|listener| listener == site);
+        if !heir && self.dead.len() < LISTENERS_MAX {
+            self.dead.insert(site.clone(), at);
+        }
         let open = |f: &Forwarded| {
             f.site == *site
                 && f.reply.is_none()
@@ -405,6 +414,15 @@ impl Resolvers {
         for number in unsure {
             self.drop_entry(number);
         }
+    }
+
+    /// Since when the resolver that received `transaction` listens no more.
+    pub(crate) fn dead_since(&self, transaction: &Transaction) -> Option<Timestamp> {
+        if self.dead.is_empty() {
+            return None;
+        }
+        let until = transaction.ended()?;
+        self.dead.get(&self.sighting_of(transaction, until)?.site).copied()
     }
 
     /// Nothing more comes from `host`: silence there was seen until now. Where it was hardly seen,
