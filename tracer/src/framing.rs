@@ -134,6 +134,23 @@ fn begins(bytes: &[u8], size: usize) -> bool {
     }
 }
 
+/// The messages of a segment of which its neighbours are not there, where it begins with one; the last
+/// as far as it goes.
+pub(crate) fn alone(bytes: &[u8]) -> Vec<Whole<'_>> {
+    let mut whole = Vec::new();
+    let mut rest = bytes;
+    while is_head(rest)
+        && let Some(([a, b], behind)) = rest.split_first_chunk()
+    {
+        let original = u16::from_be_bytes([*a, *b]);
+        let (message, behind) =
+            behind.split_at_checked(original.into()).unwrap_or((behind, Default::default()));
+        whole.push(Whole { bytes: message.into(), original });
+        rest = behind;
+    }
+    whole
+}
+
 /// Whether `bytes` begin with a length and the header of a DNS message of it.
 pub(crate) fn is_head(bytes: &[u8]) -> bool {
     bytes.get(2..).and_then(<[u8]>::first_chunk).is_some_and(plausible)
@@ -204,6 +221,16 @@ mod tests {
             [(&one[..1], one.len()), (b"xxxx", 4), (&next, next.len())];
         let (got, lost) = told(&mut Framing::default(), &pieces);
         assert_eq!((got, lost), (vec![(b"second".to_vec(), 6)], 1));
+    }
+
+    #[test]
+    fn a_segment_alone() {
+        let header = |n| [0, n, 0x81, 0x80, 0, 1, 0, 9, 0, 0, 0, 0];
+        let both = [framed(&header(1)), framed(&[&header(2)[..], &[1; 500]].concat())].concat();
+        let got: Vec<_> = alone(&both[..100]).iter().map(|w| (w.bytes.len(), w.original)).collect();
+        assert_eq!(got, [(12, 12), (84, 512)]);
+        assert_eq!(alone(&both[1..]).len(), 0);
+        assert_eq!(alone(b"").len(), 0);
     }
 
     #[test]

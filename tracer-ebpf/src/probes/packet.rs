@@ -32,6 +32,8 @@ const UDP: u64 = 17;
 const NOT_OURS: u64 = 255;
 const TCP_FIN_SYN_RST: u64 = 7;
 const TCP_SYN: u64 = 2;
+/// Length in front of each message of a stream.
+const TCP_PREFIX: u32 = 2;
 /// DNS header, before the question.
 const DNS_HEADER: u32 = 12;
 /// How long a question of a target lets the resolver's own traffic through.
@@ -139,13 +141,16 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
 fn of_resolver(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8) -> i32 {
     let Some(config) = config() else { return 1 };
     let Some(p) = parse(skb, probe) else { return 1 };
-    if p.protocol != UDP || !(is_dns(config, p.sport) || is_dns(config, p.dport)) {
+    if !(is_dns(config, p.sport) || is_dns(config, p.dport)) {
         return 1;
     }
-    if length(skb) < p.payload + DNS_HEADER {
+    // Of a stream shared by many only segments that begin with a message can be told apart.
+    let prefix = if p.protocol == TCP { TCP_PREFIX } else { 0 };
+    let message = forgotten(u64::from(p.payload + prefix)) as u32;
+    if length(skb) < message + DNS_HEADER {
         return 1;
     }
-    if !belongs(skb, &p, direction, config, probe) {
+    if !belongs(skb, &p, message, direction, config, probe) {
         return 1;
     }
     // SAFETY: the context is what the helper wants.
@@ -170,8 +175,15 @@ fn of_resolver(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: 
 
 /// Whether a message at the resolver is a target's, or the resolver's own for a target.
 #[inline(always)]
-fn belongs(skb: *mut __sk_buff, p: &Parsed, direction: u8, config: &Config, probe: u16) -> bool {
-    let Some(flags) = load::<u8>(skb, p.payload + 2) else {
+fn belongs(
+    skb: *mut __sk_buff,
+    p: &Parsed,
+    message: u32,
+    direction: u8,
+    config: &Config,
+    probe: u16,
+) -> bool {
+    let Some(flags) = load::<u8>(skb, message + 2) else {
         count(probe, Count::Unreadable);
         return false;
     };
@@ -195,7 +207,7 @@ fn belongs(skb: *mut __sk_buff, p: &Parsed, direction: u8, config: &Config, prob
             return known;
         }
     }
-    let hash = question_hash(skb, p.payload + DNS_HEADER);
+    let hash = question_hash(skb, message + DNS_HEADER);
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     if client {

@@ -561,7 +561,7 @@ impl Clients {
                 }
                 Timer::Lookup(id) => {
                     if self.lookups.get(&id).is_some_and(|l| l.deadline == Some(at)) {
-                        self.close(id, false, now);
+                        self.close(id, false, now, resolvers);
                     }
                 }
             }
@@ -584,18 +584,18 @@ impl Clients {
     pub(crate) fn finish(&mut self, resolvers: &Resolvers, done: &mut Vec<Lookup>) {
         let ids: Vec<u64> = self.ages.iter().copied().collect();
         for id in ids {
-            self.close(id, true, Timestamp(u64::MAX));
+            self.close(id, true, Timestamp(u64::MAX), resolvers);
         }
         self.told(Timestamp(u64::MAX), resolvers, done);
         self.orphans.expire(Timestamp(u64::MAX));
     }
 
     /// Nothing more comes from `host`.
-    pub(crate) fn host_ended(&mut self, host: HostId, now: Timestamp) {
+    pub(crate) fn host_ended(&mut self, host: HostId, now: Timestamp, resolvers: &Resolvers) {
         let of_host = |id: &&u64| self.lookups.get(id).is_some_and(|lookup| lookup.host == host);
         let ids: Vec<u64> = self.ages.iter().filter(of_host).copied().collect();
         for id in ids {
-            self.close(id, true, now);
+            self.close(id, true, now, resolvers);
         }
     }
 
@@ -618,7 +618,7 @@ impl Clients {
         }
     }
 
-    fn close(&mut self, id: u64, cut: bool, now: Timestamp) {
+    fn close(&mut self, id: u64, cut: bool, now: Timestamp, resolvers: &Resolvers) {
         let Some(lookup) = self.lookups.remove(&id) else { return };
         self.ages.remove(&id);
         forget(&mut self.by_owner, &lookup.owner, id);
@@ -636,7 +636,9 @@ impl Clients {
             taken.extend(open.transactions.iter().filter_map(|t| self.take(*t)));
             tried.push(taken);
         }
-        doubt_early_closes(&mut tried);
+        let silent = || tried.iter().flatten().filter(|t| t.reply.is_none());
+        let dead = silent().find_map(|t| resolvers.dead_since(t));
+        doubt_early_closes(&mut tried, dead);
         for attempt in &mut tried {
             lookup.connects.follow(attempt, cut, lookup.over);
         }

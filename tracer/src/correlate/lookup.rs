@@ -136,16 +136,19 @@ pub(crate) fn lookup_outcome(attempts: &[Attempt]) -> Outcome {
 }
 
 /// One early close may be a cancelled request; only a send cut short, or giving up early again and
-/// again, tells of an error that the calls did not show.
-pub(crate) fn doubt_early_closes(tried: &mut [Vec<Transaction>]) {
+/// again, tells of an error that the calls did not show. So does one at a resolver that was `dead` by
+/// then.
+pub(crate) fn doubt_early_closes(tried: &mut [Vec<Transaction>], dead: Option<Timestamp>) {
     let early = |t: &Transaction| matches!(t.gave_up, Some((_, GaveUp::TooSoon(_))));
     let again = tried.len() > 1 || tried.iter().flatten().any(|t| t.try_number > 1);
     if again && tried.iter().flatten().all(early) {
         return;
     }
     for t in tried.iter_mut().flatten() {
+        let started = t.started();
         if let Some((_, why)) = &mut t.gave_up
             && *why == GaveUp::TooSoon(None)
+            && dead.is_none_or(|since| started < since)
         {
             *why = GaveUp::Closed;
         }

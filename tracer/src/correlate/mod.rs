@@ -120,7 +120,7 @@ impl Correlator {
         (self.clients.skew_ns, self.connections.skew_ns) = (2 * skew_ns, skew_ns);
         if ended {
             let host = event.actor.host;
-            self.clients.host_ended(host, self.now);
+            self.clients.host_ended(host, self.now, &self.resolvers);
             self.resolvers.host_ended(host, event.at);
             self.connections.host_ended(host, &self.clients.names, done);
         }
@@ -152,6 +152,7 @@ impl Correlator {
         let actor = &event.actor;
         match (dns.direction, dns.message.response, asked) {
             (Direction::Out, false, Some(asked)) => {
+                self.resolvers.heard_inside(actor, dns, &asked, sent, who);
                 if self.resolvers.is_upstream(actor, dns, &asked, who) {
                     self.resolvers.forwarded(actor, dns, asked, sent, who);
                 } else {
@@ -159,6 +160,7 @@ impl Correlator {
                 }
             }
             (Direction::In, true, asked) => {
+                self.resolvers.answered_inside(dns, asked.as_ref());
                 if !self.resolvers.upstream_replied(actor, dns, asked.as_ref(), sent) {
                     self.clients.response(event, dns, asked);
                 }

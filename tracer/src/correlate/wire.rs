@@ -37,6 +37,35 @@ pub(crate) struct Question {
     proven: bool,
 }
 
+impl Question {
+    pub(crate) fn new(dns: &Dns, sent: Sent) -> Self {
+        Self {
+            client: dns.local,
+            server: dns.remote,
+            id: dns.message.id,
+            sends: smallvec![sent],
+            proven: false,
+        }
+    }
+
+    /// `dns` is the same datagram.
+    pub(crate) fn is(&self, dns: &Dns) -> bool {
+        (self.client, self.server, self.id) == (dns.local, dns.remote, dns.message.id)
+    }
+
+    pub(crate) fn sent_again(&mut self, sent: Sent) {
+        if self.sends.len() < EVENTS_MAX {
+            self.sends.push(sent);
+        }
+    }
+
+    /// Itself, the first time: the resolver's side is told then.
+    pub(crate) fn take_unproven(&mut self) -> Option<Self> {
+        let new = !std::mem::replace(&mut self.proven, true);
+        new.then(|| Self { sends: self.sends.clone(), ..*self })
+    }
+}
+
 /// An answer on its way back, before its translation.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -77,26 +106,15 @@ impl Wire {
             at
         });
         let Some((_, all)) = servers.get_mut(at) else { return };
-        let same = |q: &&mut Question| {
-            (q.client, q.server, q.id) == (dns.local, dns.remote, dns.message.id)
-        };
-        if let Some(known) = all.iter_mut().find(same) {
-            if known.sends.len() < EVENTS_MAX {
-                known.sends.push(sent);
-            }
+        if let Some(known) = all.iter_mut().find(|q| q.is(dns)) {
+            known.sent_again(sent);
             return;
         }
         went_on(&mut self.held, dns.local.ip());
         if all.len() >= LOOK_MAX {
             all.remove(0);
         }
-        all.push(Question {
-            client: dns.local,
-            server: dns.remote,
-            id: dns.message.id,
-            sends: smallvec![sent],
-            proven: false,
-        });
+        all.push(Question::new(dns, sent));
         self.order.push_back((sent.at, (asked.clone(), server)));
     }
 
@@ -155,9 +173,7 @@ impl Wire {
             self.pairs.insert((held.alias, dns.remote), true);
         }
         let Some(asked) = asked else { return };
-        self.forget(asked, dns.remote.ip(), |q| {
-            (q.client, q.server, q.id) == (dns.local, dns.remote, dns.message.id)
-        });
+        self.forget(asked, dns.remote.ip(), |q| q.is(dns));
     }
 
     /// Responses whose translated copy did not come.

@@ -3,16 +3,17 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use etherparse::{LaxIpSlice, TcpHeaderSlice, UdpSlice, ip_number};
-use tracer_common::bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS};
+use tracer_common::bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS, role};
 
 use super::DecodeError;
 use super::cursor::Cursor;
 use super::dns;
 use super::tcp::{Connections, Key, Message, Segment};
 use crate::event::{Body, Direction, Dns, Protocol, Tcp};
-use crate::fragment;
 use crate::record::{Record, RecordKind, Timestamp};
+use crate::{fragment, framing};
 
 const UDP_HEADER: usize = 8;
 
@@ -22,6 +23,8 @@ struct Front {
     dns: bool,
     intended_port: u16,
     cut: bool,
+    /// At the resolver only what belongs to targets is recorded, so streams have holes.
+    sampled: bool,
     start: usize,
     captured: usize,
     original: usize,
@@ -38,7 +41,8 @@ pub(super) struct Heard {
 fn front(record: &Record) -> Result<Front, DecodeError> {
     let cursor = &mut Cursor::new(RecordKind::Packet, &record.body);
     let direction = cursor.u8("direction")?;
-    cursor.bytes(3, "ip_version, protocol, role")?; // the packet itself is the better witness
+    cursor.bytes(2, "ip_version, protocol")?; // the packet itself is the better witness
+    let sampled = cursor.u8("role")? == role::RESOLVER;
     let flags = cursor.u16("flags")?;
     cursor.u16("transport_offset")?;
     let original = cursor.length("original")?;
@@ -57,6 +61,7 @@ fn front(record: &Record) -> Result<Front, DecodeError> {
         dns: flags & PACKET_DNS != 0,
         intended_port,
         cut: record.cut || captured < original,
+        sampled,
         start,
         captured,
         original,
@@ -90,7 +95,10 @@ pub(super) fn decode(
             let tcp = TcpHeaderSlice::from_slice(payload.payload)
                 .map_err(|error| field("TCP header", error))?;
             let (local, remote) = ends(tcp.source_port(), tcp.destination_port());
-            if front.dns {
+            if front.dns && front.sampled {
+                let bytes = payload.payload.get(tcp.slice().len()..).unwrap_or_default();
+                alone(record, &front, bytes, (local, remote), heard);
+            } else if front.dns {
                 segment(record, &front, &tcp, payload.payload, (local, remote), connections, heard);
             }
             if !(tcp.syn() || tcp.fin() || tcp.rst()) {
@@ -149,6 +157,27 @@ fn segment(
         at: message.at,
         dns: streamed(message, local, remote, front.intended_port),
     }));
+}
+
+/// A segment without its neighbours.
+fn alone(
+    record: &Record,
+    front: &Front,
+    bytes: &[u8],
+    (local, remote): (SocketAddr, SocketAddr),
+    heard: &mut Vec<Heard>,
+) {
+    for whole in framing::alone(bytes) {
+        let message = Message {
+            direction: front.direction,
+            bytes: Bytes::copy_from_slice(&whole.bytes),
+            original: whole.original,
+            at: record.at,
+            number: record.number,
+        };
+        let dns = streamed(message, local, remote, front.intended_port);
+        heard.push(Heard { number: record.number, at: record.at, dns });
+    }
 }
 
 fn streamed(message: Message, local: SocketAddr, remote: SocketAddr, port: u16) -> Dns {

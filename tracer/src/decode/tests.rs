@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
-use tracer_common::bodies::{AF_INET, AF_INET6, PACKET_DNS};
+use tracer_common::bodies::{AF_INET, AF_INET6, PACKET_DNS, role};
 use tracer_common::record::probe;
 
 use super::*;
@@ -333,6 +333,32 @@ fn tcp_control_packets_only() {
     let event = decode_one(&build(true)).unwrap().unwrap();
     assert!(matches!(event.body, Body::Tcp(tcp) if tcp.syn && !tcp.ack));
     assert_eq!(decode_one(&build(false)).unwrap(), None);
+}
+
+/// At the resolver the segments of a connection are recorded that begin with a question of a target.
+#[test]
+fn segments_with_holes_at_the_resolver() {
+    let framed = [&u16::try_from(QUERY.len()).unwrap().to_be_bytes(), QUERY].concat();
+    let mut decoder = Decoder::default();
+    let mut told = |role: u8, seq: u32, bytes: &[u8]| {
+        let mut packet = Vec::new();
+        let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).tcp(1, 53, seq, 100);
+        builder.ack(1).write(&mut packet, bytes).unwrap();
+        let mut body = packet_body(1, PACKET_DNS, packet.len(), &packet);
+        body[3] = role;
+        let mut events = Vec::new();
+        decoder.decode(&record(RecordKind::Packet, body), &mut events).unwrap();
+        let dns = |event: Event| match event.body {
+            Body::Dns(dns) => (dns.protocol, dns.message.id, dns.original_len as usize),
+            other => panic!("{other:?}"),
+        };
+        events.into_iter().map(dns).collect::<Vec<_>>()
+    };
+    let whole = (Protocol::Tcp, 0x1234, QUERY.len());
+    assert_eq!(told(role::RESOLVER, 1_000, &framed), [whole]);
+    assert_eq!(told(role::RESOLVER, 9_000, &framed.repeat(2)), [whole; 2], "behind a hole");
+    assert_eq!(told(role::RESOLVER, 20_000, &framed[..framed.len() - 3]), [whole], "its beginning");
+    assert_eq!(told(role::RESOLVER, 30_000, &framed[9..]), [], "not its end");
 }
 
 proptest! {

@@ -1,8 +1,9 @@
 //! The resolver's two sides: what it received from clients and what it asked its upstreams, tied by
 //! question and time (forwarders rewrite ids). Knows no lookups and judges nobody. What a further
-//! traced resolver behind the first did is told in `hops`.
+//! traced resolver behind the first did is told in `hops`, what a pod's own proxy received in `inside`.
 
 mod hops;
+mod inside;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hash;
@@ -22,6 +23,7 @@ use super::transaction::{Asked, EVENTS_MAX, Sent, SocketKey, Transaction};
 use super::wire::Question;
 
 pub use hops::Leaf;
+use inside::Inside;
 
 /// Sightings and forwarded queries are kept this long after they began.
 const KEPT_NS: u64 = 120_000_000_000;
@@ -146,6 +148,9 @@ pub(crate) struct Resolvers {
     oldest: VecDeque<(Timestamp, u64)>,
     /// UDP sockets that received queries.
     listeners: HashMap<(HostId, u64), Entity>,
+    inside: Inside,
+    /// Those that listen no more, and since when.
+    dead: HashMap<Entity, Timestamp>,
     /// Entries given up because of the cap.
     pub(crate) evicted: u64,
     /// Answers that no query was seen for.
@@ -187,12 +192,13 @@ impl Resolvers {
             })
         });
         if let Some(sighting) = known.and_then(|i| self.sightings.get_mut(&i)) {
-            if sighting.arrivals.len() < EVENTS_MAX {
-                sighting.arrivals.push(sent);
-            }
+            sighting.arrived(sent);
             return;
         }
         let site = site(who, actor, dns.local);
+        if !self.dead.is_empty() {
+            self.dead.remove(&site);
+        }
         if dns.protocol == Protocol::Udp
             && let Some(socket) = actor.socket()
             && (self.listeners.len() < LISTENERS_MAX || self.listeners.contains_key(&socket))
@@ -295,12 +301,19 @@ impl Resolvers {
         if who.role(actor) == Some(Role::Resolver) {
             return true;
         }
+        if self.inside.is_probe(actor, asked, who) {
+            return true;
+        }
         if self.waiting.is_empty() && self.by_question.is_empty() {
             return false;
         }
         // Also a question it forwarded before: it goes on for a client that it has answered already.
         let key = (site(who, actor, dns.local), asked.clone());
-        self.waiting.contains_key(&key) || self.by_question.contains_key(&key)
+        let waiting = self.waiting.get(&key);
+        if waiting.is_none() && !self.by_question.contains_key(&key) {
+            return false;
+        }
+        !self.is_asked_inside(actor, dns, waiting, who)
     }
 
     /// A resolver asked an upstream.
@@ -389,6 +402,10 @@ impl Resolvers {
 
     /// A resolver listens no more. What it had asked just before says nothing about its upstreams.
     fn died(&mut self, site: &Entity, at: Timestamp) {
+        let heir = self.listeners.values().any(|listener| listener == site);
+        if !heir && self.dead.len() < LISTENERS_MAX {
+            self.dead.insert(site.clone(), at);
+        }
         let open = |f: &Forwarded| {
             f.site == *site
                 && f.reply.is_none()
@@ -400,6 +417,15 @@ impl Resolvers {
         for number in unsure {
             self.drop_entry(number);
         }
+    }
+
+    /// Since when the resolver that received `transaction` listens no more.
+    pub(crate) fn dead_since(&self, transaction: &Transaction) -> Option<Timestamp> {
+        if self.dead.is_empty() {
+            return None;
+        }
+        let until = transaction.ended()?;
+        self.dead.get(&self.sighting_of(transaction, until)?.site).copied()
     }
 
     /// Nothing more comes from `host`: silence there was seen until now. Where it was hardly seen,
@@ -560,6 +586,12 @@ impl Resolvers {
 }
 
 impl Sighting {
+    fn arrived(&mut self, sent: Sent) {
+        if self.arrivals.len() < EVENTS_MAX {
+            self.arrivals.push(sent);
+        }
+    }
+
     /// Seen on `host`, from `client`.
     fn is_at(&self, host: HostId, client: SocketAddr) -> bool {
         self.resolver.host == host && self.client == client
