@@ -125,10 +125,12 @@ fn check_tools() -> Result<()> {
     Ok(())
 }
 
-/// cargo with the nightly toolchain, without the probes: no target loads them.
+/// cargo with the nightly toolchain, without the probes: no target loads them. cargo-fuzz asks for
+/// one codegen unit; several build on several cores (what comes later counts).
 fn nightly(words: &[&str]) -> Command {
     let mut command = cmd::command("cargo");
-    command.arg("+nightly").args(words).current_dir(repo::root()).env("AYA_BUILD_SKIP", "1");
+    command.arg("+nightly").args(words).current_dir(repo::root());
+    command.env("AYA_BUILD_SKIP", "1").env("RUSTFLAGS", "-Ccodegen-units=4");
     command
 }
 

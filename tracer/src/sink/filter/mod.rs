@@ -2,6 +2,7 @@
 //! The summary always passes, and records do. A missing or null field makes what asks about it
 //! false; other errors of evaluation leave the line out and are counted.
 
+mod errors;
 mod fields;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -111,7 +112,7 @@ impl Filter {
             // A place in a list or map that is not there is a missing field.
             Err(ExecutionError::NoSuchKey(_) | ExecutionError::IndexOutOfBounds(_)) => Ok(false),
             Err(ExecutionError::NoSuchOverload(error)) if error.function() == "_._" => Ok(false),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(errors::said(&error)),
         }
     }
 }

@@ -124,6 +124,49 @@ fn other_errors_are_told() {
 }
 
 #[test]
+fn equal_errors_are_told_with_equal_words() {
+    // Maps of several keys, whose order differs from map to map, and values that differ by line.
+    for text in [
+        "{identity: 1} == {}",
+        "{n: 1, 12: 2} == {}",
+        "identity + args == 1",
+        "identity - 1 == 1",
+        "-identity == 1",
+        "identity ? true : false",
+        "identity || args",
+        "args in identity",
+        "identity.exists(k, k + 1 == 2)",
+        "double(kind) == 1.0",
+        "size(identity.pid) == 1",
+        "int(identity) == 1",
+        "args.answers[identity] == 1",
+        "[identity] < [args]",
+        "identity < args",
+        "identity.map(k, identity.matches('x')) == 1",
+        "args.matches('x')",
+        "int(kind) == 1",
+        "kind.matches('(' + kind)",
+        "n % 0 == 1",
+        "n / 0 == 1",
+        "n * 9223372036854775807 == 1",
+    ] {
+        let filter = Filter::compile(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let one = event();
+        let mut other = event();
+        if let Output::Event(line) = &mut other {
+            line.kind = "tcp".into();
+            line.identity.pod = Some("other".into());
+            line.identity.pid = Some(5);
+        }
+        let told = filter.takes(&one).unwrap_err();
+        assert!(!["client", "4711", "dns", "web.prod"].iter().any(|v| told.contains(v)), "{told}");
+        for again in [&one, &other].into_iter().cycle().take(12) {
+            assert_eq!(filter.takes(again), Err(told.clone()), "{text}");
+        }
+    }
+}
+
+#[test]
 fn mistakes_are_pointed_at() {
     for (text, says, mark) in [
         ("type == ", "", 8),
