@@ -297,7 +297,7 @@ fn held(pids: &[i32]) -> BTreeSet<String> {
 const OBJECTS: [&str; 3] = ["prog", "map", "link"];
 
 /// Ids of everything in the kernel, as `kind:id`.
-fn existing() -> BTreeSet<String> {
+pub(crate) fn existing() -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for kind in OBJECTS {
         let list: Value = serde_json::from_str(&cmd::run("bpftool", ["-j", kind, "show"]).unwrap())
@@ -309,7 +309,7 @@ fn existing() -> BTreeSet<String> {
     ids
 }
 
-fn children(pid: i32) -> Vec<i32> {
+pub(crate) fn children(pid: i32) -> Vec<i32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }

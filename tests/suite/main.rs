@@ -5,6 +5,7 @@
 mod api;
 mod captures;
 mod cli;
+mod faults;
 mod hostile;
 mod lab;
 mod layers;
