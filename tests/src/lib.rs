@@ -10,9 +10,11 @@
 pub mod binary;
 pub mod capture;
 pub mod frames;
+pub mod fuzz;
 pub mod golden;
 pub mod pcap;
 pub mod records;
+pub mod scap;
 pub mod wire;
 
 use std::cell::RefCell;

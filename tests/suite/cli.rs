@@ -33,6 +33,24 @@ fn help_and_version_are_not_errors() {
 }
 
 #[test]
+fn explain_prints_the_page_of_a_code() {
+    let all = run(&["explain"]);
+    assert_eq!(all.status.code(), Some(0));
+    for code in tracer::report::Code::ALL.map(tracer::report::Code::name) {
+        let mut lines = stdout(&all).lines().map(str::to_owned).collect::<Vec<_>>();
+        lines.retain(|line| line.split_whitespace().next() == Some(code));
+        assert!(lines.len() == 1 && lines[0].len() > 30, "{code}: {lines:?}");
+        let page = run(&["explain", code]);
+        assert_eq!(page.status.code(), Some(0));
+        assert!(stdout(&page).starts_with(&format!("# {code}\n")), "{}", stdout(&page));
+    }
+    let unknown = run(&["explain", "upstream-timout"]);
+    refuses(&unknown, "'upstream-timeout'");
+    refuses(&unknown, "similar");
+    refuses(&run(&["explain", "nxdomain", "dns-error"]), "unexpected");
+}
+
+#[test]
 fn no_target_is_answered_with_an_example() {
     sentence(&[], "svctrace --pod client -n critical-app");
 }

@@ -22,7 +22,7 @@ static ONE_LAB: Mutex<()> = Mutex::new(());
 static NOT_BUILT: LazyLock<bool> =
     LazyLock::new(|| binary::stderr(&binary::run(&["probes"])).contains("built without"));
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-const POD: [&str; 4] = ["--pod", "client", "-n", "critical-app"];
+pub(crate) const POD: [&str; 4] = ["--pod", "client", "-n", "critical-app"];
 pub(crate) const URL: &str = "http://backend.critical-app.svc.cluster.local/";
 
 /// The right to use the lab, or a note why not.
@@ -50,13 +50,13 @@ pub(crate) fn attached(args: &[&str]) -> Trace {
 }
 
 /// What svctrace and the clients said.
-struct Watched {
+pub(crate) struct Watched {
     traced: Traced,
     clients: Vec<ClientRun>,
     lines: Vec<Value>,
 }
 
-fn watch(incident: &Incident, more: &[&str]) -> Watched {
+pub(crate) fn watch(incident: &Incident, more: &[&str]) -> Watched {
     let lab = incident.set_up().unwrap();
     let flood = incident.start_neighbour(&lab).unwrap();
     let scratch = tempfile::tempdir().unwrap();
@@ -87,7 +87,7 @@ impl Watched {
     }
 
     /// These findings and no others; everything about the target only.
-    fn shows(&self, incident: &Incident) {
+    pub(crate) fn shows(&self, incident: &Incident) {
         let codes: BTreeSet<_> =
             self.of("finding").iter().map(|f| f["code"].as_str().unwrap()).collect();
         let expected: BTreeSet<_> = incident.findings.iter().copied().collect();
@@ -175,6 +175,31 @@ fn a_dead_resolver() {
 #[test]
 fn a_silent_resolver() {
     incident("resolver-silent");
+}
+
+/// One finding of this code, certain, that cost what curl waited, and that explains the walk.
+fn half_a_pair(name: &str, code: &str) {
+    let Some(_guard) = lab_for(&format!("lab::{name}")) else { return };
+    let incident = incidents::find(name).unwrap();
+    let watched = watch(incident, &[]);
+    watched.shows(incident);
+    let finding = watched.finding(code);
+    assert_eq!(finding["confidence"], "certain", "{finding}");
+    assert_eq!(watched.finding("search-expansion")["caused_by"][0], finding["id"]);
+    let waited = watched.clients[0].name_lookup().unwrap();
+    let cost = finding["cost_ns"].as_u64().unwrap() as f64 / 1e9;
+    assert!((cost - waited).abs() <= 0.05 * waited, "cost {cost} s, curl waited {waited} s");
+    assert_eq!(watched.of("summary")[0]["unmatched_responses"], 0);
+}
+
+#[test]
+fn one_of_a_pair_is_lost() {
+    half_a_pair("aaaa-lost", "aaaa-race");
+}
+
+#[test]
+fn one_of_a_pair_is_swallowed() {
+    half_a_pair("aaaa-swallowed", "resolver-timeout");
 }
 
 /// The client was there before svctrace, waiting for what to fetch; the text is one block.

@@ -19,7 +19,8 @@ use xtask::lab::trace::{Echo, Trace};
 use xtask::lab::{api, net, state};
 use xtask::{cmd, skips};
 
-use crate::lab::lab_for;
+use crate::lab::{children, lab_for};
+use crate::sandbox::{KEPT, Status, strict_is_had};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where a pod finds its service account.
@@ -236,6 +237,11 @@ fn the_debug_pod_is_enough_to_trace_with() {
         ["--pod", "client", "-n", "critical-app", "-o", "json", "-w", "/captures/a.pcapng"];
     let mut trace = Trace::start(&script, args.iter().chain(&target), Echo::Quiet).unwrap();
     trace.wait_attached(PATIENCE).unwrap();
+    let pipeline = children(trace.pid());
+    let pipeline = Status::of(&pipeline[0].to_string());
+    assert_eq!((pipeline.set("CapPrm"), pipeline.field("Seccomp")), (0, "2"));
+    assert!(pipeline.field("Uid").starts_with("65534"), "{}", pipeline.field("Uid"));
+    assert_eq!(Status::of(&trace.pid().to_string()).set("CapPrm"), KEPT);
     run_client(&lab, &["curl", "-sS", "http://backend.critical-app.svc.cluster.local/"]).unwrap();
     let traced = trace.finish(PATIENCE).unwrap();
     lab.down().unwrap();
@@ -247,6 +253,9 @@ fn the_debug_pod_is_enough_to_trace_with() {
     assert_eq!(foreign["identity"]["named_by"], "api", "{foreign}");
     assert_eq!(foreign["details"]["origin"]["place"], "/etc/resolv.conf", "{foreign}");
     assert!(!traced.stderr.contains("the Kubernetes API "), "{}", traced.stderr);
+    assert_eq!(traced.stderr.matches("sandbox of the").count(), 2, "{}", traced.stderr);
+    let lacking = traced.stderr.contains("not in force");
+    assert!(strict_is_had().is_err() || !lacking, "{}", traced.stderr);
     let all = traced.stdout + &traced.stderr;
     assert!(!all.contains(api::TOKEN), "the account's token is nobody's business: {all}");
 }

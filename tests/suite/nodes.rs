@@ -83,7 +83,8 @@ fn an_upstream_that_answered_is_not_silent_by_another_clock() {
         let records = merged(&[scenarios::patient_node(), scenarios::slow_node(ahead)]);
         let output = tests::run_default(&records);
         assert_eq!(output.lines("lookup").len(), 1, "{}", output.json);
-        assert_eq!(output.codes(), Vec::<String>::new(), "{ahead} ms: {}", output.json);
+        assert_eq!(output.codes(), ["slow-dns"], "{ahead} ms: {}", output.json);
+        assert_eq!(output.lines("finding")[0]["class"], "upstream", "{ahead} ms: {}", output.json);
     }
 }
 

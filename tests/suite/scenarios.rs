@@ -21,10 +21,10 @@ const NXDOMAIN: u8 = 3;
 const SERVFAIL: u8 = 2;
 
 /// The node before anything happens.
-struct Node {
-    stream: Stream,
+pub(crate) struct Node {
+    pub(crate) stream: Stream,
     client: Process,
-    dns: Process,
+    pub(crate) dns: Process,
     resolver: bool,
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Record>)> {
 }
 
 impl Node {
-    fn new(resolver: bool, foreign: bool) -> Self {
+    pub(crate) fn new(resolver: bool, foreign: bool) -> Self {
         let slice = |uid: &str| {
             let uid = uid.replace('-', "_");
             format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice")

@@ -20,6 +20,12 @@ fn message(id: u16, qtype: &'static str, rcode: Option<u8>, answer: &[&str]) -> 
     dns(&Dns { id, name: NAME.into(), qtype, rcode, answers })
 }
 
+fn truncated(id: u16, qtype: &'static str, answer: &[&str]) -> Vec<u8> {
+    let mut message = message(id, qtype, Some(0), answer);
+    message[2] |= 2;
+    message
+}
+
 fn prefixed(message: &[u8]) -> Vec<u8> {
     [&u16::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
 }
@@ -194,4 +200,149 @@ fn a_capture_that_cuts_its_packets() {
     assert_eq!(all.len(), 2, "{}", output.json);
     assert!(all.iter().all(|t| t["outcome"] == "answered" && t["latency_ns"] == MS), "{all:?}");
     assert_eq!(output.lines("summary")[0]["cut"], 2);
+}
+
+const CLIENT: &str = "10.0.0.5:40000";
+const SERVER: &str = "10.96.0.10:53";
+
+/// A question over UDP, and an answer that did not fit.
+fn cut_short(answer: &[&str]) -> Vec<Frame> {
+    vec![
+        (MS, udp("10.0.0.5:41000", SERVER, 1, &message(7, "A", None, &[]))),
+        (2 * MS, udp(SERVER, "10.0.0.5:41000", 2, &truncated(7, "A", answer))),
+    ]
+}
+
+/// The same over TCP, from 3 ms on, up to the question.
+fn again(conn: &mut Conn) -> Vec<Frame> {
+    let mut frames = conn.open(3 * MS);
+    frames.push((5 * MS, conn.to("P", &prefixed(&message(7, "A", None, &[])))));
+    frames
+}
+
+/// The one lookup; what followed its truncated answer; its finding, if there is one.
+fn followed(output: &Output) -> (Value, Value, Option<Value>) {
+    let lookups = output.lines("lookup");
+    assert_eq!(lookups.len(), 1, "{}", output.json);
+    let first = &transactions(output)[0];
+    assert!(first["truncated"] == true && first["transport"] == "udp", "{first}");
+    let in_lookup = &lookups[0]["attempts"][0]["transactions"][0];
+    assert_eq!(in_lookup["after_truncation"], first["after_truncation"]);
+    let mut findings = output.lines("finding");
+    findings.retain(|f| f["code"] == "dns-truncated");
+    assert!(findings.len() < 2);
+    (lookups[0].clone(), first["after_truncation"].clone(), findings.pop())
+}
+
+#[test]
+fn a_truncated_answer_then_all_of_it() {
+    let mut frames = cut_short(&["192.0.2.1"]);
+    let mut conn = Conn::new(CLIENT, SERVER);
+    frames.extend(again(&mut conn));
+    let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+    frames.push((7 * MS, conn.from("P", &prefixed(&message(7, "A", Some(0), &all)))));
+    frames.push((8 * MS, conn.to("F", &[])));
+    let output = seen(frames);
+    let (lookup, after, finding) = followed(&output);
+    assert_eq!(after["followed"], "tcp-answered");
+    assert_eq!(after["duration_ns"], 5 * MS);
+    assert_eq!(
+        (&lookup["outcome"], &lookup["duration_ns"]),
+        (&"answered".into(), &(6 * MS).into())
+    );
+    assert_eq!(lookup["answers"], serde_json::json!(all));
+    assert_eq!(finding, None, "what works and is quick is no finding");
+    assert_eq!(output.codes(), [""; 0]);
+}
+
+#[test]
+fn a_truncated_answer_and_tcp_is_refused() {
+    let mut frames = cut_short(&["192.0.2.1"]);
+    let mut conn = Conn::new(CLIENT, SERVER);
+    frames.push((3 * MS, conn.to("S", &[])));
+    frames.push((4 * MS, conn.from("R", &[])));
+    let output = seen(frames);
+    let (lookup, after, finding) = followed(&output);
+    assert_eq!(
+        (&after["followed"], &after["duration_ns"]),
+        (&"tcp-refused".into(), &(2 * MS).into())
+    );
+    assert_eq!(lookup["outcome"], "error", "the client does not take the part for the whole");
+    let finding = finding.unwrap();
+    assert_eq!((&finding["class"], &finding["severity"]), (&"tcp-refused".into(), &"error".into()));
+    assert_eq!(finding["cost_ns"], 2 * MS);
+    let connections = output.lines("connection");
+    assert_eq!(connections.len(), 1);
+    assert_eq!(connections[0]["outcome"], "refused");
+}
+
+#[test]
+fn a_truncated_answer_and_tcp_is_silent() {
+    let mut frames = cut_short(&[]);
+    let mut conn = Conn::new(CLIENT, SERVER);
+    let syn = conn.to("S", &[]);
+    for (n, at) in [3, 1003, 3003, 7003].into_iter().enumerate() {
+        let n = u16::try_from(n).unwrap();
+        frames.push((at * MS, tests::frames::identified(syn.clone(), 900 + n)));
+    }
+    // The client gives up; nothing but its silence says so.
+    frames.push((200_000 * MS, udp("10.9.9.9:1000", "10.9.9.8:2000", 1, b"x")));
+    let (_, after, finding) = followed(&seen(frames));
+    assert_eq!(after["followed"], "tcp-timeout");
+    assert_eq!(finding.unwrap()["class"], "tcp-timeout");
+}
+
+#[test]
+fn a_truncated_answer_and_the_connection_breaks() {
+    for flag in ["R", "F"] {
+        let mut frames = cut_short(&["192.0.2.1"]);
+        let mut conn = Conn::new(CLIENT, SERVER);
+        frames.extend(again(&mut conn));
+        frames.push((9 * MS, conn.from(flag, &[])));
+        let output = seen(frames);
+        let (lookup, after, finding) = followed(&output);
+        assert_eq!(
+            (&after["followed"], &lookup["outcome"]),
+            (&"tcp-reset".into(), &"unreachable".into())
+        );
+        assert_eq!(finding.unwrap()["class"], "tcp-reset");
+        let over_tcp = &transactions(&output)[1];
+        assert_eq!(over_tcp["outcome"], "unreachable");
+    }
+}
+
+#[test]
+fn a_truncated_answer_that_is_taken_as_it_is() {
+    let (lookup, after, finding) = followed(&seen(cut_short(&["192.0.2.1", "192.0.2.2"])));
+    assert_eq!((&after["followed"], &after["duration_ns"]), (&"not-retried".into(), &Value::Null));
+    assert_eq!(lookup["outcome"], "answered");
+    let finding = finding.unwrap();
+    assert_eq!((&finding["class"], &finding["severity"]), (&"not-retried".into(), &"info".into()));
+    assert_eq!(finding["details"]["records_that_fitted"], 2);
+    // Without time for the client to ask again, nothing is said.
+    let records = records(&cut_short(&["192.0.2.1"]), 65_535);
+    let (_, after, finding) = followed(&run(&records));
+    assert_eq!((&after["followed"], finding), (&"undecided".into(), None));
+}
+
+#[test]
+fn a_question_over_tcp_that_its_connection_takes_down() {
+    let mut conn = Conn::new(CLIENT, SERVER);
+    let mut frames = again(&mut conn);
+    frames.push((9 * MS, conn.from("R", &[])));
+    let output = seen(frames);
+    assert_eq!(transactions(&output)[0]["outcome"], "unreachable");
+    assert_eq!(output.codes(), ["resolver-unreachable"]);
+}
+
+#[test]
+fn what_cannot_be_looked_into_is_named() {
+    let mut conn = Conn::new(CLIENT, "1.1.1.1:853");
+    let mut frames = conn.open(MS);
+    frames.push((5 * MS, conn.to("P", b"\x16\x03\x01")));
+    let output = seen(frames);
+    let connections = output.lines("connection");
+    assert_eq!(connections[0]["inside"], "dns-over-tls");
+    assert!(output.text.contains("DNS over TLS"), "{}", output.text);
+    assert_eq!(transactions(&output).len(), 0);
 }

@@ -2,6 +2,8 @@
 
 /// Most bytes of a DNS packet (IP header included) that a record carries.
 pub const SNAP_MAX: usize = 4096;
+/// Most bytes of a TCP packet of DNS that a record carries: the kernel puts up to 64 KiB into one.
+pub const STREAM_SNAP_MAX: usize = 65536;
 /// Most bytes of a TCP control packet (IP and TCP headers) that a record carries.
 pub const CONTROL_SNAP: usize = 128;
 /// Most bytes of a file name in an exec record.

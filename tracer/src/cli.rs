@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracer::sandbox;
 use tracer::sink::filter::{self, Filter};
 use tracer::source::live;
 
@@ -49,6 +51,15 @@ pub(crate) enum Verb {
         /// Format: text or json
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
+        /// Rights that svctrace gives up before it reads a byte, as with -r
+        #[arg(long, value_name = "strict|auto|off", default_value = "auto")]
+        sandbox: sandbox::Mode,
+    },
+    /// Say what a finding's code means, what it does not mean, and what to do; without one: all codes
+    Explain {
+        /// The code, as findings have it
+        #[arg(value_name = "CODE", value_parser = codes())]
+        code: Option<String>,
     },
     /// Do nothing until told to end: for a pod that is entered with `kubectl exec`
     Idle,
@@ -58,6 +69,9 @@ pub(crate) enum Verb {
         /// Socket to the agent
         #[arg(long)]
         fd: i32,
+        /// User to become
+        #[arg(long)]
+        user: Option<sandbox::User>,
         #[command(flatten)]
         capture: Handed,
         #[command(flatten)]
@@ -277,12 +291,19 @@ pub(crate) struct Output {
     /// A search walk that costs at least this is a finding
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
     pub(crate) walk_threshold: Duration,
+    /// A DNS answer that takes at least this is slow; servers that often are become a finding
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
+    pub(crate) slow_threshold: Duration,
     /// Say more about what svctrace itself does; -vvv includes the probes' own log
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
     /// Say only errors besides the results
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Rights that svctrace gives up before it looks at what comes from others: all that it can
+    /// (auto), all or refuse to run (strict), none (off); -v says which
+    #[arg(long, value_name = "strict|auto|off", default_value = "auto")]
+    pub(crate) sandbox: sandbox::Mode,
     /// Columns of the terminal; the agent measures, the pipeline is told
     #[arg(long, hide = true)]
     pub(crate) width: Option<u16>,
@@ -364,6 +385,10 @@ impl FailOn {
                 .unwrap_or("error"),
         }
     }
+}
+
+fn codes() -> PossibleValuesParser {
+    PossibleValuesParser::new(tracer::report::Code::ALL.map(tracer::report::Code::name))
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

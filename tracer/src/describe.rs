@@ -12,7 +12,7 @@ use tracer_common::record::probe;
 
 use crate::event::{
     AddressCall, Body, CallSide, Data, DataKind, Direction, Dns, Event, Protocol, SocketAddress,
-    SocketClosed, Syscall, Tcp, TcpChange, TcpState,
+    SocketClosed, Syscall, Tcp, TcpChange, TcpState, extended_error_name,
 };
 use crate::identify::Identifier;
 use crate::report::{EventLine, Ts};
@@ -229,7 +229,7 @@ fn dns(dns: &Dns) -> Args {
         .collect();
     let question = message.question.as_ref();
     let undecoded = message.undecoded.as_ref();
-    args([
+    let mut all = args([
         ("protocol", protocol(dns.protocol)),
         ("local", shown(Some(dns.local))),
         ("peer", shown(Some(dns.remote))),
@@ -245,7 +245,21 @@ fn dns(dns: &Dns) -> Args {
         ("edns", json!(message.edns)),
         ("answers", Value::Array(answers)),
         ("undecoded", json!(undecoded.map(|(at, why)| json!({ "offset": at, "reason": why })))),
-    ])
+    ]);
+    if message.edns {
+        all.insert("udp_size".into(), json!(message.udp_size));
+        all.insert("dnssec_ok".into(), json!(message.dnssec_ok));
+    }
+    if let Some(options) = &message.options {
+        all.insert("options".into(), json!(options.codes));
+        let error = |(code, text): &(u16, String)| json!({ "code": code, "name": extended_error_name(*code), "text": text });
+        let errors: Vec<Value> = options.errors.iter().map(error).collect();
+        all.insert("extended_errors".into(), Value::Array(errors));
+    }
+    if let Some(ttl) = message.negative_ttl {
+        all.insert("negative_ttl_s".into(), json!(ttl));
+    }
+    all
 }
 
 fn tcp(packet: &Tcp) -> Args {

@@ -255,8 +255,63 @@ pub struct Message {
     pub answers: Vec<Answer>,
     /// An OPT record was there (EDNS).
     pub edns: bool,
+    /// Largest datagram its sender takes, of the OPT record; 0 without one.
+    pub udp_size: u16,
+    /// DO bit of the OPT record.
+    pub dnssec_ok: bool,
+    /// Seconds for which the absence that a response tells may be kept (RFC 2308), from its SOA.
+    pub negative_ttl: Option<u32>,
+    /// Options of the OPT record; most have none.
+    pub options: Option<Box<EdnsOptions>>,
     /// Payload bytes that could not be decoded begin at this offset, and why.
     pub undecoded: Option<(usize, String)>,
+}
+
+/// Options of an OPT record (RFC 6891).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EdnsOptions {
+    /// Their codes, in order, as far as the message has them whole.
+    pub codes: Vec<u16>,
+    /// Extended errors (RFC 8914): code and text, escaped.
+    pub errors: Vec<(u16, String)>,
+}
+
+/// Purpose of an extended error by its code (IANA registry); `None` where it has none.
+pub fn extended_error_name(code: u16) -> Option<&'static str> {
+    const NAMES: [&str; 31] = [
+        "Other Error",
+        "Unsupported DNSKEY Algorithm",
+        "Unsupported DS Digest Type",
+        "Stale Answer",
+        "Forged Answer",
+        "DNSSEC Indeterminate",
+        "DNSSEC Bogus",
+        "Signature Expired",
+        "Signature Not Yet Valid",
+        "DNSKEY Missing",
+        "RRSIGs Missing",
+        "No Zone Key Bit Set",
+        "NSEC Missing",
+        "Cached Error",
+        "Not Ready",
+        "Blocked",
+        "Censored",
+        "Filtered",
+        "Prohibited",
+        "Stale NXDOMAIN Answer",
+        "Not Authoritative",
+        "Not Supported",
+        "No Reachable Authority",
+        "Network Error",
+        "Invalid Data",
+        "Signature Expired before Valid",
+        "Too Early",
+        "Unsupported NSEC3 Iterations Value",
+        "Unable to conform to policy",
+        "Synthesized",
+        "Invalid Query Type",
+    ];
+    NAMES.get(usize::from(code)).copied()
 }
 
 impl Message {

@@ -134,6 +134,11 @@ fn begins(bytes: &[u8], size: usize) -> bool {
     }
 }
 
+/// Whether `bytes` begin with a length and the header of a DNS message of it.
+pub(crate) fn is_head(bytes: &[u8]) -> bool {
+    bytes.get(2..).and_then(<[u8]>::first_chunk).is_some_and(plausible)
+}
+
 /// Could begin a DNS message: a known opcode, the reserved bit clear, one question.
 fn plausible(header: &[u8; HEADER]) -> bool {
     let flags = u16::from_be_bytes([header[2], header[3]]);

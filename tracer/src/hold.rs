@@ -124,6 +124,7 @@ mod tests {
             errno: None,
             handshake_ns: None,
             duration_ns: None,
+            inside: None,
             events: Vec::new(),
         })
     }

@@ -7,15 +7,20 @@ use anyhow::{Context as _, Result};
 use tracer::capture::info::Info;
 use tracer::context::Role;
 use tracer::report::Ts;
+use tracer::sandbox::Mode;
 use tracer::source::{self, Format};
 
-use crate::{cli, files};
+use crate::files::{self, Input};
+use crate::{cli, confinement};
 
 type File<'a> = (&'a PathBuf, Info);
 
 /// Prints all of them; 3 when one is damaged or its tail missing.
-pub(crate) fn run(paths: &[PathBuf], output: cli::Format) -> Result<u8> {
-    let infos = paths.iter().map(|path| Ok((path, read(path)?))).collect::<Result<Vec<_>>>()?;
+pub(crate) fn run(paths: &[PathBuf], output: cli::Format, mode: Mode) -> Result<u8> {
+    let inputs = paths.iter().map(|path| files::open(path)).collect::<Result<Vec<_>>>()?;
+    confinement::enter_alone(mode)?;
+    let infos = paths.iter().zip(inputs).map(|(path, input)| Ok((path, read(path, input)?)));
+    let infos = infos.collect::<Result<Vec<_>>>()?;
     let code = if infos.iter().all(|(_, info)| info.complete) { 0 } else { 3 };
     for (n, (path, info)) in apart(infos).into_iter().enumerate() {
         let out = &mut io::stdout().lock();
@@ -52,9 +57,9 @@ fn apart(infos: Vec<File<'_>>) -> Vec<File<'_>> {
     recordings.into_iter().flat_map(|(_, files)| files).collect()
 }
 
-fn read(path: &Path) -> Result<Info> {
+fn read(path: &Path, input: Input) -> Result<Info> {
     let name = || files::names(&[path.to_owned()]);
-    let capture = source::recognise(files::open(path)?.reader).with_context(name)?;
+    let capture = source::recognise(input.reader).with_context(name)?;
     let format = match capture.format {
         Format::Svctrace(_) | Format::Empty => return Ok(Info::read(capture.reader)),
         Format::Pcapng => "pcapng",

@@ -1,6 +1,7 @@
 //! The program: reads the command line and hands over to the parts. Decides nothing.
 
 mod cli;
+mod confinement;
 mod files;
 mod handover;
 mod inspect;
@@ -17,6 +18,7 @@ use std::slice;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
+use tracer::report::Code;
 use tracer::source::{self, live};
 
 use crate::cli::{Cli, Trace, Verb};
@@ -44,16 +46,20 @@ fn run(cli: Cli) -> Result<u8> {
             write!(io::stdout(), "{report}")?;
             Ok(if report.ok() { 0 } else { 2 })
         }
-        Some(Verb::Info { files, output }) => inspect::run(&files, output),
+        Some(Verb::Info { files, output, sandbox }) => inspect::run(&files, output, sandbox),
+        Some(Verb::Explain { code }) => explain(code.as_deref()),
         Some(Verb::Idle) => idle(),
-        Some(Verb::Pipeline { fd, capture, output }) => {
+        Some(Verb::Pipeline { fd, user, capture, output }) => {
             log::start(output.verbose, output.quiet)?;
             let print = Print::new(&output).aside(capture.write_fd.contains(&1));
             let mut pipeline = print.pipeline(files::handed(&capture)?);
             let mut redaction = redaction::handed(&capture, output.quiet)?;
-            let ending = live::receive(handover::socket(fd)?, &mut |record| {
-                pipeline.push(&redaction.record(record))
-            })?;
+            let socket = handover::socket(fd)?;
+            let ending = live::receive(
+                socket,
+                || confinement::enter(output.sandbox, user),
+                &mut |record| pipeline.push(&redaction.record(record)),
+            )?;
             redaction.tell_shared();
             let whole = ending == live::Ending::Clean;
             if !whole {
@@ -67,7 +73,7 @@ fn run(cli: Cli) -> Result<u8> {
             if !capture.read.is_empty() {
                 return replay(&capture, &how.dns_port, &output);
             }
-            let options = settings::trace(target, how, capture.keep_payload, output.verbose)?;
+            let options = settings::trace(target, how, capture.keep_payload, &output)?;
             settings::capture(&capture, &options)?;
             let redaction = redaction::to_hand_over(&capture)?;
             let mut created = files::create(&capture)?;
@@ -91,14 +97,15 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     let named = |path: &PathBuf| files::names(slice::from_ref(path));
     let readers = capture.read.iter().map(named).zip(readers).collect();
     let how = settings::source(dns_ports, capture.keep_payload)?;
+    let mut redaction = redaction::asked(capture, output.quiet)?;
+    let writer = files::create(capture)?.writer()?;
+    let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
+    confinement::enter_alone(output.sandbox)?;
     let records = source::open_named(readers, &how).map_err(|error| {
         let name = error.file.clone().unwrap_or_else(|| name.clone());
         anyhow::Error::new(error).context(name)
     })?;
-    let mut redaction = redaction::asked(capture, output.quiet)?;
-    let created = files::create(capture)?;
-    let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
-    let mut pipeline = print.pipeline(created.writer()?);
+    let mut pipeline = print.pipeline(writer);
     let mut whole = true;
     // What an earlier recording kept goes on into a new one only if somebody says so again.
     let private = capture.keep_payload || capture.write.is_none();
@@ -117,6 +124,24 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     drop(shown);
     redaction.tell_shared();
     Ok(print.exit_code(&pipeline.finish()?, whole))
+}
+
+/// The page of a code, or all codes with a line each.
+fn explain(code: Option<&str>) -> Result<u8> {
+    let mut out = io::stdout().lock();
+    for known in Code::ALL {
+        match code {
+            Some(code) if code == known.name() => {
+                write!(out, "{}", tracer::explain::page(known).unwrap_or_default())?;
+            }
+            Some(_) => {}
+            None => {
+                let says = tracer::explain::line(known).unwrap_or_default();
+                writeln!(out, "{:22}{says}", known.name())?;
+            }
+        }
+    }
+    Ok(0)
 }
 
 /// Until SIGTERM, SIGINT or SIGHUP; as a pod's first process it would ignore them otherwise.

@@ -29,11 +29,19 @@ pub struct Options {
     pub transactions: bool,
     /// A search walk that cost at least this is a finding, in nanoseconds (default 100 ms).
     pub walk_threshold_ns: u64,
+    /// A DNS answer that takes at least this is slow, in nanoseconds (default 100 ms).
+    pub slow_threshold_ns: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { events: false, payload: false, transactions: false, walk_threshold_ns: 100_000_000 }
+        Self {
+            events: false,
+            payload: false,
+            transactions: false,
+            walk_threshold_ns: 100_000_000,
+            slow_threshold_ns: 100_000_000,
+        }
     }
 }
 
@@ -78,7 +86,8 @@ impl Pipeline {
     /// An empty pipeline in front of `sinks`.
     pub fn new(options: Options, sinks: Vec<Box<dyn Sink>>) -> Self {
         Self {
-            diagnoser: Diagnoser::new(options.walk_threshold_ns),
+            diagnoser: Diagnoser::new(options.walk_threshold_ns)
+                .slow_from(options.slow_threshold_ns),
             options,
             sinks,
             decoder: Decoder::default(),
@@ -145,7 +154,7 @@ impl Pipeline {
         self.counts.unmatched = self.correlator.unmatched();
         self.counts.evicted = self.correlator.evicted() + self.who.evicted();
         let summary = self.diagnoser.summary(&self.counts);
-        let incomplete = summary.lost + summary.undecoded;
+        let incomplete = summary.lost.saturating_add(summary.undecoded);
         self.output(Output::Summary(summary))?;
         self.hold.finish(&self.who, &mut self.ready);
         self.print()?;
@@ -348,5 +357,29 @@ mod tests {
         let Some(Output::Summary(summary)) = outputs.last() else { panic!("no summary") };
         assert_eq!((summary.events, summary.undecoded, summary.late), (2, 10, 1));
         assert_eq!(summary.duration_ns, 2 * s);
+    }
+
+    #[test]
+    fn absurd_losses_add_up_to_the_most_there_is_and_their_sources_have_an_end() {
+        let kept = Kept::default();
+        let mut pipeline = Pipeline::new(Options::default(), vec![Box::new(kept.clone())]);
+        for n in 0..200 {
+            let stage = [LossStage::Kernel, LossStage::Payload, LossStage::Decode][n as usize % 3];
+            let source = format!("source {n}");
+            let at = Timestamp(n);
+            let loss = context::Loss { stage, source, count: u64::MAX, first: at, last: at };
+            let body = serde_json::to_vec(&loss).unwrap();
+            pipeline.push(&Record::bare(n, at, RecordKind::Loss, body)).unwrap();
+        }
+        assert_eq!(pipeline.finish().unwrap().incomplete, u64::MAX);
+        let outputs = kept.0.borrow();
+        let Some(Output::Summary(summary)) = outputs.last() else { panic!("no summary") };
+        assert_eq!((summary.lost, summary.cut, summary.undecoded), (u64::MAX, u64::MAX, u64::MAX));
+        let findings = outputs.iter().filter_map(|o| match o {
+            Output::Finding(finding) => finding.details["sources"].as_object(),
+            _ => None,
+        });
+        let sources: Vec<usize> = findings.map(serde_json::Map::len).collect();
+        assert!(!sources.is_empty() && sources.iter().all(|n| *n <= 65), "{sources:?}");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tracer::capture::Writer;
 use tracer::pipeline::{self, Pipeline, Verdict};
+use tracer::sandbox;
 use tracer::sink::Sink;
 use tracer::sink::beside::Beside;
 use tracer::sink::capture::Capture;
@@ -30,7 +31,7 @@ pub(crate) fn trace(
     target: Target,
     how: How,
     keep_payload: bool,
-    verbose: u8,
+    output: &Output,
 ) -> Result<live::Options> {
     let wait = how.wait;
     let (targets, containers) = targets(target, wait)?;
@@ -64,8 +65,9 @@ pub(crate) fn trace(
         host_root: how.host_root,
         wait,
         duration: how.duration,
-        probe_log: verbose >= 3,
+        probe_log: output.verbose >= 3,
         keep_payload,
+        sandbox: output.sandbox,
     })
 }
 
@@ -178,9 +180,11 @@ pub(crate) struct Print {
     payload: bool,
     filter: Option<Filter>,
     walk_threshold: Duration,
+    slow_threshold: Duration,
     fail_on: Vec<FailOn>,
     verbose: u8,
     quiet: bool,
+    sandbox: sandbox::Mode,
     /// Standard output is the capture's.
     aside: bool,
 }
@@ -211,9 +215,11 @@ impl Print {
             payload: output.payload,
             filter: output.filter.clone(),
             walk_threshold: output.walk_threshold,
+            slow_threshold: output.slow_threshold,
             fail_on: output.fail_on.clone(),
             verbose: output.verbose,
             quiet: output.quiet,
+            sandbox: output.sandbox,
             aside: false,
         }
     }
@@ -243,6 +249,8 @@ impl Print {
             format!("--time={time}"),
             format!("--color={color}"),
             format!("--walk-threshold={}ns", self.walk_threshold.as_nanos()),
+            format!("--slow-threshold={}ns", self.slow_threshold.as_nanos()),
+            format!("--sandbox={}", self.sandbox.name()),
         ];
         arguments.extend(self.style.width.map(|width| format!("--width={width}")));
         arguments.extend(self.events.then(|| "--events".to_owned()));
@@ -273,6 +281,7 @@ impl Print {
             payload: self.payload,
             transactions: self.events && self.format != Format::Text,
             walk_threshold_ns: u64::try_from(self.walk_threshold.as_nanos()).unwrap_or(u64::MAX),
+            slow_threshold_ns: u64::try_from(self.slow_threshold.as_nanos()).unwrap_or(u64::MAX),
         };
         Pipeline::new(options, record.into_iter().chain([print]).collect())
     }
@@ -308,13 +317,8 @@ mod tests {
 
     fn meaning(words: &str) -> Result<live::Options, String> {
         let cli = parse(words);
-        trace(
-            cli.trace.target,
-            cli.trace.how,
-            cli.trace.capture.keep_payload,
-            cli.trace.output.verbose,
-        )
-        .map_err(|e| e.to_string())
+        trace(cli.trace.target, cli.trace.how, cli.trace.capture.keep_payload, &cli.trace.output)
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -323,7 +327,7 @@ mod tests {
             "svctrace",
             "svctrace -o json --events --fail-on nxdomain --fail-on warning",
             "svctrace --events -x --filter type=='event'&&n>5",
-            "svctrace -vv -o wide -t D --color always --walk-threshold 1500us --width 133",
+            "svctrace --sandbox strict -vv -o wide -t D --color always --walk-threshold 1500us --slow-threshold 2s --width 133",
         ] {
             let asked = Print::new(&parse(words).trace.output);
             let arguments = ["svctrace", "pipeline", "--fd=7"].map(OsString::from);

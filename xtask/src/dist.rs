@@ -9,6 +9,11 @@ use xtask::{cmd, repo};
 
 use crate::build_cmd::cargo;
 
+const STATIC: &str = "-Ctarget-feature=+crt-static";
+/// Relocations of a position-independent program packed, and functions of the same code once: where
+/// Rust's own linker is the usual one.
+const SMALL: [&str; 2] = ["-Clink-arg=-Wl,-z,pack-relative-relocs", "-Clink-arg=-Wl,--icf=all"];
+
 /// Options of `cargo xtask dist`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -21,10 +26,12 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     // As configuration, not RUSTFLAGS: the probes are built by a cargo below this one.
-    let flags = format!("target.{target}.rustflags=[\"-Ctarget-feature=+crt-static\"]");
-    let build = ["build", "--release", "--package", "tracer", "--target", &target];
+    let flags = [STATIC].iter().chain(if cfg!(target_arch = "x86_64") { &SMALL[..] } else { &[] });
+    let flags = flags.map(|flag| format!("{flag:?}")).collect::<Vec<_>>().join(",");
+    let flags = format!("target.{target}.rustflags=[{flags}]");
+    let build = ["build", "--profile", "dist", "--package", "tracer", "--target", &target];
     cmd::show(cargo(&build).args(["--config", &flags]))?;
-    let built = repo::target_dir().join(&target).join("release/svctrace");
+    let built = repo::target_dir().join(&target).join("dist/svctrace");
     let needs = Command::new("ldd").arg(&built).output().context("cannot run ldd")?;
     let said = String::from_utf8_lossy(&needs.stdout);
     ensure!(!said.contains("=>"), "{} is not static: {said}", built.display());

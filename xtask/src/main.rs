@@ -6,6 +6,7 @@ mod bench;
 mod build_cmd;
 mod demo;
 mod dist;
+mod fuzz;
 mod kernels;
 mod lab_cli;
 mod setup;
@@ -36,6 +37,8 @@ enum Verb {
     /// Measure
     #[command(subcommand)]
     Bench(bench::What),
+    /// Feed every reader and decoder what nobody would send
+    Fuzz(fuzz::Options),
     /// Boot the kernels users run and try every probe on each
     Kernels(kernels::KernelsArgs),
     /// The incident lab
@@ -54,6 +57,9 @@ enum Verb {
         #[arg(long)]
         listen: SocketAddr,
     },
+    /// One of the lab's DNS servers, started by the lab
+    #[command(hide = true)]
+    LabDns(xtask::lab::server::Options),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +79,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Dist(options) => dist::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Test => test::run(),
+        Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Lab(_) if sudo::needed() => sudo::again(),
         Verb::Bench(ref what) if what.needs_root() && sudo::needed() => sudo::again(),
         Verb::Kernels(args) => {
@@ -82,6 +89,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Guest(options) => kernels::guest::run(&options),
         Verb::Bench(what) => bench::run(&what),
         Verb::Lab(verb) => lab_cli::run(verb),
+        Verb::LabDns(options) => xtask::lab::server::serve(&options),
         Verb::LabApi { state, listen } => xtask::lab::api::serve(&state, listen),
     }
 }

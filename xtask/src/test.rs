@@ -33,12 +33,13 @@ pub(crate) fn run() -> Result<()> {
     head("build");
     build_cmd::run(build_cmd::Options::default())?;
     lints(&mut failures, &mut skipped);
+    dependencies(&mut failures, &mut skipped)?;
 
     let mut counts = Counts::default();
     head("unit tests");
     tests("unit tests", &mut cargo(&["test", "--lib", "--bins"]), &mut counts, &mut failures)?;
     head("end-to-end tests");
-    let mut end_to_end = cargo(&["test", "--test", "lab", "--test", "suite"]);
+    let mut end_to_end = cargo(&["test", "--test", "lab", "--test", "suite", "--test", "hostile"]);
     end_to_end.env(skips::VARIABLE, &skip_file);
     tests("end-to-end tests", &mut end_to_end, &mut counts, &mut failures)?;
 
@@ -60,6 +61,32 @@ fn lints(failures: &mut Vec<String>, skipped: &mut Vec<String>) {
             failures.push(format!("{name}: {error:#}"));
         }
     }
+}
+
+/// What deny.toml says of the crates this project depends on.
+fn dependencies(failures: &mut Vec<String>, skipped: &mut Vec<String>) -> Result<()> {
+    head("dependencies");
+    if cmd::find("cargo-deny").is_none() {
+        let why = "cargo-deny is not installed (`cargo install cargo-deny --locked`)";
+        skipped.push(format!("sources and doubles of dependencies: {why}"));
+        skipped.push(format!("advisories: {why}"));
+        return Ok(());
+    }
+    let check = ["deny", "--locked", "check", "licenses", "bans", "sources"];
+    if let Err(error) = cmd::show(&mut cargo(&check)) {
+        failures.push(format!("dependencies: {error:#}"));
+    }
+    let advisories = cargo(&["deny", "--locked", "check", "advisories"]).output();
+    let advisories = advisories.context("cannot run cargo-deny")?;
+    let said = String::from_utf8_lossy(&advisories.stderr);
+    match advisories.status.success() {
+        true => println!("advisories: none"),
+        false if said.contains("failed to fetch") || said.contains("failed to open") => {
+            skipped.push("advisories: their list cannot be reached from here".to_owned());
+        }
+        false => failures.push(format!("advisories: {}", said.trim())),
+    }
+    Ok(())
 }
 
 /// Runs a `cargo test`, showing its output and adding up its counts.

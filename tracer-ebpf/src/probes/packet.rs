@@ -14,7 +14,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS, Packet, role},
-    limits::{CONTROL_SNAP, SNAP_MAX},
+    limits::{CONTROL_SNAP, SNAP_MAX, STREAM_SNAP_MAX},
     maps::{Config, SOCKET_DNS, SOCKET_REPORTED, Socket},
     record::{FLAG_CUT, kind, probe},
 };
@@ -110,6 +110,14 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
         learn_address(&p, probe);
     }
     mark_reported(found, socket, cookie, dns, probe);
+    // A stream has no use for a part of a segment; a limit that somebody set stays one.
+    let limit = if !message {
+        CONTROL_SNAP as u32
+    } else if p.protocol == TCP && config.snap_len >= SNAP_MAX as u32 {
+        STREAM_SNAP_MAX as u32
+    } else {
+        config.snap_len
+    };
     emit(
         skb,
         &p,
@@ -119,7 +127,7 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
             direction,
             flags: if dns { PACKET_DNS } else { 0 },
             intended_port: socket.port,
-            limit: if message { config.snap_len } else { CONTROL_SNAP as u32 },
+            limit,
             cookie,
         },
     );
@@ -266,7 +274,8 @@ fn mark_reported(found: bool, mut socket: Socket, cookie: u64, dns: bool, probe:
 
 #[inline(always)]
 fn emit(skb: *mut __sk_buff, p: &Parsed, fact: &Fact) {
-    let limit = if fact.limit > SNAP_MAX as u32 { SNAP_MAX as u32 } else { fact.limit };
+    let most = STREAM_SNAP_MAX as u32;
+    let limit = if fact.limit > most { most } else { fact.limit };
     let original = length(skb);
     let want = if original < limit { original } else { limit };
     if want == 0 {
@@ -280,8 +289,12 @@ fn emit(skb: *mut __sk_buff, p: &Parsed, fact: &Fact) {
         carry::<512>(skb, p, fact, want);
     } else if want <= 1024 {
         carry::<1024>(skb, p, fact, want);
-    } else {
+    } else if want <= SNAP_MAX as u32 {
         carry::<SNAP_MAX>(skb, p, fact, want);
+    } else if want <= 16384 {
+        carry::<16384>(skb, p, fact, want);
+    } else {
+        carry::<STREAM_SNAP_MAX>(skb, p, fact, want);
     }
 }
 

@@ -16,6 +16,8 @@ type Ids = SmallVec<[u64; 2]>;
 pub(crate) struct BySocket {
     cookies: BTreeMap<(HostId, u64, u16), Ids>,
     flows: HashMap<(SocketKey, u16), Ids>,
+    /// Connections among the flows: their ends tell.
+    streams: HashMap<SocketKey, Ids>,
 }
 
 impl BySocket {
@@ -29,6 +31,9 @@ impl BySocket {
     }
 
     pub(crate) fn add(&mut self, key: (SocketKey, u16), id: u64) {
+        if let SocketKey::Flow { tcp: true, .. } = key.0 {
+            self.streams.entry(key.0.clone()).or_default().push(id);
+        }
         match key.0 {
             SocketKey::Cookie(host, cookie) => {
                 self.cookies.entry((host, cookie, key.1)).or_default()
@@ -39,6 +44,11 @@ impl BySocket {
     }
 
     pub(crate) fn remove(&mut self, key: &(SocketKey, u16), id: u64) {
+        if let SocketKey::Flow { tcp: true, .. } = key.0
+            && self.streams.get_mut(&key.0).is_some_and(|ids| without(ids, id))
+        {
+            self.streams.remove(&key.0);
+        }
         match key.0 {
             SocketKey::Cookie(host, cookie) => {
                 let key = (host, cookie, key.1);
@@ -60,8 +70,18 @@ impl BySocket {
         self.cookies.range(range).flat_map(|(_, ids)| ids).copied().collect()
     }
 
+    /// All ids on a connection.
+    pub(crate) fn on_stream(&self, key: &SocketKey) -> Vec<u64> {
+        match key {
+            SocketKey::Cookie(host, cookie) => self.on_cookie((*host, *cookie)),
+            SocketKey::Flow { .. } => {
+                self.streams.get(key).map(|ids| ids.to_vec()).unwrap_or_default()
+            }
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.cookies.is_empty() && self.flows.is_empty()
+        self.streams.is_empty() && self.cookies.is_empty() && self.flows.is_empty()
     }
 }
 

@@ -1,33 +1,42 @@
 //! Clients' queries and answers: transactions are matched, grouped into lookups, and lookups close
 //! by record time. What a query means for a resolver is `upstream`'s business.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::Hash;
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{BuildHasher, Hash};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use tracer_common::record::probe;
 
-use crate::event::{Actor, Body, Dns, Event, Syscall};
+use crate::event::{Actor, Body, Direction, Dns, Event, Syscall, Tcp};
 use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
-use crate::report::Outcome;
+use crate::report::{Outcome, Transport};
 
 use super::by_socket::BySocket;
+use super::connection::StreamNote;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
-use super::heard::{Answers, Orphan, Orphans};
+use super::heard::{Answers, Gone, Orphan, Orphans, Stray, Unmatched};
 use super::library::Sockets;
-use super::lookup::{Attempt, Lookup, doubt_early_closes, finished, lookup_outcome};
+use super::lookup::{Attempt, Lookup, doubt_early_closes, finished, lookup_outcome, strict};
 use super::names::Names;
+use super::patience::{Patience, Settings};
 use super::search_list::Walk;
+use super::timers::{Timer, Timers};
 use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
+use super::truncated::Connects;
 use super::upstream::Resolvers;
 
 /// Open lookups.
-const LOOKUPS_MAX: usize = 8_192;
+const LOOKUPS_MAX: usize = 65_536;
+/// Transactions of all open lookups.
+const TRANSACTIONS_MAX: usize = 100_000;
+/// Open lookups under one first label of one process that a query is compared with, the newest.
+const LOOK_MAX: usize = 64;
 /// Closed lookups whose resolver may be told later, by another clock.
 const UNTIED_MAX: usize = 4_096;
 /// Transactions of one lookup.
@@ -36,12 +45,6 @@ const PER_LOOKUP_MAX: usize = 512;
 const MARGIN_NS: u64 = 1_000_000_000;
 /// A client that closes within this time was told an error, not silence.
 const TOO_SOON_NS: u64 = 300_000_000;
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    Transaction(u64),
-    Lookup(u64),
-}
-
 /// Lookups under one key of an index.
 type Ids = SmallVec<[u64; 2]>;
 
@@ -52,14 +55,18 @@ pub(crate) struct Clients {
     closed: u64,
     table: Table,
     by_socket: BySocket,
-    lookups: BTreeMap<u64, Box<OpenLookup>>,
+    lookups: HashMap<u64, Box<OpenLookup>>,
+    /// Their ids, the oldest first.
+    ages: BTreeSet<u64>,
     by_owner: HashMap<Owner, Ids>,
-    /// By owner and first label: all candidates of a walk begin with the name as typed.
-    by_label: HashMap<(Owner, Box<str>), Ids>,
+    /// By owner and first label, hashed: all candidates of a walk begin with the name as typed.
+    by_label: HashMap<u64, Ids>,
+    labels: RandomState,
     /// By thread: those that only wait for something further to come.
     lingering: HashMap<(Owner, u32), Ids>,
-    timers: BTreeSet<(Timestamp, Timer)>,
+    timers: Timers,
     orphans: Orphans,
+    gone: Gone,
     answers: Answers,
     sockets: Sockets,
     /// Closed, and when the resolver's side of each is told.
@@ -86,13 +93,19 @@ pub(crate) fn owner(actor: &Actor, who: &Identifier, local: Option<SocketAddr>) 
     who.entity(actor).map(Owner::Entity).or(local.map(address))
 }
 
-fn label(name: &str) -> Box<str> {
-    name.split('.').next().unwrap_or_default().into()
+fn label(name: &str) -> &str {
+    name.split('.').next().unwrap_or_default()
 }
 
+/// Takes `id` out of an index; ids are in order, but for those of lingering lookups, which are few.
 fn forget<K: Eq + Hash>(index: &mut HashMap<K, Ids>, key: &K, id: u64) {
     if let Some(ids) = index.get_mut(key) {
-        ids.retain(|known| *known != id);
+        match ids.binary_search(&id) {
+            Ok(at) => {
+                ids.remove(at);
+            }
+            Err(_) => ids.retain(|known| *known != id),
+        }
         if ids.is_empty() {
             index.remove(key);
         }
@@ -115,20 +128,27 @@ impl Clients {
         }
         let actor = with_task(&event.actor, who);
         let Some(owner) = owner(&actor, who, Some(dns.local)) else { return };
-        let mut transaction = Transaction::new(actor, dns, asked, who, sent);
+        let mut open = Box::new(OpenTransaction {
+            transaction: Transaction::new(actor, dns, asked, who, sent),
+            lookup: 0,
+            deadline: Timestamp(0),
+            closed: false,
+            replied_by: dns.remote,
+        });
+        let transaction = &mut open.transaction;
         transaction.recovered = event.probe == Some(probe::RECOVERED);
-        if let Some(reply) = self.orphans.adopt(&key, &transaction) {
+        if let Some(reply) = self.orphans.adopt(&key, transaction) {
             transaction.answered(reply);
         }
-        let lookup = self.join(&owner, &transaction, sent.at);
-        let lookup = match lookup {
+        let lookup = self.join(&owner, transaction, sent.at);
+        open.lookup = match lookup {
             Some((id, place)) => {
-                self.give_up_earlier(id, place, &transaction);
+                self.give_up_earlier(id, place, &open.transaction);
                 id
             }
-            None => self.open(owner, &transaction, who),
+            None => self.open(owner, &open.transaction, who),
         };
-        self.add(lookup, transaction);
+        self.add(open);
     }
 
     fn resent(&mut self, id: u64, sent: Sent) {
@@ -145,26 +165,24 @@ impl Clients {
         let query = NewQuery {
             asked: &new.asked,
             socket: &new.socket,
-            wire: new.wire,
+            id: new.id,
+            server: new.server.ip(),
             tid,
             edns: new.edns,
+            tcp: new.transport == Transport::Tcp,
             at,
         };
-        let key = (owner.clone(), label(&new.asked.name));
+        let key = self.labels.hash_one((owner, label(&new.asked.name)));
         let best = self
             .by_label
             .get(&key)
             .into_iter()
-            .flatten()
+            .flat_map(|ids| ids.iter().rev().take(LOOK_MAX))
             .filter_map(|id| {
-                let lookup = self.lookups.get(id)?;
+                let lookup = self.lookups.get(id).filter(|lookup| lookup.owner == *owner)?;
                 let place = lookup.place(&query, &self.table)?;
-                let socket = lookup
-                    .attempts
-                    .iter()
-                    .flat_map(|a| a.all(&self.table))
-                    .any(|t| t.socket == new.socket);
-                Some(((socket, lookup.tid.is_some() && lookup.tid == tid, *id), place))
+                let tied = lookup.tied(&query, &self.table);
+                Some(((tied, lookup.tid.is_some() && lookup.tid == tid, *id), place))
             })
             .max_by_key(|(rank, _)| *rank)
             .map(|((_, _, id), place)| (id, place));
@@ -176,7 +194,9 @@ impl Clients {
             let mut ids = self.lingering.get(&thread).cloned().unwrap_or_default();
             ids.sort_unstable();
             for id in ids {
-                if let Some(lookup) = self.lookups.get_mut(&id) {
+                if let Some(lookup) = self.lookups.get_mut(&id)
+                    && lookup.thread_bound(&self.table)
+                {
                     lookup.over = true;
                     self.settle(id);
                 }
@@ -203,38 +223,48 @@ impl Clients {
     }
 
     fn open(&mut self, owner: Owner, first: &Transaction, who: &Identifier) -> u64 {
-        if self.lookups.len() >= LOOKUPS_MAX
-            && let Some(oldest) = self.lookups.keys().next().copied()
+        if self.lookups.len() >= LOOKUPS_MAX {
+            self.evict_oldest();
+        }
+        let config = who.resolver_config(&first.actor);
+        self.next += 1;
+        let id = self.next;
+        self.by_owner.entry(owner.clone()).or_default().push(id);
+        let label = self.labels.hash_one((&owner, label(&first.asked.name)));
+        self.by_label.entry(label).or_default().push(id);
+        self.ages.insert(id);
+        let mut lookup = Box::new(OpenLookup {
+            host: first.actor.host,
+            owner,
+            tid: first.actor.task.as_ref().map(|t| t.tid),
+            walk: Walk::begin(&first.asked.name, config),
+            attempts: Vec::new(),
+            elsewhere: false,
+            settings: Settings::of(config),
+            deadline: None,
+            over: false,
+            connects: Connects::default(),
+        });
+        lookup.elsewhere = lookup.is_elsewhere(first.server.ip());
+        self.lookups.insert(id, lookup);
+        id
+    }
+
+    /// Gives up the oldest lookup that is not given up already: it stays undecided.
+    fn evict_oldest(&mut self) {
+        let open = |id: &&u64| self.lookups.get(id).is_some_and(|lookup| !lookup.over);
+        let oldest = self.ages.iter().find(open).copied();
+        if let Some(oldest) = oldest
             && let Some(lookup) = self.lookups.get_mut(&oldest)
         {
             lookup.over = true;
             self.evicted += 1;
             self.settle(oldest);
         }
-        let config = who.resolver_config(&first.actor);
-        self.next += 1;
-        let id = self.next;
-        self.by_owner.entry(owner.clone()).or_default().push(id);
-        let label = label(&first.asked.name);
-        self.by_label.entry((owner.clone(), label)).or_default().push(id);
-        self.lookups.insert(
-            id,
-            Box::new(OpenLookup {
-                host: first.actor.host,
-                owner,
-                tid: first.actor.task.as_ref().map(|t| t.tid),
-                walk: Walk::begin(&first.asked.name, config),
-                attempts: Vec::new(),
-                timeout_ns: u64::from(config.map_or(5, |c| c.timeout_s).max(1)) * 1_000_000_000,
-                tries: config.map_or(2, |c| c.attempts).max(1),
-                deadline: None,
-                over: false,
-            }),
-        );
-        id
     }
 
-    fn add(&mut self, lookup_id: u64, mut transaction: Transaction) {
+    fn add(&mut self, mut open: Box<OpenTransaction>) {
+        let (lookup_id, transaction) = (open.lookup, &mut open.transaction);
         let Some(lookup) = self.lookups.get_mut(&lookup_id) else { return };
         self.next += 1;
         let id = self.next;
@@ -262,13 +292,10 @@ impl Clients {
         let key = (transaction.socket.clone(), transaction.id);
         self.by_socket.add(key, id);
         let answered = transaction.reply.is_some();
-        let open = OpenTransaction {
-            transaction,
-            lookup: lookup_id,
-            deadline: Timestamp(0),
-            closed: false,
-        };
-        self.table.insert(id, Box::new(open));
+        self.table.insert(id, open);
+        if self.table.len() > TRANSACTIONS_MAX {
+            self.evict_oldest();
+        }
         if answered {
             self.learn(id);
         }
@@ -281,30 +308,78 @@ impl Clients {
         let key = (SocketKey::of(&event.actor, dns), dns.message.id);
         let reply = Reply::of(dns, event.at, event.number);
         let ids = self.by_socket.get(&key);
-        let fits = |id: &&u64| {
-            self.table.get(id).is_some_and(|o| {
-                o.transaction.reply.is_none()
-                    && asked.as_ref().is_none_or(|a| *a == o.transaction.asked)
-            })
+        let of = |id: &u64| self.table.get(id).map(|open| &open.transaction);
+        let asks = |id: &&u64| {
+            of(id).is_some_and(|t| asked.as_ref().is_none_or(|asked| *asked == t.asked))
         };
-        let exact = |id: &&u64| {
-            self.table.get(id).is_some_and(|o| {
-                o.transaction.wire == dns.remote || o.transaction.server == dns.remote
-            })
-        };
-        let found = ids.iter().filter(fits).find(exact).or_else(|| ids.iter().find(fits)).copied();
-        match found {
-            Some(id) => self.answer(id, reply),
-            None => self.orphans.keep(Orphan { key, asked, from: dns.remote, reply }),
+        let waits = |id: &&u64| of(id).is_some_and(|t| t.reply.is_none() && t.late.is_none());
+        let exact = |id: &&u64| of(id).is_some_and(|t| t.is_from(dns.remote));
+        let waiting = || ids.iter().filter(asks).filter(waits);
+        if let Some(id) = waiting().find(exact).or_else(|| waiting().next()).copied() {
+            self.answer(id, dns.remote, reply);
+            return;
         }
+        let again = || ids.iter().filter(asks);
+        if let Some(id) = again().find(exact).or_else(|| again().next()).copied() {
+            self.answer_again(id, dns.remote, reply);
+            return;
+        }
+        let why = match ids {
+            [] if self.gone.answered(&key, asked.as_ref()) => Stray::Late,
+            [] => Stray::UnknownId,
+            _ => Stray::WrongQuestion,
+        };
+        self.orphans.keep(Orphan { why, key, asked, from: dns.remote, reply });
     }
 
-    fn answer(&mut self, id: u64, reply: Reply) {
+    fn answer(&mut self, id: u64, from: SocketAddr, reply: Reply) {
+        let too_late = self.too_late(id);
         let Some(open) = self.table.get_mut(&id) else { return };
         let lookup = open.lookup;
+        if too_late {
+            open.transaction.answered_late(reply);
+            return;
+        }
+        open.replied_by = from;
         open.transaction.answered(reply);
         self.learn(id);
         self.settle(lookup);
+    }
+
+    /// Its sender waits for no answer any more: it went on to another name, its time-out has passed,
+    /// or the later try has had its own answer.
+    fn too_late(&self, id: u64) -> bool {
+        let Some(open) = self.table.get(&id) else { return false };
+        let t = &open.transaction;
+        match t.gave_up {
+            Some((_, GaveUp::NextName | GaveUp::Expired)) => true,
+            Some((_, GaveUp::Retried)) => {
+                let lookup = self.lookups.get(&open.lookup);
+                let mut tries =
+                    lookup.iter().flat_map(|l| &l.attempts).flat_map(|a| a.all(&self.table));
+                !tries.any(|other| other.asked == t.asked && other.is_open())
+            }
+            _ => false,
+        }
+    }
+
+    /// One more answer. That of the server that was asked counts, not one from elsewhere before it.
+    fn answer_again(&mut self, id: u64, from: SocketAddr, reply: Reply) {
+        let Some(open) = self.table.get_mut(&id) else { return };
+        let t = &mut open.transaction;
+        if t.is_from(from) && !t.is_from(open.replied_by) && t.reply.is_some() {
+            t.reply = None;
+            t.answered(reply);
+            open.replied_by = from;
+            self.orphans.unmatched.count(Stray::WrongServer);
+            let lookup = open.lookup;
+            self.learn(id);
+            self.settle(lookup);
+        } else if t.is_from(from) || from == open.replied_by {
+            t.answered_again(Sent { at: reply.at, number: reply.number });
+        } else {
+            self.orphans.unmatched.count(Stray::WrongServer);
+        }
     }
 
     /// What an answer says beyond its transaction: the server lives, the name has addresses.
@@ -319,8 +394,14 @@ impl Clients {
         }
     }
 
+    /// Open transactions and lookups.
+    #[cfg(test)]
+    pub(crate) fn open_now(&self) -> (usize, usize) {
+        (self.table.len(), self.lookups.len())
+    }
+
     /// Responses that no query was seen for.
-    pub(crate) fn unmatched(&self) -> u64 {
+    pub(crate) fn unmatched(&self) -> Unmatched {
         self.orphans.unmatched
     }
 
@@ -329,6 +410,7 @@ impl Clients {
         self.sockets.observe(event);
         match &event.body {
             Body::SocketClosed(_) => self.socket_closed(&event.actor, event.at),
+            Body::Tcp(packet) if packet.fin || packet.rst => self.stream_ended(event, packet),
             Body::Syscall(call) => self.call_failed(event, call),
             Body::Exit => {
                 if let Some(task) = &event.actor.task {
@@ -362,7 +444,8 @@ impl Clients {
         let ids = self.on_socket(actor);
         self.give_up(&ids, at, |t| {
             let soon = at.since(t.last_send()) < TOO_SOON_NS;
-            if soon && !told { GaveUp::TooSoon(cut_short) } else { GaveUp::Closed }
+            let datagrams = t.transport == Transport::Udp;
+            if soon && !told && datagrams { GaveUp::TooSoon(cut_short) } else { GaveUp::Closed }
         });
         for id in ids {
             if let Some(open) = self.table.get_mut(&id) {
@@ -370,6 +453,34 @@ impl Clients {
                 let lookup = open.lookup;
                 self.settle(lookup);
             }
+        }
+    }
+
+    /// A connection ends: what was asked on it stays unanswered.
+    fn stream_ended(&mut self, event: &Event, packet: &Tcp) {
+        let key = SocketKey::between(&event.actor, true, packet.local, packet.remote);
+        let ids = self.by_socket.on_stream(&key);
+        self.give_up(&ids, event.at, |_| match (packet.direction, packet.rst) {
+            (Direction::In, true) => GaveUp::Errno(104),
+            (Direction::In, false) => GaveUp::ServerClosed,
+            (Direction::Out, _) => GaveUp::Closed,
+        });
+    }
+
+    /// A connect to a DNS server began, or came to its outcome.
+    pub(crate) fn stream(&mut self, note: StreamNote) {
+        let Some(owner) = &note.owner else { return };
+        for id in self.by_owner.get(owner).cloned().unwrap_or_default() {
+            let Some(lookup) = self.lookups.get_mut(&id) else { continue };
+            let Some(last) = lookup.attempts.last() else { continue };
+            if !last.all(&self.table).any(|t| t.cut_at().is_some()) {
+                continue;
+            }
+            match note.connected.clone() {
+                None => lookup.connects.begun(note.server, note.at),
+                Some(connected) => lookup.connects.ended(connected),
+            }
+            self.settle(id);
         }
     }
 
@@ -398,10 +509,10 @@ impl Clients {
         let Some(open) = self.table.get_mut(&id) else { return };
         let Some(lookup) = self.lookups.get(&open.lookup) else { return };
         let t = &open.transaction;
-        self.timers.remove(&(open.deadline, Timer::Transaction(id)));
-        let all = t.started().plus(lookup.timeout_ns * u64::from(lookup.tries));
-        open.deadline = all.max(t.last_send().plus(lookup.timeout_ns)).plus(MARGIN_NS);
-        self.timers.insert((open.deadline, Timer::Transaction(id)));
+        let timeout = lookup.settings.timeout_ns;
+        let all = t.started().plus(timeout * u64::from(lookup.settings.tries));
+        open.deadline = all.max(t.last_send().plus(timeout)).plus(MARGIN_NS);
+        self.timers.set(open.deadline, Timer::Transaction(id));
     }
 
     /// Decides anew when a lookup closes.
@@ -412,11 +523,8 @@ impl Clients {
         if before == closes {
             return;
         }
-        if let Some(at) = before {
-            self.timers.remove(&(at, Timer::Lookup(id)));
-        }
         if let Some(at) = closes {
-            self.timers.insert((at, Timer::Lookup(id)));
+            self.timers.set(at, Timer::Lookup(id));
         }
         let Some(thread) = lookup.thread() else { return };
         match (before, closes) {
@@ -435,14 +543,14 @@ impl Clients {
         resolvers: &Resolvers,
         done: &mut Vec<Lookup>,
     ) {
-        while let Some((at, timer)) = self.timers.first().copied()
-            && at <= now
-        {
-            self.timers.pop_first();
+        while let Some((at, timer)) = self.timers.due(now) {
             match timer {
                 Timer::Transaction(id) => {
-                    if self.table.get(&id).is_some_and(|o| o.deadline == at) {
-                        let moment = Timestamp(at.0.saturating_sub(MARGIN_NS));
+                    if let Some(open) = self.table.get(&id).filter(|o| o.deadline == at) {
+                        let passed = Timestamp(at.0.saturating_sub(MARGIN_NS));
+                        let lookup = self.lookups.get(&open.lookup);
+                        let moment = lookup
+                            .map_or(passed, |l| l.gave_up(&open.transaction, &self.table, passed));
                         self.give_up(&[id], moment, |_| GaveUp::Expired);
                     }
                 }
@@ -453,13 +561,23 @@ impl Clients {
                 }
             }
         }
+        self.forget_timers();
         self.told(now, resolvers, done);
         self.orphans.expire(now);
     }
 
+    /// Timers that were set anew leave their old instants behind.
+    fn forget_timers(&mut self) {
+        let (table, lookups) = (&self.table, &self.lookups);
+        self.timers.tidy(table.len() + lookups.len(), |at, timer| match timer {
+            Timer::Transaction(id) => table.get(&id).is_some_and(|open| open.deadline == at),
+            Timer::Lookup(id) => lookups.get(&id).is_some_and(|open| open.deadline == Some(at)),
+        });
+    }
+
     /// The input ended.
     pub(crate) fn finish(&mut self, resolvers: &Resolvers, done: &mut Vec<Lookup>) {
-        let ids: Vec<u64> = self.lookups.keys().copied().collect();
+        let ids: Vec<u64> = self.ages.iter().copied().collect();
         for id in ids {
             self.close(id, true, Timestamp(u64::MAX));
         }
@@ -469,12 +587,9 @@ impl Clients {
 
     /// Nothing more comes from `host`.
     pub(crate) fn host_ended(&mut self, host: HostId, now: Timestamp) {
-        let of_host = self.lookups.iter().filter(|(_, lookup)| lookup.host == host);
-        let ids: Vec<u64> = of_host.map(|(id, _)| *id).collect();
+        let of_host = |id: &&u64| self.lookups.get(id).is_some_and(|lookup| lookup.host == host);
+        let ids: Vec<u64> = self.ages.iter().filter(of_host).copied().collect();
         for id in ids {
-            if let Some(at) = self.lookups.get(&id).and_then(|lookup| lookup.deadline) {
-                self.timers.remove(&(at, Timer::Lookup(id)));
-            }
             self.close(id, true, now);
         }
     }
@@ -488,7 +603,7 @@ impl Clients {
             let ended = lookup.ended;
             for t in lookup.attempts.iter_mut().flat_map(|a| &mut a.transactions) {
                 let until = t.ended().unwrap_or(ended);
-                t.tie.received = resolvers.tie(t, until);
+                t.tie.received = resolvers.tie(t, until).map(Box::new);
                 if t.reply.is_none() {
                     t.tie.others = self.answers.around(t);
                 }
@@ -499,20 +614,31 @@ impl Clients {
 
     fn close(&mut self, id: u64, cut: bool, now: Timestamp) {
         let Some(lookup) = self.lookups.remove(&id) else { return };
+        self.ages.remove(&id);
         forget(&mut self.by_owner, &lookup.owner, id);
         if let Some(first) = lookup.attempts.first() {
-            forget(&mut self.by_label, &(lookup.owner.clone(), label(&first.name)), id);
+            let label = self.labels.hash_one((&lookup.owner, label(&first.name)));
+            forget(&mut self.by_label, &label, id);
         }
         if let Some(thread) = lookup.thread() {
             forget(&mut self.lingering, &thread, id);
         }
         let mut tried: Vec<Vec<Transaction>> = Vec::new();
         for open in &lookup.attempts {
-            tried.push(open.transactions.iter().filter_map(|t| self.take(*t)).collect());
+            let mut taken = Vec::with_capacity(open.transactions.len());
+            taken.extend(open.transactions.iter().filter_map(|t| self.take(*t)));
+            tried.push(taken);
         }
         doubt_early_closes(&mut tried);
+        for attempt in &mut tried {
+            lookup.connects.follow(attempt, cut, lookup.over);
+        }
         let attempts = tried.into_iter().filter_map(|t| finished(t, &lookup.walk));
-        let attempts: Vec<Attempt> = attempts.collect();
+        let mut attempts: Vec<Attempt> = attempts.collect();
+        let library = self.sockets.library(&attempts, &lookup.settings);
+        if library == Some("musl") {
+            attempts.iter_mut().for_each(strict);
+        }
         let Some(first) = attempts.first().and_then(|a| a.transactions.first()) else { return };
         let started = attempts.iter().map(|a| a.started).min().unwrap_or_default();
         let ended = attempts.iter().map(|a| a.ended).max().unwrap_or_default();
@@ -520,15 +646,23 @@ impl Clients {
         if cut && outcome != Outcome::Answered && lookup.unfinished() {
             outcome = Outcome::Undecided;
         }
+        // A resolver of its own that knows no search list.
+        let own =
+            library == Some("c-ares") || library.is_none() && self.sockets.one_by_one(&attempts);
+        let unsearched = own && lookup.walk.asked_at_once();
+        let alone = attempts.len() == 1 && (lookup.elsewhere || unsearched);
+        let typed =
+            if alone { first.asked.name.to_string() } else { lookup.walk.typed().to_owned() };
         self.closed += 1;
         let lookup = Lookup {
             id: self.closed,
             actor: first.actor.clone(),
-            name: lookup.walk.typed().to_owned(),
+            name: typed,
             server: first.server,
-            search: lookup.walk.search(),
+            search: lookup.walk.search().filter(|_| !alone),
             winner: attempts.iter().position(|a| a.outcome == Outcome::Answered),
-            library: self.sockets.library(&attempts),
+            library,
+            patience: Patience::of(library, &lookup.settings),
             attempts,
             outcome,
             started,
@@ -539,9 +673,12 @@ impl Clients {
 
     fn take(&mut self, id: u64) -> Option<Transaction> {
         let open = self.table.remove(&id)?;
-        self.timers.remove(&(open.deadline, Timer::Transaction(id)));
         let key = (open.transaction.socket.clone(), open.transaction.id);
         self.by_socket.remove(&key, id);
+        let unheard = open.transaction.reply.is_none() && open.transaction.late.is_none();
+        if unheard && !open.closed {
+            self.gone.keep(&open.transaction);
+        }
         Some(open.transaction)
     }
 }

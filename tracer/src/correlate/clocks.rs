@@ -29,6 +29,9 @@ pub(crate) fn shifted(at: Timestamp, ns: i64) -> Timestamp {
 /// All of what a resolver saw by another clock.
 pub(crate) fn shift(received: &mut Received, ns: i64) {
     let arrivals = received.arrivals.iter_mut().map(|sent| &mut sent.at);
+    for beyond in received.tries.iter_mut().filter_map(|t| t.beyond.as_deref_mut()) {
+        shift(beyond, ns);
+    }
     let tries = received.tries.iter_mut().flat_map(|t| [&mut t.sent.at, &mut t.until]);
     let answered = received.answered.iter_mut().map(|(sent, _)| &mut sent.at);
     for at in arrivals.chain(tries).chain(answered) {

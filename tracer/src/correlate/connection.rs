@@ -20,6 +20,7 @@ use crate::report::{self, ConnectionOutcome, Ts};
 use super::clients::{owner, with_task};
 use super::grouping::Owner;
 use super::names::Names;
+use super::truncated::Connected;
 
 /// Wait for the backend's side, or for the errno, after the outcome.
 const GRACE_NS: u64 = 50_000_000;
@@ -69,8 +70,19 @@ pub struct Connection {
     pub handshake_ns: Option<u64>,
     /// Start to failure, in nanoseconds.
     pub duration_ns: Option<u64>,
+    /// `dns-over-tls`, `dns-over-https`: DNS that cannot be seen.
+    pub inside: Option<&'static str>,
     /// Numbers of the events.
     pub events: Vec<u64>,
+}
+
+/// A connect to a DNS server: begun, or come to its outcome.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamNote {
+    pub(crate) owner: Option<Owner>,
+    pub(crate) server: SocketAddr,
+    pub(crate) at: Timestamp,
+    pub(crate) connected: Option<Connected>,
 }
 
 #[derive(Debug)]
@@ -78,6 +90,10 @@ struct Open {
     actor: Actor,
     owner: Option<Owner>,
     quiet: bool,
+    /// Towards a DNS port.
+    dns: bool,
+    /// What is inside cannot be seen.
+    inside: Option<&'static str>,
     local: Option<SocketAddr>,
     remote: SocketAddr,
     started: Timestamp,
@@ -98,6 +114,8 @@ pub(crate) struct Connections {
     /// Accepts seen at the far end: client address to accepting address.
     peers: BTreeMap<Client, SocketAddr>,
     peer_order: VecDeque<Client>,
+    /// Of DNS servers, not taken yet.
+    notes: Vec<StreamNote>,
     /// Clocks of several hosts can differ by so much, in nanoseconds.
     pub(crate) skew_ns: u64,
     /// Given up because of the cap.
@@ -122,6 +140,7 @@ impl Connection {
             errno: self.errno.and_then(|e| errno_name(-i64::from(e))),
             handshake_ns: self.handshake_ns,
             duration_ns: self.duration_ns,
+            inside: self.inside.map(str::to_owned),
             events: self.events.clone(),
         }
     }
@@ -183,10 +202,18 @@ impl Connections {
             self.evicted += 1;
         }
         let actor = with_task(&event.actor, who);
-        let dns = who.host(&actor).map_or(&[][..], |h| &h.dns_ports).contains(&remote.port());
+        let ports = who.host(&actor).map_or(&[][..], |h| &h.dns_ports);
+        let dns = ports.contains(&remote.port()) || remote.port() == 53;
+        let owner = owner(&actor, who, local);
+        if dns {
+            let (owner, server, at) = (owner.clone(), remote, event.at);
+            self.notes.push(StreamNote { owner, server, at, connected: None });
+        }
         let open = Open {
-            owner: owner(&actor, who, local),
-            quiet: dns || remote.port() == 53 || who.role(&actor) == Some(Role::Resolver),
+            owner,
+            quiet: dns || who.role(&actor) == Some(Role::Resolver),
+            dns,
+            inside: inside(&actor, remote, dns, who),
             actor,
             local,
             remote,
@@ -395,6 +422,12 @@ impl Connections {
         let Some(open) = self.open.remove(key) else { return };
         let (outcome, at) = open.outcome.unwrap_or((ConnectionOutcome::Undecided, open.started));
         let fine = matches!(outcome, ConnectionOutcome::Established | ConnectionOutcome::Undecided);
+        if open.dns {
+            let (server, events) = (open.remote, open.events.clone());
+            let connected = Some(Connected { server, outcome, at, events });
+            let owner = open.owner.clone();
+            self.notes.push(StreamNote { owner, server, at, connected });
+        }
         if open.quiet && fine {
             return;
         }
@@ -410,8 +443,28 @@ impl Connections {
             actor: open.actor,
             local: open.local,
             remote: open.remote,
+            inside: open.inside,
             events: open.events,
         });
+    }
+
+    /// What became known of connects to DNS servers since the last call.
+    pub(crate) fn take_notes(&mut self) -> Vec<StreamNote> {
+        std::mem::take(&mut self.notes)
+    }
+}
+
+/// DNS that cannot be looked into: DNS over TLS by its port (RFC 7858), DNS over HTTPS only where the
+/// same address is a nameserver of the client's resolv.conf.
+fn inside(actor: &Actor, remote: SocketAddr, dns: bool, who: &Identifier) -> Option<&'static str> {
+    match remote.port() {
+        _ if dns => None,
+        853 => Some("dns-over-tls"),
+        443 => {
+            let config = who.resolver_config(actor)?;
+            config.servers.contains(&remote.ip()).then_some("dns-over-https")
+        }
+        _ => None,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Which lookup a query belongs to. Rules only; the state is in `clients`.
 //!
-//! A query joins a lookup of the same process. Libraries that ask for A and AAAA from one socket, or
-//! without EDNS, work in the calling thread: only the same thread joins. Others (Go) may ask from any
+//! A query joins a lookup of the same process that asks the same servers in the same way. The C
+//! libraries, which ask without EDNS, work in the calling thread: only that thread joins, as does a
+//! socket already in use or the same datagram from a new one. Others (Go, c-ares) may ask from any
 //! thread of the process.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -14,10 +15,13 @@ use crate::record::{HostId, Timestamp};
 use crate::report::Outcome;
 
 use super::lookup::attempt_outcome;
+use super::patience::Settings;
 use super::search_list::Walk;
-use super::transaction::{Asked, SocketKey, Transaction};
+use super::transaction::{Asked, Reply, SocketKey, Transaction};
+use super::truncated::Connects;
 
-/// No resolver library gives up sooner: resolv.conf counts whole seconds.
+/// No resolver library asks again with another id sooner: resolv.conf counts whole seconds. (c-ares
+/// does ask again after 250 ms of a server that is quick as a rule, but with the same id.)
 pub(crate) const PATIENCE_NS: u64 = 900_000_000;
 /// After that long without a query for the other type there will be none (A only).
 const PAIR_NS: u64 = 100_000_000;
@@ -25,15 +29,17 @@ const PAIR_NS: u64 = 100_000_000;
 const CALLS_NS: u64 = 1_000_000;
 /// After a name that does not exist, the next candidate comes within this time, or never.
 const NEXT_NS: u64 = 1_000_000_000;
-/// After an error response musl asks again at half its time-out, 2.5 s.
-const RESEND_NS: u64 = 3_000_000_000;
+/// musl's next send after an error response can be late by this.
+const RESEND_NS: u64 = 500_000_000;
+/// Queries sent within this time to several servers went out together.
+const TOGETHER_NS: u64 = 100_000_000;
 
 /// Who a lookup belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Owner {
     Process(HostId, u32),
     Entity(Entity),
-    Address(HostId, std::net::IpAddr),
+    Address(HostId, IpAddr),
 }
 
 /// A lookup under way.
@@ -44,14 +50,16 @@ pub(crate) struct OpenLookup {
     pub(crate) tid: Option<u32>,
     pub(crate) walk: Walk,
     pub(crate) attempts: Vec<OpenAttempt>,
-    /// `timeout` of its resolver configuration, in nanoseconds.
-    pub(crate) timeout_ns: u64,
-    /// `attempts` of it.
-    pub(crate) tries: u32,
+    /// What its resolver configuration orders.
+    pub(crate) settings: Settings,
+    /// It asks a server that is none of those.
+    pub(crate) elsewhere: bool,
     /// Closes then; `None` while something is unanswered.
     pub(crate) deadline: Option<Timestamp>,
     /// Nothing more can come: its process ended.
     pub(crate) over: bool,
+    /// Its client's connects to DNS servers.
+    pub(crate) connects: Connects,
 }
 
 /// A candidate under way.
@@ -70,6 +78,8 @@ pub(crate) struct OpenTransaction {
     pub(crate) deadline: Timestamp,
     /// Its socket is gone.
     pub(crate) closed: bool,
+    /// Where its answer came from.
+    pub(crate) replied_by: SocketAddr,
 }
 
 /// The transactions of all open lookups; boxed, for they are large and come and go.
@@ -80,9 +90,12 @@ pub(crate) type Table = HashMap<u64, Box<OpenTransaction>>;
 pub(crate) struct NewQuery<'a> {
     pub(crate) asked: &'a Asked,
     pub(crate) socket: &'a SocketKey,
-    pub(crate) wire: SocketAddr,
+    pub(crate) id: u16,
+    /// Address the program asked for.
+    pub(crate) server: IpAddr,
     pub(crate) tid: Option<u32>,
     pub(crate) edns: bool,
+    pub(crate) tcp: bool,
     pub(crate) at: Timestamp,
 }
 
@@ -112,6 +125,36 @@ impl OpenAttempt {
         self.transactions.iter().filter_map(|id| table.get(id)).all(|o| o.closed)
     }
 
+    fn pair_on_one_socket(&self, table: &Table) -> bool {
+        let first = |qtype| self.all(table).find(|t| t.asked.qtype == qtype);
+        matches!((first("A"), first("AAAA")), (Some(a), Some(b)) if a.socket == b.socket)
+    }
+
+    /// As glibc, musl and c-ares do it, which never ask again with another id.
+    fn keeps_ids(&self, table: &Table) -> bool {
+        self.pair_on_one_socket(table) || self.all(table).any(|t| t.retransmits > 0)
+    }
+
+    /// Addresses of one type, NXDOMAIN for the other, asked as musl and glibc do.
+    fn half_missing(&self, table: &Table) -> bool {
+        let missing = |t: &Transaction| t.reply.as_ref().is_some_and(|r| r.rcode == 3);
+        self.all(table).any(missing) && self.all(table).all(|t| !t.edns)
+    }
+
+    /// An answer is waited for. Of queries that went to several servers together one good answer is
+    /// enough.
+    fn waits(&self, table: &Table) -> bool {
+        self.all(table).filter(|t| t.is_open()).any(|open| {
+            let good = |t: &Transaction| t.reply.as_ref().is_some_and(|r| !r.is_error());
+            !self.all(table).any(|t| {
+                t.id == open.id
+                    && t.socket == open.socket
+                    && open.last_send().since(t.last_send()) < TOGETHER_NS
+                    && good(t)
+            })
+        })
+    }
+
     /// Both address types were asked, or a type that has no partner.
     fn complete(&self, table: &Table) -> bool {
         let asked = |qtype| self.all(table).any(|t| t.asked.qtype == qtype);
@@ -122,15 +165,22 @@ impl OpenAttempt {
 impl OpenLookup {
     /// Whether and how `query` belongs here.
     pub(crate) fn place(&self, query: &NewQuery<'_>, table: &Table) -> Option<Place> {
+        if self.over || self.is_elsewhere(query.server) != self.elsewhere {
+            return None;
+        }
         let other_thread = matches!((self.tid, query.tid), (Some(a), Some(b)) if a != b);
-        if self.over || (other_thread && self.thread_bound(table)) {
+        if other_thread && self.thread_bound(table) && !self.tied(query, table) {
             return None;
         }
         let last = self.attempts.last()?;
         if last.name == query.asked.name {
             return self.same_name(last, query, table).then_some(Place::Same);
         }
-        if !self.walk.fits(&query.asked.name) || last.outcome(table) == Outcome::Answered {
+        let alike = last.all(table).any(|t| t.edns == query.edns);
+        if !alike || !self.walk.fits(&query.asked.name) {
+            return None;
+        }
+        if last.outcome(table) == Outcome::Answered && !self.doubted(last, query, table) {
             return None;
         }
         let waiting = last.all(table).filter(|t| t.is_open()).map(Transaction::last_send).max();
@@ -144,6 +194,20 @@ impl OpenLookup {
         gave_up.then_some(Place::Next)
     }
 
+    /// `server` is none of its resolver configuration's.
+    pub(crate) fn is_elsewhere(&self, server: IpAddr) -> bool {
+        let servers = &self.settings.servers;
+        !servers.is_empty() && !servers.contains(&server.to_canonical())
+    }
+
+    /// The query comes from one of its sockets, or is one of its datagrams from another.
+    pub(crate) fn tied(&self, query: &NewQuery<'_>, table: &Table) -> bool {
+        self.attempts.iter().flat_map(|a| a.all(table)).any(|t| {
+            let again = t.id == query.id && t.asked == *query.asked;
+            t.socket == *query.socket || again && t.reply.as_ref().is_none_or(Reply::is_error)
+        })
+    }
+
     /// The thread it belongs to, as an index has it.
     pub(crate) fn thread(&self) -> Option<(Owner, u32)> {
         Some((self.owner.clone(), self.tid?))
@@ -154,43 +218,56 @@ impl OpenLookup {
     }
 
     /// Its library works in the calling thread.
-    fn thread_bound(&self, table: &Table) -> bool {
+    pub(crate) fn thread_bound(&self, table: &Table) -> bool {
         let all = || self.attempts.iter().flat_map(|a| a.all(table));
         if all().any(|t| !t.edns) {
             return true;
         }
-        self.attempts.iter().any(|a| {
-            let first = |qtype| a.all(table).find(|t| t.asked.qtype == qtype);
-            matches!((first("A"), first("AAAA")), (Some(a), Some(b)) if a.socket == b.socket)
-        })
+        self.settings.has("edns0") && self.attempts.iter().any(|a| a.pair_on_one_socket(table))
+    }
+
+    /// musl takes a name that has addresses of one type and does not exist for the other as one that
+    /// does not exist, and goes on at once.
+    fn doubted(&self, last: &OpenAttempt, query: &NewQuery<'_>, table: &Table) -> bool {
+        let ended = last.all(table).filter_map(Transaction::ended).max().unwrap_or_default();
+        let later_thread = self.tid.is_some() && !self.same_thread(query);
+        last.half_missing(table) && !later_thread && query.at.since(ended) < PAIR_NS
     }
 
     fn same_name(&self, last: &OpenAttempt, query: &NewQuery<'_>, table: &Table) -> bool {
-        let mut of_type = last.all(table).rev().filter(|t| t.asked.qtype == query.asked.qtype);
-        let Some(previous) = of_type.next() else { return true };
-        let tries = 1 + of_type.count();
-        let waited = query.at.since(previous.last_send());
-        if previous.is_open() {
-            return previous.socket == *query.socket
-                || previous.wire != query.wire
-                || waited >= PATIENCE_NS
-                || (self.same_thread(query) && !query.edns);
-        }
-        let Some(reply) = &previous.reply else { return true };
-        if reply.truncated {
+        if query.tcp && last.all(table).any(|t| t.cut_at().is_some()) {
             return true;
         }
-        let gap = query.at.since(reply.at);
-        if reply.is_error() {
-            // glibc and Go ask again at once, musl also at 2.5 s; later it is somebody's new lookup.
-            let enough = tries >= self.tries.max(2) as usize;
-            return !enough || gap < PAIR_NS || gap.abs_diff(2_500_000_000) < 200_000_000;
+        let mut of_type = last.all(table).rev().filter(|t| t.asked.qtype == query.asked.qtype);
+        let Some(previous) = of_type.next() else {
+            return last.all(table).any(|t| t.edns == query.edns);
+        };
+        let tries = 1 + of_type.count();
+        let waited = query.at.since(previous.last_send());
+        // The same datagram from another socket or to another server: glibc, musl, c-ares, dig.
+        let same = previous.id == query.id;
+        let silent = |t: &Transaction| t.asked.qtype != query.asked.qtype && t.reply.is_none();
+        match &previous.reply {
+            Some(reply) if reply.truncated => true,
+            // glibc asks for both types again when only one of them stayed silent.
+            Some(reply) if !reply.is_error() => {
+                same && waited >= PATIENCE_NS && last.all(table).any(silent)
+            }
+            _ if same => true,
+            // A new id: Go, as often as it may; whatever is more is somebody's new lookup.
+            _ if last.keeps_ids(table) || !self.may_try(tries) => false,
+            None if previous.is_open() => {
+                let moved_on = previous.socket != *query.socket && self.same_thread(query);
+                waited >= PATIENCE_NS || (moved_on && !query.edns)
+            }
+            _ => true,
         }
-        // Answered. glibc asks for both types again when only one of them stayed silent.
-        let silent = last.all(table).any(|t| {
-            t.asked.qtype != query.asked.qtype && t.reply.is_none() && t.edns == query.edns
-        });
-        silent && waited >= PATIENCE_NS
+    }
+
+    /// After so many tries of one question there can be one more.
+    fn may_try(&self, tries: usize) -> bool {
+        let servers = self.settings.servers.len();
+        servers == 0 || tries < (self.settings.tries as usize).saturating_mul(servers).max(2)
     }
 
     /// Its known search list has candidates that were not asked yet.
@@ -204,24 +281,57 @@ impl OpenLookup {
         if self.over {
             return Some(Timestamp(0));
         }
-        if all().any(Transaction::is_open) {
+        if self.attempts.iter().any(|a| a.waits(table)) {
             return None;
         }
         let ended = all().filter_map(Transaction::ended).max().unwrap_or_default();
         let last = self.attempts.last()?;
-        let pair = match (last.complete(table), last.closed(table)) {
+        let complete = last.complete(table) || self.settings.has("no-aaaa");
+        let pair = match (complete, last.closed(table)) {
             (true, true) => 0,
             (true, false) => CALLS_NS,
             (false, _) => PAIR_NS,
         };
+        if let Some(until) = self.connects.expected(last.all(table)) {
+            return Some(until.max(ended));
+        }
         let errors = last.all(table).any(|t| t.reply.as_ref().is_some_and(|r| r.is_error()));
         let wait = match last.outcome(table) {
-            _ if errors => RESEND_NS,
+            _ if errors => self.after_error(last, table),
+            Outcome::Answered if last.half_missing(table) && self.walk.can_go_on() => PAIR_NS,
+            // Go and glibc ask once more for the type that stayed silent.
+            Outcome::Answered if last.all(table).any(|t| t.reply.is_none()) => PAIR_NS,
             Outcome::Answered => pair,
             _ if self.walk.can_go_on() => NEXT_NS,
             Outcome::Timeout | Outcome::Unreachable => PAIR_NS,
             _ => pair,
         };
         Some(ended.plus(wait))
+    }
+
+    /// Time in which another try or candidate follows an error response.
+    fn after_error(&self, last: &OpenAttempt, table: &Table) -> u64 {
+        let musl = self.settings.musl_interval_ns().map_or(0, |ns| ns + RESEND_NS);
+        match last.closed(table) {
+            // musl would have kept its socket, the others go on at once.
+            true if !self.walk.can_go_on() => PAIR_NS,
+            false if last.all(table).any(|t| !t.edns) => musl.max(NEXT_NS),
+            _ => NEXT_NS,
+        }
+    }
+
+    /// When the sender of an unanswered query gave up, if nothing showed it before `passed`, the
+    /// longest that it could wait: musl waits one time-out for all sends, Go one for each.
+    pub(crate) fn gave_up(&self, t: &Transaction, table: &Table, passed: Timestamp) -> Timestamp {
+        let timeout = self.settings.timeout_ns;
+        if t.edns {
+            let attempt = self.attempts.iter().find(|a| a.name == t.asked.name);
+            let pair = |a: &OpenAttempt| a.complete(table) && !a.pair_on_one_socket(table);
+            let go = !self.settings.has("edns0") && attempt.is_some_and(pair);
+            return if go { t.last_send().plus(timeout) } else { passed };
+        }
+        let interval = self.settings.musl_interval_ns().filter(|ns| *ns != timeout);
+        let musl = interval.is_some_and(|ns| super::library::resent_after(t, ns));
+        if musl { t.started().plus(timeout) } else { passed }
     }
 }

@@ -1,9 +1,12 @@
 //! Responses beyond their own transaction: those told before their query, and what each server
-//! answered lately (a server that answers others is alive). Bounded; forgets by record time.
+//! answered lately (a server that answers others is alive), and queries that were told as timed out
+//! and may still be answered. Bounded; forgets by record time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::record::{HostId, Timestamp};
 
@@ -19,9 +22,101 @@ const SERVERS_MAX: usize = 256;
 /// Answers this much before a silent query still show that the server lived.
 const BEFORE_NS: u64 = 1_000_000_000;
 
+/// Queries remembered after they were told as timed out, and how long.
+const GONE_MAX: usize = 8_192;
+const GONE_NS: u64 = 120_000_000_000;
+
+/// Why a response belongs to no query that waits for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stray {
+    /// Nothing with this id was asked on this socket.
+    UnknownId,
+    /// Something else was asked with this id on this socket.
+    WrongQuestion,
+    /// It came from elsewhere, and the server that was asked answered, too.
+    WrongServer,
+    /// The lookup was told as timed out before.
+    Late,
+}
+
+/// Responses that belong to no query, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unmatched {
+    /// Nothing with this id was asked on the socket.
+    pub unknown_id: u64,
+    /// Something else was asked with this id on the socket.
+    pub wrong_question: u64,
+    /// It came from elsewhere, and the server that was asked answered, too.
+    pub wrong_server: u64,
+    /// The lookup was told as timed out before.
+    pub late: u64,
+    /// A resolver answered something that it was not seen being asked.
+    pub query_not_seen: u64,
+}
+
+impl Unmatched {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.by_reason().iter().map(|(_, n)| n).sum()
+    }
+
+    /// By the contract's names, in its order.
+    pub fn by_reason(&self) -> [(&'static str, u64); 5] {
+        [
+            ("unknown-id", self.unknown_id),
+            ("wrong-question", self.wrong_question),
+            ("wrong-server", self.wrong_server),
+            ("late", self.late),
+            ("query-not-seen", self.query_not_seen),
+        ]
+    }
+
+    pub(crate) fn count(&mut self, why: Stray) {
+        *match why {
+            Stray::UnknownId => &mut self.unknown_id,
+            Stray::WrongQuestion => &mut self.wrong_question,
+            Stray::WrongServer => &mut self.wrong_server,
+            Stray::Late => &mut self.late,
+        } += 1;
+    }
+}
+
+/// Queries whose lookups were told as timed out while their sockets stayed open.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    known: HashMap<(SocketKey, u16), Asked>,
+    order: VecDeque<(Timestamp, (SocketKey, u16))>,
+}
+
+impl Gone {
+    pub(crate) fn keep(&mut self, t: &Transaction) {
+        let key = (t.socket.clone(), t.id);
+        self.order.push_back((t.last_send(), key.clone()));
+        self.known.insert(key, t.asked.clone());
+        let now = t.last_send();
+        while let Some((at, _)) = self.order.front()
+            && (self.order.len() > GONE_MAX || now.since(*at) >= GONE_NS)
+            && let Some((_, key)) = self.order.pop_front()
+        {
+            self.known.remove(&key);
+        }
+    }
+
+    /// The response answers one of them, which is forgotten then.
+    pub(crate) fn answered(&mut self, key: &(SocketKey, u16), asked: Option<&Asked>) -> bool {
+        let known = self.known.get(key);
+        let fits = known.is_some_and(|known| asked.is_none_or(|asked| asked == known));
+        if fits {
+            self.known.remove(key);
+        }
+        fits
+    }
+}
+
 /// A response without a query.
 #[derive(Debug)]
 pub(crate) struct Orphan {
+    pub(crate) why: Stray,
     pub(crate) key: (SocketKey, u16),
     pub(crate) asked: Option<Asked>,
     pub(crate) from: SocketAddr,
@@ -33,15 +128,16 @@ pub(crate) struct Orphan {
 pub(crate) struct Orphans {
     waiting: VecDeque<Orphan>,
     /// Those whose query never came.
-    pub(crate) unmatched: u64,
+    pub(crate) unmatched: Unmatched,
 }
 
 impl Orphans {
     pub(crate) fn keep(&mut self, orphan: Orphan) {
         self.waiting.push_back(orphan);
-        if self.waiting.len() > ORPHANS_MAX {
-            self.waiting.pop_front();
-            self.unmatched += 1;
+        if self.waiting.len() > ORPHANS_MAX
+            && let Some(oldest) = self.waiting.pop_front()
+        {
+            self.unmatched.count(oldest.why);
         }
     }
 
@@ -64,8 +160,9 @@ impl Orphans {
         while let Some(first) = self.waiting.front()
             && now.since(first.reply.at) >= ORPHAN_NS
         {
+            let why = first.why;
             self.waiting.pop_front();
-            self.unmatched += 1;
+            self.unmatched.count(why);
         }
     }
 }

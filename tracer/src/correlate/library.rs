@@ -1,5 +1,6 @@
 //! Which resolver library made a lookup, told from its behaviour on the wire and in system calls.
-//! Says nothing on weak evidence.
+//! Says nothing on weak evidence: resolvers that are nobody's libc (nginx, Netty, dig, dnspython)
+//! must not pass for one.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,6 +9,7 @@ use crate::event::{Actor, AddressCall, Body, Call, Event, Protocol};
 use crate::record::HostId;
 
 use super::lookup::Attempt;
+use super::patience::Settings;
 use super::transaction::Transaction;
 
 /// Sockets remembered.
@@ -20,6 +22,8 @@ struct Habits {
     addressed: bool,
     /// Two messages in one sendmmsg.
     paired: bool,
+    /// Messages sent one by one, as far as calls are told.
+    single: u8,
     /// Event of a sendmmsg that took fewer messages than it was given.
     cut_short: Option<u64>,
     /// Results of receiving calls are told for it.
@@ -30,10 +34,7 @@ struct Habits {
 fn tells(body: &Body) -> bool {
     match body {
         Body::SocketAddress(a) => a.protocol == Protocol::Udp && a.call != AddressCall::Recvmsg,
-        Body::Syscall(s) => {
-            use Call::{Recvfrom, Recvmmsg, Recvmsg, Sendmmsg};
-            matches!(s.call, Recvfrom | Recvmsg | Recvmmsg | Sendmmsg)
-        }
+        Body::Syscall(s) => s.call != Call::Connect,
         _ => false,
     }
 }
@@ -50,6 +51,9 @@ impl Habits {
                 if cut && given == 2 {
                     self.cut_short.get_or_insert(event.number);
                 }
+            }
+            Body::Syscall(s) if matches!(s.call, Call::Sendto | Call::Sendmsg) => {
+                self.single = self.single.saturating_add(1);
             }
             Body::Syscall(_) => self.receives = true,
             _ => {}
@@ -97,40 +101,133 @@ impl Sockets {
     }
 
     /// `go`, `musl`, `glibc`, `c-ares`, when the lookup tells.
-    pub(crate) fn library(&self, attempts: &[Attempt]) -> Option<&'static str> {
+    pub(crate) fn library(
+        &self,
+        attempts: &[Attempt],
+        settings: &Settings,
+    ) -> Option<&'static str> {
         let all = || attempts.iter().flat_map(|a| &a.transactions);
-        let habits = |t: &Transaction| self.of(&t.actor);
-        let pairs: Vec<(&Transaction, &Transaction)> =
-            attempts.iter().filter_map(|a| pair(&a.transactions)).collect();
-        let (first, second) = *pairs.first()?;
-        if pairs.iter().any(|(a, _)| habits(a).paired) {
+        if all().any(|t| self.of(&t.actor).paired) {
             return Some("glibc"); // no other one asks for both types with one sendmmsg
         }
-        let one_socket = pairs.iter().all(|(a, b)| same_port(a, b));
-        let two_sockets = pairs.iter().all(|(a, b)| !same_port(a, b));
-        let port_kept = attempts.len() > 1
-            && all().filter(|t| t.try_number == 1).all(|t| t.client == first.client);
-        if all().all(|t| t.edns) {
-            if two_sockets {
-                return Some("go");
-            }
-            return (one_socket && port_kept).then_some("c-ares");
+        let first = all().next()?;
+        let walk = Walked {
+            pairs: attempts.iter().filter_map(|a| pair(&a.transactions)).collect(),
+            several: attempts.len() > 1,
+            port_kept: attempts.len() > 1
+                && all().filter(|t| t.try_number == 1).all(|t| t.client == first.client),
+        };
+        if all().all(|t| t.edns) && !settings.has("edns0") {
+            return self.with_edns(attempts, &walk, settings);
         }
-        if !one_socket || all().any(|t| t.edns) {
+        if all().any(|t| t.edns) {
             return None;
         }
-        if all().any(|t| resent_after(t, 2_500_000_000)) {
+        self.plain(attempts, &walk, settings)
+    }
+
+    fn with_edns(
+        &self,
+        attempts: &[Attempt],
+        walk: &Walked<'_>,
+        settings: &Settings,
+    ) -> Option<&'static str> {
+        let all = || attempts.iter().flat_map(|a| &a.transactions);
+        if !walk.pairs.is_empty() && walk.pairs.iter().all(|(a, b)| !same_port(a, b)) {
+            let connected = all().all(|t| !self.of(&t.actor).addressed);
+            let ordered = settings.has("single-request") || settings.has("single-request-reopen");
+            return (connected && !ordered).then_some("go");
+        }
+        if walk.pairs.iter().any(|(a, b)| !same_port(a, b)) {
+            return None;
+        }
+        let pair_sends = self.one_by_one(attempts);
+        let retried = attempts.iter().any(|a| retried_early(&a.transactions));
+        (walk.port_kept || !walk.pairs.is_empty() && (pair_sends || retried)).then_some("c-ares")
+    }
+
+    /// A pair was sent one by one on a connected socket, as no libc does. Netty does not connect.
+    pub(crate) fn one_by_one(&self, attempts: &[Attempt]) -> bool {
+        attempts.iter().filter_map(|a| pair(&a.transactions)).any(|(a, b)| {
+            let habits = self.of(&a.actor);
+            same_port(a, b)
+                && habits.connected
+                && !habits.addressed
+                && !habits.paired
+                && habits.single >= 2
+        })
+    }
+
+    fn plain(
+        &self,
+        attempts: &[Attempt],
+        walk: &Walked<'_>,
+        settings: &Settings,
+    ) -> Option<&'static str> {
+        let all = || attempts.iter().flat_map(|a| &a.transactions);
+        let habits = |t: &Transaction| self.of(&t.actor);
+        let new_ports = walk.several && !walk.port_kept;
+        let connected = all().all(|t| habits(t).connected && !habits(t).addressed);
+        let Some((first, second)) = walk.pairs.first() else {
+            // For one type only glibc walks a list over connected sockets and receives with calls.
+            let called = all().all(|t| habits(t).receives && habits(t).single > 0);
+            return (connected && new_ports && called).then_some("glibc");
+        };
+        if attempts.iter().any(|a| to_all_servers(&a.transactions)) {
+            return Some("musl");
+        }
+        if !walk.pairs.iter().all(|(a, b)| same_port(a, b)) {
+            return None;
+        }
+        if settings.musl_interval_ns().is_some_and(|ns| all().any(|t| resent_after(t, ns))) {
             return Some("musl");
         }
         let unconnected = |t| habits(t).addressed && !habits(t).connected;
         if unconnected(first) && unconnected(second) {
             return Some("musl");
         }
-        let connected = habits(first).connected;
-        let new_ports = attempts.len() > 1 && !port_kept;
-        let five = all().any(|t| resent_after(t, 5_000_000_000));
-        ((five && !port_kept) || (connected && new_ports)).then_some("glibc")
+        // Whoever sends one by one though calls are told is not glibc, unless it was told to.
+        if habits(first).single >= 2 && !settings.has("single-request") {
+            return None;
+        }
+        let again = all().any(|t| resent_after(t, settings.timeout_ns));
+        (new_ports && (again || connected)).then_some("glibc")
     }
+}
+
+/// What the attempts have in common.
+struct Walked<'a> {
+    pairs: Vec<(&'a Transaction, &'a Transaction)>,
+    several: bool,
+    /// One port for all first tries of several names.
+    port_kept: bool,
+}
+
+/// The same datagram from another socket, sooner than the C libraries wait and not after an error.
+fn retried_early(transactions: &[Transaction]) -> bool {
+    transactions.iter().enumerate().any(|(index, late)| {
+        let earlier = transactions.iter().take(index).rev();
+        let mut same = earlier.filter(|t| t.id == late.id && t.asked == late.asked);
+        same.next().is_some_and(|early| {
+            let waited = late.started().since(early.last_send());
+            early.reply.is_none()
+                && early.socket != late.socket
+                && (200_000_000..900_000_000).contains(&waited)
+        })
+    })
+}
+
+/// One datagram to several servers at once.
+fn to_all_servers(transactions: &[Transaction]) -> bool {
+    transactions.windows(2).any(|w| match w {
+        [a, b] => {
+            a.socket == b.socket
+                && (a.id, &a.asked) == (b.id, &b.asked)
+                && a.wire != b.wire
+                && b.started().since(a.started()) < 100_000_000
+        }
+        _ => false,
+    })
 }
 
 /// The first A and AAAA of an attempt.
@@ -144,7 +241,7 @@ fn same_port(a: &Transaction, b: &Transaction) -> bool {
 }
 
 /// The same datagram went out again after `ns`, give or take 6 %.
-fn resent_after(transaction: &Transaction, ns: u64) -> bool {
+pub(crate) fn resent_after(transaction: &Transaction, ns: u64) -> bool {
     transaction.sends.windows(2).any(|w| match w {
         [a, b] => b.at.since(a.at).abs_diff(ns) <= ns / 16,
         _ => false,

@@ -8,6 +8,7 @@ use crate::identify::Identifier;
 use crate::record::Timestamp;
 use crate::report::{self, Outcome, Ts};
 
+use super::patience::Patience;
 use super::search_list::{SearchList, Walk};
 use super::transaction::{GaveUp, Transaction};
 
@@ -53,6 +54,8 @@ pub struct Lookup {
     pub ended: Timestamp,
     /// Library, when behaviour tells.
     pub library: Option<&'static str>,
+    /// When that library gives up; `None` where it is not known.
+    pub patience: Option<Patience>,
 }
 
 /// What several results together say: an answer wins, then what is open, then the worst.
@@ -73,23 +76,47 @@ pub(crate) fn combine(verdicts: impl IntoIterator<Item = Outcome>) -> Outcome {
     verdicts.into_iter().min_by_key(|v| rank(*v)).unwrap_or(Outcome::Undecided)
 }
 
-/// The outcome of an attempt: per type the last try counts, or an earlier one that answered.
+/// What came of each type of an attempt: the last try counts, or an earlier one that answered. Of
+/// queries that went to several servers together the one that was answered well counts.
+fn by_type<'a>(
+    transactions: impl Iterator<Item = &'a Transaction> + Clone,
+) -> impl Iterator<Item = Outcome> {
+    let all = transactions.clone();
+    let first_of_type = transactions.enumerate().filter({
+        let all = all.clone();
+        move |(index, t)| {
+            all.clone().take(*index).all(|earlier| earlier.asked.qtype != t.asked.qtype)
+        }
+    });
+    first_of_type.map(move |(_, first)| {
+        let qtype = &first.asked.qtype;
+        let of_type = all.clone().filter(|t| t.asked.qtype == *qtype);
+        if of_type.clone().any(|t| t.verdict() == Outcome::Answered) {
+            return Outcome::Answered;
+        }
+        let Some(last) = of_type.clone().last() else { return Outcome::Undecided };
+        let mut together = of_type.filter(|t| t.id == last.id && t.socket == last.socket);
+        let good = together.find(|t| t.reply.as_ref().is_some_and(|r| !r.is_error()));
+        good.unwrap_or(last).verdict()
+    })
+}
+
+/// The outcome of an attempt: one type that answered is enough.
 pub(crate) fn attempt_outcome<'a>(
     transactions: impl Iterator<Item = &'a Transaction> + Clone,
 ) -> Outcome {
-    let first_of_type = transactions.clone().enumerate().filter(|(index, t)| {
-        transactions.clone().take(*index).all(|earlier| earlier.asked.qtype != t.asked.qtype)
-    });
-    combine(first_of_type.map(|(_, first)| {
-        let qtype = &first.asked.qtype;
-        let of_type = transactions.clone().filter(|t| t.asked.qtype == *qtype);
-        let answered = of_type.clone().any(|t| t.verdict() == Outcome::Answered);
-        if answered {
-            Outcome::Answered
-        } else {
-            of_type.last().map_or(Outcome::Undecided, Transaction::verdict)
-        }
-    }))
+    combine(by_type(transactions))
+}
+
+/// The same as musl sees it: it fails unless both types came back well, and a name that does not
+/// exist for one type does not exist.
+pub(crate) fn strict(attempt: &mut Attempt) {
+    let found = attempt.outcome == Outcome::Answered;
+    let fine = |o: &Outcome| matches!(o, Outcome::Answered | Outcome::Nodata);
+    let worse = by_type(attempt.transactions.iter()).filter(|o| !fine(o));
+    if found && let Some(worst) = worse.min_by_key(|o| *o == Outcome::Nxdomain) {
+        attempt.outcome = worst;
+    }
 }
 
 /// The outcome of a lookup from its attempts'. Only names that do not exist: no data, if one exists.
@@ -121,7 +148,8 @@ pub(crate) fn doubt_early_closes(tried: &mut [Vec<Transaction>]) {
 /// An attempt from its transactions; `None` without any.
 pub(crate) fn finished(transactions: Vec<Transaction>, walk: &Walk) -> Option<Attempt> {
     let first = transactions.first()?;
-    let last = |t: &Transaction| t.ended().unwrap_or(t.last_send());
+    let sequel = |t: &Transaction| t.sequel.as_ref().and_then(|sequel| sequel.at);
+    let last = |t: &Transaction| t.ended().max(sequel(t)).unwrap_or(t.last_send());
     Some(Attempt {
         name: first.name.clone(),
         suffix: walk.suffix(&first.asked.name),

@@ -2,13 +2,16 @@
 //! Formats nothing and judges nothing.
 //!
 //! When a lookup closes: when an attempt answered for both address types or the last candidate
-//! failed, and its sockets are closed (or 1 ms later); 100 ms after it when only one type was asked; 1 s after a name that does not
-//! exist when the search list has more; 3 s after an error response (musl asks again at 2.5 s); at
-//! the exit of its process; and when its thread turns to another name. An unanswered query has timed
-//! out when its client asked again or went on, closed the socket or ended, or `timeout` × `attempts`
-//! of its resolv.conf plus 1 s have passed. Where several hosts are in the stream, a lookup is told
+//! failed, and its sockets are closed (or 1 ms later); 100 ms after it when only one type was asked, or
+//! one stayed silent; 1 s after a name that does not exist when the search list has more; after an
+//! error response 1 s, or 100 ms when no candidate is left, once its sockets are closed, else when
+//! musl's next send (half of `timeout`) is overdue by 500 ms; at the exit of its process; and when its
+//! thread turns to another name. An unanswered query has timed out when its client asked again or went
+//! on, closed the socket or ended, or the time-out of its library has passed by 1 s: `timeout` of its
+//! resolv.conf for musl and for each try of Go, else `timeout` × `attempts`. Where several hosts are in the stream, a lookup is told
 //! 100 ms after it closed: the resolver's host may have another clock.
 
+mod asked;
 mod by_socket;
 mod clients;
 mod clocks;
@@ -18,8 +21,11 @@ mod heard;
 mod library;
 mod lookup;
 mod names;
+mod patience;
 mod search_list;
+mod timers;
 mod transaction;
+mod truncated;
 mod upstream;
 mod wire;
 
@@ -27,17 +33,27 @@ mod wire;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_bounds;
+#[cfg(test)]
+mod tests_walks;
+#[cfg(test)]
+mod walks;
 
 pub use connection::Connection;
+pub use heard::Unmatched;
 pub use lookup::{Attempt, Lookup};
+pub use patience::Patience;
 pub use search_list::SearchList;
 pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
-pub use upstream::{OtherAnswer, Received, Tie, UpstreamTry};
+pub use truncated::Sequel;
+pub use upstream::{Leaf, OtherAnswer, Received, Tie, UpstreamTry};
 
 use crate::event::{Body, Direction, Dns, Event};
 use crate::identify::Identifier;
 use crate::record::Timestamp;
 
+use asked::Questions;
 use clients::Clients;
 use connection::Connections;
 use upstream::Resolvers;
@@ -60,6 +76,7 @@ pub struct Correlator {
     resolvers: Resolvers,
     connections: Connections,
     wire: Wire,
+    questions: Questions,
 }
 
 impl Correlator {
@@ -68,7 +85,7 @@ impl Correlator {
         self.advance(event.at, done);
         if let Body::Dns(dns) = &event.body {
             if dns.message.opcode == 0 {
-                let asked = asked(dns);
+                let asked = self.questions.of(dns);
                 self.on_the_way(event, dns, asked.as_ref(), who);
                 self.dns(event, dns, asked, who);
             }
@@ -82,9 +99,17 @@ impl Correlator {
             if let Body::Host(host) = &event.body {
                 self.host(event, host.ended, who, &mut connections);
             }
+            self.streams();
             done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
         }
         self.advance(event.at, done);
+    }
+
+    /// What connects to DNS servers mean for the questions behind them.
+    fn streams(&mut self) {
+        for note in self.connections.take_notes() {
+            self.clients.stream(note);
+        }
     }
 
     fn host(&mut self, event: &Event, ended: bool, who: &Identifier, done: &mut Vec<Connection>) {
@@ -103,15 +128,16 @@ impl Correlator {
     pub fn finish(&mut self, _who: &Identifier, done: &mut Vec<Conclusion>) {
         self.held(Timestamp(u64::MAX));
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
-        self.clients.finish(&self.resolvers, &mut lookups);
         self.connections.finish(&self.clients.names, &mut connections);
+        self.streams();
+        self.clients.finish(&self.resolvers, &mut lookups);
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
         done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
     }
 
     /// Responses that matched no query.
-    pub fn unmatched(&self) -> u64 {
-        self.clients.unmatched() + self.resolvers.unmatched
+    pub fn unmatched(&self) -> Unmatched {
+        Unmatched { query_not_seen: self.resolvers.unmatched, ..self.clients.unmatched() }
     }
 
     /// State given up because of a cap.
@@ -184,7 +210,7 @@ impl Correlator {
     /// Responses that no translated copy will follow.
     fn held(&mut self, now: Timestamp) {
         while let Some(held) = self.wire.due(now) {
-            let asked = asked(&held.dns);
+            let asked = self.questions.of(&held.dns);
             self.wire.answered(&held.dns, asked.as_ref());
             self.clients.response(&held.event, &held.dns, asked);
         }
@@ -196,18 +222,9 @@ impl Correlator {
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.clients.advance(self.now, &self.resolvers, &mut lookups);
         self.connections.advance(self.now, &self.clients.names, &mut connections);
+        self.streams();
         self.resolvers.expire(self.now);
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
         done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
     }
-}
-
-fn asked(dns: &Dns) -> Option<Asked> {
-    let question = dns.message.question.as_ref()?;
-    let name = if question.name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        question.name.to_ascii_lowercase().into()
-    } else {
-        question.name.as_str().into()
-    };
-    Some(Asked { name, qtype: question.qtype.clone() })
 }

@@ -67,12 +67,14 @@ impl Walk {
     /// A lookup begins with `name` (lower case).
     pub(crate) fn begin(name: &str, config: Option<&ResolverConfig>) -> Self {
         let known = config.map(|c| (c.search.clone(), c.ndots));
+        // Nobody looks for the name of an address with suffixes.
+        let reverse = name.ends_with(".in-addr.arpa") || name.ends_with(".ip6.arpa");
         let mut hypotheses = Vec::new();
         if let Some((search, ndots)) = &known {
             hypotheses.push(Hypothesis {
                 typed: name.to_owned(),
                 as_is_first: true,
-                walks: dots(name) >= *ndots,
+                walks: dots(name) >= *ndots && !reverse,
                 position: 0,
             });
             for (position, suffix) in search.iter().enumerate() {
@@ -119,6 +121,14 @@ impl Walk {
     /// The list is from a resolver configuration.
     pub(crate) fn list_known(&self) -> bool {
         self.known.is_some()
+    }
+
+    /// It began with a name that can only be the one typed, which has too few dots for that by the
+    /// known list.
+    pub(crate) fn asked_at_once(&self) -> bool {
+        let first = self.asked.first().map_or("", String::as_str);
+        let as_typed = self.hypotheses.iter().all(|h| h.as_is_first);
+        as_typed && self.known.as_ref().is_some_and(|(_, ndots)| dots(first) < *ndots)
     }
 
     /// A resolver could go on to another candidate.

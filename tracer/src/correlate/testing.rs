@@ -102,7 +102,7 @@ pub(crate) fn dns(
         intended_port: None,
         message,
         payload: Bytes::new(),
-        original_len: 0,
+        original_len: 40, // of all messages here
     });
     let actor = Actor { local: Some(ends.0), ..actor };
     Step { at, actor, body }
@@ -376,13 +376,10 @@ impl Bench {
         self.correlator.finish(&self.who, &mut done);
         self.take(done);
         self.diagnoser.finish(&self.who, &mut self.findings);
-        self.unmatched = self.correlator.unmatched();
-        let counts = Counts {
-            first: Some(Timestamp(ZERO)),
-            last: self.now,
-            unmatched: self.unmatched,
-            ..Counts::default()
-        };
+        let unmatched = self.correlator.unmatched();
+        self.unmatched = unmatched.total();
+        let counts =
+            Counts { first: Some(Timestamp(ZERO)), last: self.now, unmatched, ..Counts::default() };
         self.summary = Some(self.diagnoser.summary(&counts));
         self
     }

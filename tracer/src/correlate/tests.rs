@@ -196,7 +196,8 @@ fn threads_asking_for_the_same_name_do_not_mix() {
         let mut who = curl();
         who.task = Some(Task { pid: 4000, tid: 4001 + n as u32, comm: "curl".into() });
         let says = [Says::Addr("10.96.100.50"), Says::NoData];
-        steps.extend(socket(&who, 60 + n).pair(n * 12 * US, 5 * MS, NAME, 9, says));
+        let id = 9 + 20 * n as u16;
+        steps.extend(socket(&who, 60 + n).pair(n * 12 * US, 5 * MS, NAME, id, says));
     }
     let bench = played(Bench::node(false), steps, 3 * S);
     assert_eq!(bench.lookups.len(), 2);

@@ -1,21 +1,25 @@
 //! One DNS query on one socket and what came of it. Decides nothing about lookups.
 
-use std::borrow::Cow;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
 
-use crate::event::{Actor, Answer, Dns, Protocol, rcode_name};
+use crate::event::{Actor, Answer, Dns, EdnsOptions, Protocol, extended_error_name, rcode_name};
 use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
 use crate::report::{self, Outcome, TransactionOutcome, Transport};
 
+pub use super::asked::Asked;
+use super::truncated::Sequel;
 use super::upstream::Tie;
 
 /// Most sends and events kept of one transaction; further ones are counted only.
 pub(crate) const EVENTS_MAX: usize = 64;
+/// The same bytes on the same socket within this time are one datagram seen at two hooks: nobody
+/// asks again so soon without having heard something.
+const SAME_NS: u64 = 100_000;
 
 /// What identifies a socket: its cookie, else where its packets go.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SocketKey {
     /// Host and cookie.
     Cookie(HostId, u64),
@@ -34,17 +38,40 @@ pub enum SocketKey {
     },
 }
 
+/// In few words: it is a key that every message looks up.
+impl Hash for SocketKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let word = |end: &SocketAddr| match end.ip() {
+            IpAddr::V4(ip) => u128::from(ip.to_bits()) << 16,
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        match self {
+            Self::Cookie(host, cookie) => {
+                state.write_u64(*cookie);
+                state.write_u16(host.0);
+            }
+            Self::Flow { host, cgroup, tcp, local, remote } => {
+                state.write_u128(word(local));
+                state.write_u128(word(remote));
+                let ports = u64::from(local.port()) << 16 | u64::from(remote.port());
+                let rest = u64::from(host.0) << 33 | u64::from(*tcp) << 32;
+                state.write_u64(ports | rest);
+                state.write_u64(cgroup.unwrap_or_default());
+            }
+        }
+    }
+}
+
 impl SocketKey {
     pub(crate) fn of(actor: &Actor, dns: &Dns) -> Self {
+        Self::between(actor, dns.protocol == Protocol::Tcp, dns.local, dns.remote)
+    }
+
+    /// That of a packet between these ends.
+    pub(crate) fn between(actor: &Actor, tcp: bool, local: SocketAddr, remote: SocketAddr) -> Self {
         match actor.socket() {
             Some((host, cookie)) => Self::Cookie(host, cookie),
-            None => Self::Flow {
-                host: actor.host,
-                cgroup: actor.cgroup,
-                tcp: dns.protocol == Protocol::Tcp,
-                local: dns.local,
-                remote: dns.remote,
-            },
+            None => Self::Flow { host: actor.host, cgroup: actor.cgroup, tcp, local, remote },
         }
     }
 
@@ -54,15 +81,6 @@ impl SocketKey {
             Self::Cookie(host, _) | Self::Flow { host, .. } => *host,
         }
     }
-}
-
-/// A question, ready to compare and cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Asked {
-    /// Name in lower case.
-    pub name: Arc<str>,
-    /// Type as text.
-    pub qtype: Cow<'static, str>,
 }
 
 /// A datagram (or message) that went out or came in.
@@ -87,6 +105,12 @@ pub struct Reply {
     pub truncated: bool,
     /// Answer section.
     pub answers: Vec<Answer>,
+    /// Bytes of the message.
+    pub size: u32,
+    /// Seconds for which the absence that it tells may be kept.
+    pub negative_ttl: Option<u32>,
+    /// EDNS options, of a response with any.
+    pub options: Option<Box<EdnsOptions>>,
 }
 
 impl Reply {
@@ -94,9 +118,12 @@ impl Reply {
         Self {
             at,
             number,
+            size: dns.original_len,
             rcode: dns.message.rcode,
             truncated: dns.message.truncated,
             answers: dns.message.answers.clone(),
+            negative_ttl: dns.message.negative_ttl,
+            options: dns.message.options.clone(),
         }
     }
 
@@ -119,8 +146,11 @@ pub enum GaveUp {
     Exited,
     /// The time-out of its resolver configuration has passed.
     Expired,
-    /// A system call on the socket failed with this errno.
+    /// A system call on the socket failed with this errno, or a packet brought what it stands for
+    /// (ECONNRESET).
     Errno(i32),
+    /// The server closed the connection without an answer.
+    ServerClosed,
     /// It closed the socket far too soon for a time-out, and no call was seen to fail. With the event
     /// of a sendmmsg that the socket cut short, as it does while an error is pending.
     TooSoon(Option<u64>),
@@ -149,6 +179,12 @@ pub struct Transaction {
     pub asked: Asked,
     /// The query carried an OPT record.
     pub edns: bool,
+    /// Bytes of the query.
+    pub size: u32,
+    /// Largest datagram that it allows; 0 without an OPT record.
+    pub udp_size: u16,
+    /// DO bit of its OPT record.
+    pub dnssec_ok: bool,
     /// Which try of its attempt for this type, from 1.
     pub try_number: u32,
     /// Each time it went out.
@@ -161,12 +197,18 @@ pub struct Transaction {
     pub reply: Option<Reply>,
     /// Error responses after which the same datagram went out again.
     pub earlier_errors: Vec<Reply>,
+    /// Further answers, as those to retransmissions are.
+    pub repeats: Vec<Sent>,
+    /// An answer that came after the sender had given up for good.
+    pub late: Option<Reply>,
     /// When and how the sender gave up.
     pub gave_up: Option<(Timestamp, GaveUp)>,
     /// Numbers of its events.
     pub events: Vec<u64>,
     /// What the resolver's side and other answers say; filled when the lookup closes.
     pub tie: Tie,
+    /// What followed a truncated answer; filled when the lookup closes.
+    pub sequel: Option<Box<Sequel>>,
 }
 
 impl Transaction {
@@ -183,20 +225,36 @@ impl Transaction {
             name,
             asked,
             edns: dns.message.edns,
+            size: dns.original_len,
+            udp_size: dns.message.udp_size,
+            dnssec_ok: dns.message.dnssec_ok,
             try_number: 1,
             sends: vec![sent],
             retransmits: 0,
             recovered: false,
             reply: None,
             earlier_errors: Vec::new(),
+            repeats: Vec::new(),
+            late: None,
             gave_up: None,
-            events: vec![sent.number],
+            events: first_of_two(sent.number),
             tie: Tie::default(),
+            sequel: None,
         }
+    }
+
+    /// When a truncated answer came over UDP.
+    pub(crate) fn cut_at(&self) -> Option<Timestamp> {
+        let reply = self.reply.as_ref().filter(|reply| reply.truncated)?;
+        (self.transport == Transport::Udp).then_some(reply.at)
     }
 
     /// The same datagram again. After an error response that opens the transaction again.
     pub(crate) fn resent(&mut self, sent: Sent) {
+        let heard = self.reply.as_ref().is_some_and(|r| r.at >= self.last_send());
+        if !heard && sent.at.since(self.last_send()) < SAME_NS {
+            return;
+        }
         self.retransmits = self.retransmits.saturating_add(1);
         if self.sends.len() < EVENTS_MAX {
             self.sends.push(sent);
@@ -214,11 +272,32 @@ impl Transaction {
     }
 
     pub(crate) fn answered(&mut self, reply: Reply) {
-        if self.events.len() < 2 * EVENTS_MAX {
-            self.events.push(reply.number);
-        }
+        self.note(reply.number);
         if self.reply.is_none() {
             self.reply = Some(reply);
+        }
+    }
+
+    /// An answer that the sender does not wait for any more.
+    pub(crate) fn answered_late(&mut self, reply: Reply) {
+        self.note(reply.number);
+        self.late.get_or_insert(reply);
+    }
+
+    /// One more answer after the one that counts.
+    pub(crate) fn answered_again(&mut self, sent: Sent) {
+        let before = self.repeats.last().map(|r| r.at).or(self.reply.as_ref().map(|r| r.at));
+        if before.is_some_and(|at| sent.at.since(at) < SAME_NS) || self.repeats.len() >= EVENTS_MAX
+        {
+            return;
+        }
+        self.note(sent.number);
+        self.repeats.push(sent);
+    }
+
+    fn note(&mut self, number: u64) {
+        if self.events.len() < 2 * EVENTS_MAX {
+            self.events.push(number);
         }
     }
 
@@ -227,6 +306,18 @@ impl Transaction {
         if self.is_open() {
             self.gave_up = Some((at.max(self.started()), why));
         }
+    }
+
+    /// Bytes of its queries and responses as DNS messages, retransmissions included.
+    pub fn bytes(&self) -> u64 {
+        let queries = u64::from(self.size) * (1 + u64::from(self.retransmits));
+        let replies = self.earlier_errors.iter().chain(&self.reply);
+        queries + replies.map(|reply| u64::from(reply.size)).sum::<u64>()
+    }
+
+    /// `from` is the server that was asked.
+    pub(crate) fn is_from(&self, from: SocketAddr) -> bool {
+        self.wire == from || self.server == from
     }
 
     /// No response and not given up.
@@ -253,11 +344,32 @@ impl Transaction {
         }
     }
 
+    /// The time in which the sender heard nothing and then asked again or gave up, if it lost a
+    /// datagram or its answer that way.
+    pub fn silence(&self) -> Option<(Timestamp, Timestamp)> {
+        let from = self.started();
+        let Some(reply) = &self.reply else {
+            let (until, _) = self.gave_up.filter(|_| self.late.is_none())?;
+            return Some((from, until));
+        };
+        let answers = 1 + self.repeats.len() + self.earlier_errors.len();
+        if !self.earlier_errors.is_empty() || answers >= self.sends.len() {
+            return None;
+        }
+        let until = self.sends.iter().rev().find(|s| s.at <= reply.at)?.at;
+        (until > from).then_some((from, until))
+    }
+
+    /// First send to an answer that came too late for its sender, in nanoseconds.
+    pub fn late_ns(&self) -> Option<u64> {
+        self.late.as_ref().map(|r| r.at.since(self.started()))
+    }
+
     /// In the words of the contract.
     pub fn outcome(&self) -> TransactionOutcome {
         match (&self.reply, self.gave_up) {
             (Some(_), _) => TransactionOutcome::Answered,
-            (None, Some((_, GaveUp::Errno(_) | GaveUp::TooSoon(_)))) => {
+            (None, Some((_, GaveUp::Errno(_) | GaveUp::TooSoon(_) | GaveUp::ServerClosed))) => {
                 TransactionOutcome::Unreachable
             }
             (None, Some(_)) => TransactionOutcome::Timeout,
@@ -276,6 +388,8 @@ impl Transaction {
         };
         let wanted = &self.asked.qtype;
         match reply.rcode {
+            // Who asks again does not take the part for the whole.
+            0 if self.sequel.as_ref().is_some_and(|sequel| sequel.tcp_failed()) => Outcome::Error,
             0 if reply.answers.iter().any(|a| a.rtype == *wanted || wanted == "ANY") => {
                 Outcome::Answered
             }
@@ -304,8 +418,36 @@ impl Transaction {
             .collect()
     }
 
-    fn latency(&self) -> Option<u64> {
+    /// First send to the response that counts, in nanoseconds.
+    pub fn latency(&self) -> Option<u64> {
         self.reply.as_ref().map(|r| r.at.since(self.started()))
+    }
+
+    fn after_truncation(&self) -> Option<report::AfterTruncation> {
+        let (sequel, since) = (self.sequel.as_ref()?, self.cut_at()?);
+        Some(report::AfterTruncation {
+            followed: sequel.followed,
+            duration_ns: sequel.at.map(|at| at.since(since)),
+            events: sequel.events.clone(),
+        })
+    }
+
+    fn edns(&self) -> Option<report::Edns> {
+        self.edns.then_some(report::Edns { udp_size: self.udp_size, dnssec_ok: self.dnssec_ok })
+    }
+
+    fn options(&self) -> Option<Vec<u16>> {
+        Some(self.reply.as_ref()?.options.as_ref()?.codes.clone())
+    }
+
+    fn extended_errors(&self) -> Option<Vec<report::ExtendedError>> {
+        let errors = &self.reply.as_ref()?.options.as_ref()?.errors;
+        let error = |(code, text): &(u16, String)| report::ExtendedError {
+            code: *code,
+            name: extended_error_name(*code).map(str::to_owned),
+            text: (!text.is_empty()).then(|| text.clone()),
+        };
+        (!errors.is_empty()).then(|| errors.iter().map(error).collect())
     }
 
     /// As a part of its lookup.
@@ -320,9 +462,12 @@ impl Transaction {
             rcode: self.reply.as_ref().map(|r| rcode_name(r.rcode)),
             outcome: self.outcome(),
             latency_ns: self.latency(),
+            late_ns: self.late_ns(),
             retransmits: self.retransmits,
             recovered: self.recovered,
             answers: self.answers(),
+            after_truncation: self.after_truncation(),
+            extended_errors: self.extended_errors(),
             events: self.events.clone(),
         }
     }
@@ -344,13 +489,27 @@ impl Transaction {
             rcode: self.reply.as_ref().map(|r| rcode_name(r.rcode)),
             answers: self.answers(),
             latency_ns: self.latency(),
+            late_ns: self.late_ns(),
             retransmits: self.retransmits,
             recovered: self.recovered,
             truncated: self.reply.as_ref().is_some_and(|r| r.truncated),
+            after_truncation: self.after_truncation(),
+            edns: self.edns(),
+            response_options: self.options(),
+            extended_errors: self.extended_errors(),
+            nodata: (self.verdict() == Outcome::Nodata).then_some(true),
+            negative_ttl_s: self.reply.as_ref().and_then(|r| r.negative_ttl),
             outcome: self.outcome(),
             events: self.events.clone(),
         }
     }
+}
+
+/// As a rule a response follows.
+fn first_of_two(number: u64) -> Vec<u64> {
+    let mut events = Vec::with_capacity(2);
+    events.push(number);
+    events
 }
 
 /// Transport in the words of the contract.

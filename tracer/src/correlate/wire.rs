@@ -3,10 +3,12 @@
 //! question), and when an answer that a translation will still change is the client's. Keeps no
 //! transactions of its own.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::HashMap;
+use smallvec::{SmallVec, smallvec};
 
 use crate::event::{Dns, Event};
 use crate::record::Timestamp;
@@ -30,7 +32,7 @@ pub(crate) struct Question {
     pub(crate) client: SocketAddr,
     pub(crate) server: SocketAddr,
     pub(crate) id: u16,
-    pub(crate) sends: Vec<Sent>,
+    pub(crate) sends: SmallVec<[Sent; 1]>,
     /// Told to the resolver's side.
     proven: bool,
 }
@@ -45,10 +47,18 @@ pub(crate) struct Held {
     alias: SocketAddr,
 }
 
+/// Servers in order of their addresses, each with the questions to it, oldest first. As a rule one of
+/// each.
+type Servers = SmallVec<[(IpAddr, Vec<Question>); 1]>;
+
+fn place(servers: &Servers, server: IpAddr) -> Result<usize, usize> {
+    servers.binary_search_by_key(&server, |(ip, _)| *ip)
+}
+
 /// What is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
-    open: HashMap<Asked, BTreeMap<IpAddr, Vec<Question>>>,
+    open: HashMap<Asked, Servers>,
     order: VecDeque<(Timestamp, (Asked, IpAddr))>,
     /// A server's own address and the one clients ask; true once an answer was seen behind the
     /// translation back, so that all can be expected to be.
@@ -61,7 +71,12 @@ impl Wire {
     pub(crate) fn asked(&mut self, dns: &Dns, asked: &Asked, sent: Sent) {
         self.expire(sent.at);
         let server = dns.remote.ip();
-        let all = self.open.entry(asked.clone()).or_default().entry(server).or_default();
+        let servers = self.open.entry(asked.clone()).or_default();
+        let at = place(servers, server).unwrap_or_else(|at| {
+            servers.insert(at, (server, Vec::with_capacity(1)));
+            at
+        });
+        let Some((_, all)) = servers.get_mut(at) else { return };
         let same = |q: &&mut Question| {
             (q.client, q.server, q.id) == (dns.local, dns.remote, dns.message.id)
         };
@@ -79,7 +94,7 @@ impl Wire {
             client: dns.local,
             server: dns.remote,
             id: dns.message.id,
-            sends: vec![sent],
+            sends: smallvec![sent],
             proven: false,
         });
         self.order.push_back((sent.at, (asked.clone(), server)));
@@ -87,8 +102,9 @@ impl Wire {
 
     /// The questions that `resolver` must have received, because now it asks the same itself.
     pub(crate) fn received_by(&mut self, resolver: IpAddr, asked: &Asked) -> Vec<&Question> {
-        let all = self.open.get_mut(asked).and_then(|servers| servers.get_mut(&resolver));
-        let Some(all) = all else { return Vec::new() };
+        let Some(servers) = self.open.get_mut(asked) else { return Vec::new() };
+        let at = place(servers, resolver).ok();
+        let Some((_, all)) = at.and_then(|at| servers.get_mut(at)) else { return Vec::new() };
         let mut new: Vec<&Question> = Vec::new();
         for question in all.iter_mut().filter(|q| q.client.ip() != resolver && !q.proven) {
             question.proven = true;
@@ -107,7 +123,7 @@ impl Wire {
 
     /// The address that the client of this exchange asked, if it is another than `dns.local`.
     fn service_of(&self, dns: &Dns, asked: &Asked) -> Option<SocketAddr> {
-        let all = self.open.get(asked)?.values().take(LOOK_MAX);
+        let all = self.open.get(asked)?.iter().take(LOOK_MAX).map(|(_, questions)| questions);
         let same = |q: &&Question| q.client == dns.remote && q.id == dns.message.id;
         let question = all.flatten().find(same)?;
         (question.server != dns.local).then_some(question.server)
@@ -152,14 +168,16 @@ impl Wire {
 
     /// Takes out questions to `server`.
     fn forget(&mut self, asked: &Asked, server: IpAddr, which: impl Fn(&Question) -> bool) {
-        let Some(servers) = self.open.get_mut(asked) else { return };
-        let Some(all) = servers.get_mut(&server) else { return };
+        let Entry::Occupied(mut entry) = self.open.entry(asked.clone()) else { return };
+        let servers = entry.get_mut();
+        let Ok(at) = place(servers, server) else { return };
+        let Some((_, all)) = servers.get_mut(at) else { return };
         all.retain(|question| !which(question));
         if all.is_empty() {
-            servers.remove(&server);
+            servers.remove(at);
         }
         if servers.is_empty() {
-            self.open.remove(asked);
+            entry.remove();
         }
     }
 

@@ -3,12 +3,15 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::rr::rdata::{MX, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError, Restrict};
 
-use crate::event::{Answer, Message, Question};
+use super::name::plain;
+use crate::digits;
+use crate::event::{Answer, EdnsOptions, Message, Question};
 use crate::text;
 
 /// Why in [`Message::undecoded`] when the snap length, not the sender, cut the message.
@@ -19,6 +22,8 @@ const RECORDS_MAX: usize = 1024;
 /// Longest text of one answer's data.
 const DATA_MAX: usize = 4096;
 const HEADER: usize = 12;
+/// Options of one OPT record.
+const OPTIONS_MAX: usize = 64;
 /// Largest message the two length bytes of DNS over TCP can announce.
 const MESSAGE_MAX: usize = 65_535;
 
@@ -75,17 +80,23 @@ fn fill(message: &mut Message, decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Re
 
     let [questions, answers, authorities, additionals] = counts;
     for number in 0..questions.min(RECORDS_MAX) {
-        let name = Name::read(decoder)?;
+        let name = name(decoder, whole)?;
         let qtype = u16(decoder)?;
         u16(decoder)?; // class
         if number == 0 {
-            message.question =
-                Some(Question { name: name_text(&name), qtype: type_text(qtype.into()) });
+            message.question = Some(Question { name, qtype: type_text(qtype.into()) });
         }
     }
     let total = answers + authorities + additionals;
     for number in 0..total.min(RECORDS_MAX) {
-        resource(message, decoder, whole, number < answers)?;
+        let section = if number < answers {
+            Section::Answer
+        } else if number < answers + authorities {
+            Section::Authority
+        } else {
+            Section::Additional
+        };
+        resource(message, decoder, whole, section)?;
     }
     if questions.max(total) > RECORDS_MAX {
         return Err(Stop::Bad(format!("more than {RECORDS_MAX} records")));
@@ -93,17 +104,24 @@ fn fill(message: &mut Message, decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Re
     Ok(())
 }
 
-/// One resource record; of those that are no answers only OPT matters. Data that cannot be read
-/// costs this record only.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Answer,
+    Authority,
+    Additional,
+}
+
+/// One resource record; of those that are no answers only OPT and an authority's SOA matter. Data
+/// that cannot be read costs this record only.
 fn resource(
     message: &mut Message,
     decoder: &mut BinDecoder<'_>,
     whole: &[u8],
-    answer: bool,
+    section: Section,
 ) -> Result<(), Stop> {
-    let name = Name::read(decoder)?;
+    let name = name(decoder, whole)?;
     let rtype = RecordType::from(u16(decoder)?);
-    u16(decoder)?; // class
+    let class = u16(decoder)?;
     let ttl = decoder.read_u32()?.unverified();
     let len = u16(decoder)?;
     let start = decoder.index();
@@ -112,19 +130,70 @@ fn resource(
         message.edns = true;
         // RFC 6891 section 6.1.3: the upper eight bits of the RCODE stand in the TTL.
         message.rcode = message.rcode & 0x000f | u16::from(ttl.to_be_bytes()[0]) << 4;
-    } else if answer {
-        match rdata(whole, start, rtype, len) {
-            Ok(rdata) => message.answers.push(Answer {
-                name: name_text(&name),
-                rtype: type_text(rtype),
-                ttl,
-                data: data_text(&rdata, data),
-            }),
+        message.udp_size = class;
+        message.dnssec_ok = ttl & 0x8000 != 0;
+        if !data.is_empty() {
+            message.options = Some(Box::new(options(data)));
+        }
+    } else if rtype == RecordType::SOA && section == Section::Authority {
+        // RFC 2308 section 5: the lesser of the record's TTL and its last field.
+        let minimum = data.last_chunk().map(|minimum| u32::from_be_bytes(*minimum));
+        message.negative_ttl = minimum.map(|minimum| minimum.min(ttl));
+    } else if section == Section::Answer {
+        let text = match address_text(rtype, data) {
+            Some(text) => Ok(text),
+            None => rdata(whole, start, rtype, len).map(|rdata| data_text(&rdata, data)),
+        };
+        match text {
+            Ok(data) => message.answers.push(Answer { name, rtype: type_text(rtype), ttl, data }),
             Err(Stop::Bad(why)) => note(message, start, why),
             Err(Stop::End) => note(message, start, format!("{rtype} data ends too early")),
         }
     }
     Ok(())
+}
+
+/// RFC 6891 section 6.1.2, as far as whole options go.
+fn options(mut data: &[u8]) -> EdnsOptions {
+    const EXTENDED_ERROR: u16 = 15;
+    let mut options = EdnsOptions::default();
+    while let Some(([a, b, c, d], rest)) = data.split_first_chunk() {
+        let (code, len) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+        let Some((value, rest)) = rest.split_at_checked(len.into()) else { break };
+        data = rest;
+        if options.codes.len() >= OPTIONS_MAX {
+            break;
+        }
+        options.codes.push(code);
+        if code == EXTENDED_ERROR
+            && let Some((info, told)) = value.split_first_chunk()
+        {
+            let told = String::from_utf8_lossy(told.get(..DATA_MAX).unwrap_or(told));
+            options.errors.push((u16::from_be_bytes(*info), cap(text::visible(&told))));
+        }
+    }
+    options
+}
+
+/// A name and its text; most are plain.
+fn name(decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Result<String, Stop> {
+    if let Some((text, used)) = plain(whole, decoder.index()) {
+        decoder.read_slice(used)?;
+        return Ok(text);
+    }
+    Ok(name_text(&Name::read(decoder)?))
+}
+
+/// Addresses, which most answers are.
+fn address_text(rtype: RecordType, data: &[u8]) -> Option<String> {
+    match rtype {
+        RecordType::A => {
+            let ip = Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?);
+            Some(digits::ipv4(ip).as_str().to_owned())
+        }
+        RecordType::AAAA => Some(Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?).to_string()),
+        _ => None,
+    }
 }
 
 /// Reads the data of a record inside its own bounds; compression pointers still reach back.
@@ -284,7 +353,9 @@ mod tests {
         ] {
             message.add_answer(Record::from_rdata(www.clone(), 30, data));
         }
-        message.set_edns(Edns::new());
+        let mut edns = Edns::new();
+        edns.set_max_payload(1232);
+        message.set_edns(edns);
         message.metadata.response_code = ResponseCode::BADVERS;
         message.to_vec().unwrap()
     }
@@ -295,6 +366,7 @@ mod tests {
         assert_eq!(message.undecoded, None);
         assert_eq!((message.id, message.response, message.opcode), (4711, true, 0));
         assert_eq!((message.edns, message.rcode), (true, 16));
+        assert_eq!((message.udp_size, message.dnssec_ok, message.options), (1232, false, None));
         let question = message.question.unwrap();
         assert_eq!((question.name.as_str(), &*question.qtype), ("wWw.Example.Org", "A"));
         let data: Vec<_> = message.answers.iter().map(|a| (&*a.rtype, a.data.as_str())).collect();
@@ -370,6 +442,41 @@ mod tests {
         assert!(message(&bytes, false).undecoded.is_some());
     }
 
+    #[test]
+    fn absence_and_its_time() {
+        let mut nx = Hickory::response(1, OpCode::Query);
+        let (zone, host) = (name("example.org."), name("ns.example.org."));
+        nx.add_query(Query::query(name("a.example.org."), RecordType::A));
+        let soa = RData::SOA(SOA::new(host, zone.clone(), 1, 2, 3, 4, 60));
+        nx.add_authority(Record::from_rdata(zone, 30, soa));
+        assert_eq!(message(&nx.to_vec().unwrap(), false).negative_ttl, Some(30));
+    }
+
+    #[test]
+    fn options_and_extended_errors() {
+        // DO, a cookie (10), an extended error (15) with a text that would like to be more, and an
+        // option that is cut.
+        let mut bytes = vec![0, 1, 0x81, 0x82, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+        bytes.extend([0, 41, 4, 208, 0, 0, 0x80, 0]);
+        let mut data = vec![0, 10, 0, 2, 1, 2, 0, 15, 0, 6, 0, 22];
+        data.extend(b"no\x1b!");
+        data.extend([0, 8, 0, 9, 1]);
+        bytes.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+        bytes.extend(&data);
+        let message = message(&bytes, false);
+        assert_eq!((message.edns, message.udp_size, message.dnssec_ok), (true, 1232, true));
+        let options = message.options.unwrap();
+        assert_eq!(options.codes, [10, 15]);
+        assert_eq!(options.errors.len(), 1);
+        assert_eq!(options.errors[0].0, 22);
+        assert!(options.errors[0].1.starts_with("no") && !options.errors[0].1.contains('\x1b'));
+        let name = crate::event::extended_error_name;
+        assert_eq!(
+            (name(22), name(15), name(31)),
+            (Some("No Reachable Authority"), Some("Blocked"), None)
+        );
+    }
+
     fn sane(message: &Message) {
         let texts = message
             .question
@@ -383,7 +490,30 @@ mod tests {
         }
     }
 
+    /// Labels, pointers and ends, so that most of it is a name.
+    fn pieces() -> impl Strategy<Value = Vec<u8>> {
+        let label = "[a-zA-Z0-9_.-]{1,63}".prop_map(|label| {
+            [vec![u8::try_from(label.len()).unwrap()], label.into_bytes()].concat()
+        });
+        let pointer = (0u8..3, any::<u8>()).prop_map(|(high, low)| vec![0xc0 | high, low]);
+        let piece = prop_oneof![4 => label, 1 => pointer, 2 => Just(vec![0])];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
     proptest! {
+        /// What is told of plain names without the codec is what the codec tells.
+        #[test]
+        fn plain_names(bytes in pieces(), start in any::<prop::sample::Index>()) {
+            let start = start.index(bytes.len() + 1);
+            let at = u16::try_from(start).unwrap();
+            let mut decoder = BinDecoder::new(&bytes).clone(at);
+            let name = Name::read(&mut decoder);
+            if let Some((text, used)) = plain(&bytes, start) {
+                prop_assert_eq!(text, name_text(&name.unwrap()));
+                prop_assert_eq!(start + used, decoder.index());
+            }
+        }
+
         #[test]
         fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..1500), cut: bool) {
             sane(&message(&bytes, cut));

@@ -4,6 +4,7 @@
 mod body;
 mod cursor;
 pub mod dns;
+mod name;
 mod packet;
 mod tcp;
 #[cfg(test)]

@@ -6,14 +6,17 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::correlate::Lookup;
+use crate::correlate::{Lookup, Patience};
 use crate::event::Actor;
 use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
 use crate::report::{Code, Confidence, Finding, Identity, Severity, Ts};
 
 use super::interval::{Intervals, Span};
-use super::{dns_error, lost, nxdomain, resolver, search, upstream, words};
+use super::summary::Totals;
+use super::{
+    dns_error, lost, nxdomain, patience, race, resolver, search, slow, truncated, upstream, words,
+};
 
 /// A wait of at least this is as bad as a failure.
 pub(crate) const SEVERE_NS: u64 = 5_000_000_000;
@@ -40,6 +43,8 @@ pub(crate) struct Victim {
     pub(crate) name: String,
     pub(crate) waited: Intervals,
     pub(crate) failed: bool,
+    /// Of the library that made the lookup, if it was recognised.
+    pub(crate) patience: Option<Patience>,
 }
 
 /// What a family knows about its finding.
@@ -47,12 +52,23 @@ pub(crate) struct Victim {
 pub(crate) enum Facts {
     Upstream(upstream::Facts),
     Silent(resolver::Silent),
+    Race(race::Facts),
+    Slow(slow::Facts),
     Unreachable(resolver::Unreachable),
     Error(dns_error::Facts),
+    Truncated(truncated::Facts),
     Expansion(search::Expansion),
     Foreign(search::Foreign),
     Nxdomain(nxdomain::Facts),
     Lost(lost::Facts),
+}
+
+/// What texts are written from besides their facts.
+#[derive(Debug)]
+pub(crate) struct Known<'a> {
+    pub(crate) who: &'a Identifier,
+    /// Of the run so far.
+    pub(crate) totals: &'a Totals,
 }
 
 /// What a family writes.
@@ -98,6 +114,7 @@ impl Draft {
                 name: lookup.name.clone(),
                 waited: Intervals::default(),
                 failed,
+                patience: lookup.patience.clone(),
             }],
             lookups: BTreeSet::from([lookup.id]),
             failed,
@@ -195,6 +212,9 @@ impl Draft {
                 "waited_ns": v.waited.length_ns(),
                 "failed": v.failed,
             });
+            if let Some(its) = &v.patience {
+                client["patience"] = patience::details(its);
+            }
             if let Some(address) = identity.address {
                 client["address"] = address.to_string().into();
             }
@@ -230,18 +250,23 @@ impl Draft {
         caveats: Vec<String>,
         threshold_ns: u64,
         at: Timestamp,
-        who: &Identifier,
+        known: &Known<'_>,
     ) -> Finding {
-        let text = match &self.facts {
+        let who = known.who;
+        let mut text = match &self.facts {
             Facts::Upstream(f) => upstream::text(self, f, who),
             Facts::Silent(f) => resolver::silent_text(self, f, who),
+            Facts::Race(f) => race::text(self, f, who),
+            Facts::Slow(f) => slow::text(self, f, who),
             Facts::Unreachable(f) => resolver::unreachable_text(self, f, who),
             Facts::Error(f) => dns_error::text(self, f, who),
-            Facts::Expansion(f) => search::expansion_text(self, f, who),
-            Facts::Foreign(f) => search::foreign_text(self, f, who),
+            Facts::Truncated(f) => truncated::text(self, f, who),
+            Facts::Expansion(f) => search::expansion_text(self, f, known),
+            Facts::Foreign(f) => search::foreign_text(self, f, known),
             Facts::Nxdomain(f) => nxdomain::text(self, f, who),
             Facts::Lost(f) => lost::text(f),
         };
+        patience::tell(self, &mut text);
         Finding {
             schema: 1,
             id,
@@ -280,8 +305,11 @@ impl Facts {
         match (self, other) {
             (Self::Upstream(a), Self::Upstream(b)) => a.merge(b),
             (Self::Silent(a), Self::Silent(b)) => a.merge(b),
+            (Self::Race(a), Self::Race(b)) => a.merge(b),
+            (Self::Slow(a), Self::Slow(b)) => a.merge(b),
             (Self::Unreachable(a), Self::Unreachable(b)) => a.merge(b),
             (Self::Error(a), Self::Error(b)) => a.merge(b),
+            (Self::Truncated(a), Self::Truncated(b)) => a.merge(b),
             (Self::Expansion(a), Self::Expansion(b)) => a.merge(b),
             (Self::Foreign(a), Self::Foreign(b)) => a.merge(b),
             (Self::Lost(a), Self::Lost(b)) => a.merge(b),

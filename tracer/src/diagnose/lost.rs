@@ -12,6 +12,11 @@ use super::draft::{self, Draft, Key, Text};
 use super::interval::Intervals;
 use super::words;
 
+/// Sources told apart; a capture may name any number of them.
+const SOURCES_MAX: usize = 64;
+/// What all others are together.
+const OTHERS: &str = "others";
+
 /// What was lost.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
@@ -24,7 +29,10 @@ pub(crate) struct Facts {
 impl Facts {
     pub(crate) fn merge(&mut self, other: Self) {
         for (source, count) in other.by_source {
-            *self.by_source.entry(source).or_default() += count;
+            let known = self.by_source.len() < SOURCES_MAX || self.by_source.contains_key(&source);
+            let source = if known { source } else { OTHERS.to_owned() };
+            let sum = self.by_source.entry(source).or_default();
+            *sum = sum.saturating_add(count);
         }
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
@@ -69,7 +77,7 @@ pub(crate) fn found(loss: &context::Loss) -> Draft {
 }
 
 pub(crate) fn text(facts: &Facts) -> Text {
-    let total: u64 = facts.by_source.values().sum();
+    let total = facts.by_source.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
     let sources: Vec<String> =
         facts.by_source.iter().map(|(source, count)| format!("{source}: {count}")).collect();
     let place = match facts.stage {

@@ -9,17 +9,35 @@
 mod dns_error;
 mod draft;
 mod interval;
+mod leaks;
+mod load;
 mod lost;
 mod nxdomain;
 mod origin;
+mod patience;
+mod quantiles;
+mod race;
+mod remedy;
 mod resolver;
 mod search;
+mod servers;
+mod slow;
 mod summary;
+mod truncated;
 mod upstream;
+mod what_if;
 mod words;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_costs;
+#[cfg(test)]
+mod tests_hops;
+#[cfg(test)]
+mod tests_race;
+#[cfg(test)]
+mod tests_slow;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -29,8 +47,9 @@ use crate::identify::Identifier;
 use crate::record::Timestamp;
 use crate::report::{Code, Finding, Severity, Summary, TransactionOutcome};
 
-use draft::{Draft, Key};
+use draft::{Draft, Key, Known};
 use interval::Intervals;
+use servers::Servers;
 use summary::Totals;
 
 pub use summary::Counts;
@@ -42,6 +61,8 @@ const GATHER_MAX_NS: u64 = 5_000_000_000;
 const LOSS_NS: u64 = 10_000_000_000;
 /// A client that gives up sooner changed its mind.
 const SILENCE_NS: u64 = 900_000_000;
+/// Answers that take so long are slow, unless the user says otherwise.
+const SLOW_NS: u64 = 100_000_000;
 const CASES_MAX: usize = 256;
 const LOSSES_MAX: usize = 1_024;
 
@@ -66,6 +87,7 @@ pub struct Diagnoser {
     told: u64,
     losses: VecDeque<context::Loss>,
     totals: Totals,
+    servers: Servers,
     verdicts: BTreeMap<(Code, Severity), u64>,
 }
 
@@ -79,14 +101,28 @@ impl Diagnoser {
             told: 0,
             losses: VecDeque::new(),
             totals: Totals::default(),
+            servers: Servers::new(SLOW_NS),
             verdicts: BTreeMap::new(),
         }
+    }
+
+    /// Answers that take at least `ns` are slow.
+    #[must_use]
+    pub fn slow_from(self, ns: u64) -> Self {
+        Self { servers: Servers::new(ns), ..self }
     }
 
     /// A lookup closed at `now`.
     pub fn lookup(&mut self, lookup: &Lookup, now: Timestamp, who: &Identifier) {
         let domain = cluster_domain(lookup, who);
-        let drafts = self.drafts(lookup, domain.as_deref());
+        let (slow, drafts): (Vec<_>, Vec<_>) = self
+            .drafts(lookup, domain.as_deref())
+            .into_iter()
+            .partition(|draft| draft.key.code == Code::SlowDns);
+        self.servers.lookup(lookup);
+        for draft in slow {
+            self.servers.slow(draft, now);
+        }
         let spans = |code| {
             let mut spans = Intervals::default();
             for draft in drafts.iter().filter(|d| d.key.code == code) {
@@ -94,10 +130,14 @@ impl Diagnoser {
             }
             spans
         };
-        let (upstream, resolver) = (spans(Code::UpstreamTimeout), spans(Code::ResolverTimeout));
+        let upstream = spans(Code::UpstreamTimeout);
+        // To the client a query lost on its way is a resolver that does not answer.
+        let mut resolver = spans(Code::ResolverTimeout);
+        resolver.extend(&spans(Code::AaaaRace));
         let walk = spans(Code::SearchExpansion);
         let complete = domain.as_deref().is_some_and(|d| search::complete(&lookup.name, d));
         self.totals.lookup(lookup, complete, &upstream, &resolver, &walk, now);
+        self.totals.costs(lookup, domain.as_deref(), who);
         if !drafts.is_empty() {
             self.gather(drafts, now);
         }
@@ -123,6 +163,7 @@ impl Diagnoser {
 
     /// Time has come to `now`: blocks that gathered long enough are told.
     pub fn advance(&mut self, now: Timestamp, who: &Identifier, out: &mut Vec<Finding>) {
+        self.tell_slow(now, false, who, out);
         if self.next_due > now {
             return;
         }
@@ -140,6 +181,15 @@ impl Diagnoser {
         for case in std::mem::take(&mut self.cases) {
             self.tell(&case, who, out);
         }
+        self.tell_slow(Timestamp(u64::MAX), true, who, out);
+        self.totals.finish(who);
+    }
+
+    fn tell_slow(&mut self, now: Timestamp, end: bool, who: &Identifier, out: &mut Vec<Finding>) {
+        for (key, draft, at) in self.servers.due(now, end) {
+            let drafts = BTreeMap::from([(key, draft)]);
+            self.tell(&Case { drafts, first: at, last: at, due_now: true }, who, out);
+        }
     }
 
     /// Codes and severities of the findings told, each pair once.
@@ -149,7 +199,11 @@ impl Diagnoser {
 
     /// The summary, given what the other stages counted.
     pub fn summary(&self, counts: &Counts) -> Summary {
-        self.totals.summary(counts, self.verdicts.iter().map(|((code, _), n)| (*code, *n)))
+        let findings = self.verdicts.iter().map(|((code, _), n)| (*code, *n));
+        let mut summary = self.totals.summary(counts, findings);
+        summary.evicted += self.servers.evicted;
+        summary.servers = self.servers.report();
+        summary
     }
 
     /// Everything that is wrong with one lookup, with what caused what.
@@ -161,15 +215,16 @@ impl Diagnoser {
             for transaction in &attempt.transactions {
                 let found = self.causes(lookup, attempt, transaction, domain);
                 of_attempt.extend(found.iter().map(|d| d.key.clone()));
+                if found.is_empty() {
+                    drafts.extend(slow::found(lookup, transaction, self.servers.threshold_ns()));
+                }
                 drafts.extend(found);
             }
             roots.push(of_attempt);
         }
         for (attempt, causes) in lookup.attempts.iter().zip(&roots) {
             let resolver_only = !causes.is_empty()
-                && causes
-                    .iter()
-                    .all(|k| matches!(k.code, Code::ResolverTimeout | Code::ResolverUnreachable));
+                && causes.iter().all(|k| !matches!(k.code, Code::UpstreamTimeout | Code::DnsError));
             if !resolver_only
                 && let Some(mut draft) = search::foreign(lookup, attempt, domain, self.threshold_ns)
             {
@@ -201,22 +256,25 @@ impl Diagnoser {
             }
         }
         let by_upstream: BTreeSet<Key> = found.iter().map(|d| d.key.clone()).collect();
-        let waited = transaction.ended().map_or(0, |end| end.since(transaction.started()));
-        match transaction.outcome() {
-            TransactionOutcome::Unreachable => {
-                found.extend(resolver::unreachable(lookup, transaction));
-            }
-            TransactionOutcome::Timeout if found.is_empty() && waited >= SILENCE_NS => {
-                let suffix = search::foreign_suffix(attempt, domain);
-                let suffix = suffix.or(attempt.suffix.as_deref().filter(|_| domain.is_none()));
-                let inferred = match &transaction.tie.received {
-                    None => upstream::inferred(lookup, transaction, suffix, domain),
-                    Some(_) => None,
-                };
-                found.extend(inferred.or_else(|| resolver::silent(lookup, transaction)));
-            }
-            _ => {}
+        let silence = transaction.silence().filter(|(from, to)| to.since(*from) >= SILENCE_NS);
+        if transaction.outcome() == TransactionOutcome::Unreachable {
+            found.extend(resolver::unreachable(lookup, transaction));
+        } else if let Some(silence) = silence
+            && found.is_empty()
+        {
+            let suffix = search::foreign_suffix(attempt, domain);
+            let suffix = suffix.or(attempt.suffix.as_deref().filter(|_| domain.is_none()));
+            let race = || race::found(lookup, attempt, transaction, silence);
+            let inferred = || match &transaction.tie.received {
+                None if transaction.reply.is_none() => {
+                    upstream::inferred(lookup, transaction, suffix, domain)
+                }
+                _ => None,
+            };
+            let silent = || resolver::silent(lookup, transaction, silence);
+            found.extend(race().or_else(inferred).or_else(silent));
         }
+        found.extend(truncated::found(lookup, transaction, self.threshold_ns));
         if let Some(mut draft) = dns_error::found(lookup, transaction) {
             draft.caused_by = by_upstream;
             found.push(draft);
@@ -267,8 +325,9 @@ impl Diagnoser {
         for draft in drafts {
             self.told += 1;
             let caveats = self.caveats(draft);
+            let known = Known { who, totals: &self.totals };
             let finding =
-                draft.finding(self.told, &ids, caveats, self.threshold_ns, case.last, who);
+                draft.finding(self.told, &ids, caveats, self.threshold_ns, case.last, &known);
             ids.insert(draft.key.clone(), self.told);
             *self.verdicts.entry((finding.code, finding.severity)).or_default() += 1;
             out.push(finding);
@@ -288,7 +347,7 @@ impl Diagnoser {
         }
         let Some((from, to)) = draft.window() else { return caveats };
         let touching = self.losses.iter().filter(|l| l.first <= to && l.last >= from);
-        let lost: u64 = touching.map(|l| l.count).sum();
+        let lost = touching.fold(0_u64, |sum, loss| sum.saturating_add(loss.count));
         if lost > 0 {
             caveats.push(format!(
                 "{lost} records were lost in this time; an answer could be among them"
@@ -326,13 +385,16 @@ impl Case {
 fn rank(code: Code) -> u8 {
     match code {
         Code::UpstreamTimeout => 0,
-        Code::ResolverTimeout => 1,
-        Code::ResolverUnreachable => 2,
-        Code::DnsError => 3,
-        Code::ForeignSuffix => 4,
-        Code::SearchExpansion => 5,
-        Code::Nxdomain => 6,
-        Code::EventsLost => 7,
+        Code::AaaaRace => 1,
+        Code::ResolverTimeout => 2,
+        Code::ResolverUnreachable => 3,
+        Code::DnsError => 4,
+        Code::DnsTruncated => 4,
+        Code::ForeignSuffix => 5,
+        Code::SearchExpansion => 6,
+        Code::Nxdomain => 7,
+        Code::EventsLost => 8,
+        Code::SlowDns => 9,
     }
 }
 

@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use crate::correlate::{GaveUp, Lookup, Transaction};
+use crate::correlate::{GaveUp, Lookup, Received, Transaction};
 use crate::describe::errno_name;
 use crate::event::Actor;
 use crate::identify::Identifier;
 use crate::report::{Code, Confidence};
 
 use super::draft::{self, Draft, Text};
-use super::words;
+use super::interval::Span;
+use super::{race, words};
 
 /// What is known about a silent resolver.
 #[derive(Clone, Debug)]
@@ -23,6 +24,10 @@ pub(crate) struct Silent {
     resolver: Option<Actor>,
     /// It answered, but the answer did not arrive.
     answer_lost: bool,
+    /// A repeated query was answered.
+    answered_again: bool,
+    /// It got only the repeated query.
+    query_lost: bool,
     names: BTreeSet<String>,
     datagrams: usize,
     /// Other names it answered meanwhile.
@@ -34,24 +39,36 @@ impl Silent {
         self.names.extend(other.names);
         self.others.extend(other.others);
         self.datagrams += other.datagrams;
+        self.answered_again |= other.answered_again;
     }
 }
 
+/// Its datagrams that no answer came to.
+fn unanswered(t: &Transaction) -> usize {
+    let answers = t.repeats.len() + usize::from(t.reply.is_some());
+    t.sends.len().saturating_sub(answers).max(1)
+}
+
 /// The finding about a query that the resolver left unanswered.
-pub(crate) fn silent(lookup: &Lookup, transaction: &Transaction) -> Option<Draft> {
-    let received = transaction.tie.received.as_ref();
-    let answer_lost = received.is_some_and(|r| r.answered.is_some());
+pub(crate) fn silent(lookup: &Lookup, transaction: &Transaction, silence: Span) -> Option<Draft> {
+    let received = transaction.tie.received.as_deref();
+    let arrived = race::arrived(transaction);
+    let answered = |r: &Received| r.answered.is_some_and(|(sent, _)| sent.at < silence.1);
+    let answer_lost = arrived && received.is_some_and(answered);
     let others = transaction.tie.others.iter().map(|o| o.name.to_string()).collect();
     let facts = Silent {
         server: transaction.server,
         resolver: received.map(|r| r.resolver.clone()),
         answer_lost,
+        query_lost: received.is_some() && !arrived,
         names: BTreeSet::from([transaction.asked.name.to_string()]),
-        datagrams: transaction.sends.len(),
+        datagrams: unanswered(transaction),
+        answered_again: transaction.reply.is_some(),
         others,
     };
     let subject = transaction.server.to_string();
     let class = match received {
+        Some(_) if !arrived => Some("query-lost"),
         Some(_) if answer_lost => Some("answer-lost"),
         Some(_) => Some("received"),
         None => None,
@@ -63,7 +80,7 @@ pub(crate) fn silent(lookup: &Lookup, transaction: &Transaction) -> Option<Draft
     if received.is_none_or(|r| r.resolver.is_address()) {
         draft.confidence = Confidence::Inferred;
     }
-    draft.charge((transaction.started(), transaction.ended()?));
+    draft.charge(silence);
     draft.show(transaction.events.iter().copied());
     draft.show(received.into_iter().flat_map(|r| &r.arrivals).map(|a| a.number));
     draft.show(received.and_then(|r| r.answered).map(|(sent, _)| sent.number));
@@ -78,6 +95,7 @@ pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Te
     let identity = facts.resolver.as_ref().map(|r| who.identity(r));
     let resolver = identity.as_ref().map(words::who);
     let others = words::count(facts.others.len(), "other name", "other names");
+    let again = if facts.answered_again { " Asked again, it answered." } else { "" };
     let (title, cause, remedy) = match resolver {
         Some(resolver) if facts.answer_lost => (
             format!("the answer of resolver {server} got lost: {}", draft.waited()),
@@ -86,24 +104,31 @@ pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Te
             ),
             "look at what lies between the resolver and the client: network policy, conntrack (a full table, a wrong translation back), rp_filter",
         ),
+        Some(resolver) if facts.query_lost => (
+            format!("queries to resolver {server} got lost: {}", draft.waited()),
+            format!(
+                "The resolver ({resolver}) received {queries} for {asked} only when the client asked again: the first one got lost on its way."
+            ),
+            "look at what lies between the client and the resolver: conntrack (insert_failed, a full table), network policy, interface drops",
+        ),
         Some(resolver) => (
             format!("resolver {server} did not answer: {}", draft.waited()),
             format!(
-                "The resolver ({resolver}) received {queries} for {asked} and did not answer, and was not seen asking an upstream for it."
+                "The resolver ({resolver}) received {queries} for {asked} and did not answer, and was not seen asking an upstream for it.{again}"
             ),
             "look at the resolver's own pods: CPU limits and throttling, its logs, the health of its plugins",
         ),
         None if facts.others.is_empty() => (
             format!("resolver {server} did not answer: {}", draft.waited()),
             format!(
-                "{queries} for {asked} stayed unanswered, and the server answered nothing else in that time."
+                "{queries} for {asked} stayed unanswered, and the server answered nothing else in that time.{again}"
             ),
             "look at the resolver's pods and at what lies between: endpoints of the cluster DNS Service, network policy, conntrack, the node",
         ),
         None => (
             format!("resolver {server} left queries unanswered: {}", draft.waited()),
             format!(
-                "{queries} for {asked} stayed unanswered, while the server answered {others} around that time: queries or answers were lost, or the resolver is stuck on these names."
+                "{queries} for {asked} stayed unanswered, while the server answered {others} around that time: queries or answers were lost, or the resolver is stuck on these names.{again}"
             ),
             "look for lost packets between pod and resolver (conntrack races of A and AAAA, interface drops), and at the resolver's log for these names",
         ),
@@ -135,6 +160,8 @@ pub(crate) struct Unreachable {
     server: SocketAddr,
     errnos: BTreeSet<i32>,
     queries: usize,
+    /// Connections that the server ended without an answer.
+    broken_off: usize,
     /// Sends that a socket with a pending error cut short.
     cut_short: BTreeSet<u64>,
 }
@@ -142,6 +169,7 @@ pub(crate) struct Unreachable {
 impl Unreachable {
     pub(crate) fn merge(&mut self, other: Self) {
         self.errnos.extend(other.errnos);
+        self.broken_off += other.broken_off;
         self.cut_short.extend(other.cut_short);
         self.queries += other.queries;
     }
@@ -152,6 +180,7 @@ pub(crate) fn unreachable(lookup: &Lookup, transaction: &Transaction) -> Option<
     let (at, why) = transaction.gave_up?;
     let (errno, cut_short) = match why {
         GaveUp::Errno(errno) => (Some(errno), None),
+        GaveUp::ServerClosed => (None, None),
         GaveUp::TooSoon(cut_short) => (None, cut_short),
         _ => return None,
     };
@@ -159,12 +188,13 @@ pub(crate) fn unreachable(lookup: &Lookup, transaction: &Transaction) -> Option<
         server: transaction.server,
         errnos: errno.into_iter().collect(),
         queries: transaction.sends.len(),
+        broken_off: usize::from(matches!(why, GaveUp::ServerClosed | GaveUp::Errno(104))),
         cut_short: cut_short.into_iter().collect(),
     };
     let subject = transaction.server.to_string();
     let facts = draft::Facts::Unreachable(facts);
     let mut draft = Draft::about(lookup, Code::ResolverUnreachable, subject, facts);
-    if errno.is_none() {
+    if errno.is_none() && why != GaveUp::ServerClosed {
         draft.confidence = Confidence::Inferred;
     }
     draft.charge((transaction.started(), at));
@@ -177,6 +207,9 @@ pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identif
     let errnos: Vec<String> =
         facts.errnos.iter().filter_map(|e| errno_name(-i64::from(*e))).collect();
     let queries = words::count(facts.queries, "query", "queries");
+    if facts.broken_off > 0 && facts.broken_off == facts.queries {
+        return broken_off_text(draft, facts, who);
+    }
     let (told, cause) = if errnos.is_empty() {
         (
             "gave up at once".to_owned(),
@@ -205,6 +238,29 @@ pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identif
         .map(|(k, v)| (k.to_owned(), v))
         .into(),
         inferred_from: vec![unseen_error(draft, facts, who)],
+    }
+}
+
+fn broken_off_text(draft: &Draft, facts: &Unreachable, who: &Identifier) -> Text {
+    let server = words::address(facts.server, who);
+    let queries = words::count(facts.queries, "query", "queries");
+    Text {
+        title: format!("resolver {server} broke off TCP connections of {}", draft.comms()),
+        cause: format!(
+            "{server} took connections over TCP and {queries} on them, and ended them without an answer."
+        ),
+        remedy: vec![
+            "look at the resolver's log and its limits of TCP connections; a proxy or mesh sidecar on the way may end them, too".to_owned(),
+        ],
+        details: [
+            ("server", json!(facts.server.to_string())),
+            ("errno", json!([])),
+            ("queries", json!(facts.queries)),
+            ("clients", draft.clients(who)),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
+        inferred_from: Vec::new(),
     }
 }
 

@@ -7,13 +7,18 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::correlate::{Attempt, Lookup, Transaction};
-use crate::identify::{Identifier, ResolverConfig};
+use crate::identify::{Identifier, OriginKind, ResolverConfig, SuffixOrigin};
 use crate::report::{Code, Confidence, Outcome};
 
-use super::draft::{self, Draft, Text};
+use super::draft::{self, Draft, Known, Text};
 use super::origin;
+use super::remedy::{self, Snippet};
 use super::upstream::within;
+use super::what_if::{self, Profile};
 use super::words;
+
+/// Names kept of one finding.
+const NAMES_MAX: usize = 256;
 
 /// What a walk looked like.
 #[derive(Clone, Debug)]
@@ -31,12 +36,21 @@ pub(crate) struct Expansion {
     slowest: Option<(String, u64)>,
     cut_by: Option<Outcome>,
     library: Option<&'static str>,
+    /// Queries with the cluster's suffixes.
+    cluster_queries: u64,
 }
 
 impl Expansion {
     pub(crate) fn merge(&mut self, other: Self) {
         self.queries += other.queries;
         self.walks += other.walks;
+        self.cluster_queries += other.cluster_queries;
+    }
+
+    /// The name itself answered, and it is not the cluster's; `None` where that is not known.
+    fn external(&self) -> Option<bool> {
+        let (winner, domain) = (self.winner.as_ref()?, self.domain.as_ref()?);
+        Some(!within(winner, domain))
     }
 }
 
@@ -91,6 +105,11 @@ pub(crate) fn expansion(lookup: &Lookup, domain: Option<&str>, threshold_ns: u64
         slowest,
         cut_by: cut,
         library: lookup.library,
+        cluster_queries: others
+            .iter()
+            .filter(|a| a.suffix.as_deref().zip(domain).is_some_and(|(s, d)| within(s, d)))
+            .map(|a| a.datagrams())
+            .sum(),
     };
     let subject = lookup.name.clone();
     let facts = draft::Facts::Expansion(facts);
@@ -119,7 +138,8 @@ fn asked_again(attempt: &Attempt) -> Vec<u64> {
     times
 }
 
-pub(crate) fn expansion_text(draft: &Draft, facts: &Expansion, who: &Identifier) -> Text {
+pub(crate) fn expansion_text(draft: &Draft, facts: &Expansion, known: &Known<'_>) -> Text {
+    let who = known.who;
     let typed = &facts.typed;
     let time = words::time(draft.cost.length_ns());
     let queries = usize::try_from(facts.queries).unwrap_or(usize::MAX);
@@ -148,12 +168,17 @@ pub(crate) fn expansion_text(draft: &Draft, facts: &Expansion, who: &Identifier)
         cause.push_str(&format!(" The walk ended at {word}, and the lookup failed."));
     }
     let complete = facts.domain.as_deref().map(|d| complete(typed, d));
+    let (remedy, snippet) = expansion_remedy(facts, dots, complete, draft, known);
     Text {
         title: format!("{typed} was tried with {tried} {end}: {queries}, {time}"),
         cause,
-        remedy: expansion_remedy(facts, dots, complete),
+        remedy,
         details: [
             ("typed", json!(typed)),
+            ("external", json!(facts.external())),
+            ("cluster_suffix_queries", json!(facts.cluster_queries)),
+            ("yaml", json!(snippet.as_ref().map(|s| &s.yaml))),
+            ("command", json!(snippet.as_ref().map(|s| &s.command))),
             ("queries", json!(facts.queries)),
             ("time_ns", json!(draft.cost.length_ns())),
             ("complete_as_typed", json!(complete)),
@@ -169,7 +194,13 @@ pub(crate) fn expansion_text(draft: &Draft, facts: &Expansion, who: &Identifier)
     }
 }
 
-fn expansion_remedy(facts: &Expansion, dots: usize, complete: Option<bool>) -> Vec<String> {
+fn expansion_remedy(
+    facts: &Expansion,
+    dots: usize,
+    complete: Option<bool>,
+    draft: &Draft,
+    known: &Known<'_>,
+) -> (Vec<String>, Option<Snippet>) {
     let typed = &facts.typed;
     let mut remedy = Vec::new();
     match &facts.winner {
@@ -180,16 +211,30 @@ fn expansion_remedy(facts: &Expansion, dots: usize, complete: Option<bool>) -> V
         _ => remedy.push(format!("write the name with a trailing dot: `{typed}.`")),
     }
     let as_typed = facts.winner.as_ref().is_none_or(|w| w.eq_ignore_ascii_case(typed));
-    if as_typed && dots >= 2 && facts.ndots.is_none_or(|ndots| ndots > 2) {
-        let mut text = "or, in the pod's spec: `dnsConfig: {options: [{name: ndots, value: \"2\"}]}`, so that names with 2 dots or more are asked as they are first".to_owned();
-        if facts.library == Some("musl") {
-            text.push_str(
-                " (musl then asks such names only as they are: SERVICE.NAMESPACE.svc needs the domain, too)",
-            );
-        }
-        remedy.push(text);
+    let Some(victim) = draft.victims.first().filter(|_| as_typed) else { return (remedy, None) };
+    let identity = known.who.identity(&victim.actor);
+    let profile = known.totals.profile(&identity);
+    let best = profile.best_ndots().filter(|(ndots, _)| dots >= *ndots as usize);
+    let snippet = best.map(|(ndots, _)| {
+        let musl = match facts.library {
+            Some("musl") => " (musl then asks such names only as they are)",
+            _ => "",
+        };
+        let sentence = format!(
+            "or set ndots:{ndots}{musl}; checked with {}, {}:",
+            profile.names_in_words(),
+            what_if::none_needs_the_list(ndots),
+        );
+        let snippet = remedy::option(&identity, "ndots", Some(&ndots.to_string()));
+        remedy.push(snippet.beneath(&sentence));
+        snippet
+    });
+    if snippet.is_none()
+        && let Some(harm) = profile.harm()
+    {
+        remedy.push(format!("leave ndots as it is: {harm}"));
     }
-    remedy
+    (remedy, snippet)
 }
 
 /// What a suffix did that is not the cluster's.
@@ -200,6 +245,8 @@ pub(crate) struct Foreign {
     names: BTreeSet<String>,
     upstreams: BTreeSet<SocketAddr>,
     queries: u64,
+    /// Queries of the resolver to upstreams, where they were seen.
+    forwarded: u64,
     outcomes: BTreeSet<&'static str>,
 }
 
@@ -209,6 +256,10 @@ impl Foreign {
         self.upstreams.extend(other.upstreams);
         self.outcomes.extend(other.outcomes);
         self.queries += other.queries;
+        self.forwarded += other.forwarded;
+        while self.names.len() > NAMES_MAX {
+            self.names.pop_last();
+        }
     }
 }
 
@@ -236,8 +287,9 @@ pub(crate) fn foreign(
         suffix: suffix.to_owned(),
         domain: domain?.to_owned(),
         names: BTreeSet::from([attempt.name.clone()]),
-        upstreams: tries.flat_map(|r| &r.tries).map(|t| t.server).collect(),
+        upstreams: tries.clone().flat_map(|r| &r.tries).map(|t| t.server).collect(),
         queries: attempt.datagrams(),
+        forwarded: tries.clone().map(|r| r.tries.len() as u64).sum(),
         outcomes: BTreeSet::from([match attempt.outcome {
             Outcome::Timeout => "no answer",
             Outcome::Nxdomain => "NXDOMAIN",
@@ -256,7 +308,8 @@ pub(crate) fn foreign(
     Some(draft)
 }
 
-pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> Text {
+pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, known: &Known<'_>) -> Text {
+    let who = known.who;
     let suffix = &facts.suffix;
     let actor = draft.victims.first().map(|v| &v.actor);
     let origin = actor.map(|a| who.suffix_origin(a, suffix)).unwrap_or_default();
@@ -268,6 +321,7 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
         seen => (seen.clone(), format!("asked {seen}")),
     };
     let (place, remedy) = origin::words(suffix, &origin);
+    let fix = foreign_remedy(facts, remedy, &origin, draft, known);
     Text {
         title: format!(
             "search suffix {suffix} sends the cluster's names to {to}, which cost {}",
@@ -279,9 +333,15 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
             facts.domain,
             words::list(&outcomes, 3),
         ),
-        remedy: vec![remedy],
+        remedy: fix.remedy,
         details: [
             ("suffix", json!(suffix)),
+            ("forwarded_queries", json!(facts.forwarded)),
+            ("needed_by", json!(fix.needed)),
+            ("yaml", json!(fix.snippet.as_ref().map(|s| &s.yaml))),
+            ("command", json!(fix.snippet.as_ref().map(|s| &s.command))),
+            ("kubelet", json!(fix.kubelet)),
+            ("corefile", json!(fix.corefile)),
             ("cluster_domain", json!(facts.domain)),
             ("origin", origin::details(&origin)),
             (
@@ -299,4 +359,66 @@ pub(crate) fn foreign_text(draft: &Draft, facts: &Foreign, who: &Identifier) -> 
                 .to_owned(),
         ],
     }
+}
+
+/// What to do about a suffix, for whom.
+struct Fix {
+    remedy: Vec<String>,
+    /// Names that were found with it.
+    needed: Option<String>,
+    snippet: Option<Snippet>,
+    kubelet: Option<String>,
+    corefile: Option<String>,
+}
+
+fn foreign_remedy(
+    facts: &Foreign,
+    first: String,
+    origin: &SuffixOrigin,
+    draft: &Draft,
+    known: &Known<'_>,
+) -> Fix {
+    let suffix = &facts.suffix;
+    let identity = draft.victims.first().map(|v| known.who.identity(&v.actor)).unwrap_or_default();
+    let profile: Profile = known.totals.profile(&identity);
+    let needed = profile.needs(suffix);
+    let mut fix = Fix {
+        remedy: Vec::new(),
+        needed: needed.clone(),
+        snippet: None,
+        kubelet: None,
+        corefile: None,
+    };
+    if let Some(names) = needed {
+        fix.remedy.push(format!(
+            "{first}; but {names} was found with it, and needs its complete name then"
+        ));
+        return fix;
+    }
+    let on_node = origin.kind == OriginKind::NodeFile;
+    fix.kubelet = origin
+        .place
+        .as_deref()
+        .filter(|_| on_node && origin.whole_file.is_none())
+        .and_then(|path| remedy::kubelet(path, suffix));
+    fix.remedy.push(match &fix.kubelet {
+        Some(lines) => format!("{first}:\n{lines}"),
+        None => first,
+    });
+    let config = draft.victims.first().and_then(|v| known.who.resolver_config(&v.actor));
+    fix.snippet = config
+        .filter(|_| on_node)
+        .and_then(|config| remedy::without_suffix(&identity, config, suffix));
+    if let Some(snippet) = &fix.snippet {
+        fix.remedy.push(
+            snippet.beneath("or, without touching the node, give the pod a list of its own:"),
+        );
+    }
+    fix.corefile = remedy::corefile(suffix);
+    if let Some(lines) = &fix.corefile {
+        fix.remedy.push(format!(
+            "or, where the cluster DNS is CoreDNS and nobody needs names in {suffix}, let it answer them itself:\n{lines}"
+        ));
+    }
+    fix
 }

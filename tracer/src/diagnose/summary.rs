@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::context::{self, LossStage};
-use crate::correlate::{Connection, Lookup};
+use crate::correlate::{Connection, Lookup, Unmatched};
+use crate::identify::Identifier;
 use crate::record::Timestamp;
-use crate::report::{Code, Outcome, SearchWalk, Summary, Ts};
+use crate::report::{Code, Identity, Leaks, Outcome, SearchWalk, Summary, Ts};
 
 use super::interval::Intervals;
+use super::leaks;
+use super::load::Load;
+use super::what_if::Profile;
 
 /// Causes in the order in which they are charged.
 const CAUSES: [&str; 4] = ["upstream-timeout", "resolver-timeout", "search-expansion", "other"];
@@ -34,7 +38,7 @@ pub struct Counts {
     /// Correlation state given up.
     pub evicted: u64,
     /// Responses that matched no question.
-    pub unmatched: u64,
+    pub unmatched: Unmatched,
 }
 
 /// Sums of a run.
@@ -54,6 +58,8 @@ pub(crate) struct Totals {
     walked_ns: u64,
     /// What lies before is summed up.
     settled: Timestamp,
+    load: Load,
+    leaks: Leaks,
 }
 
 impl Totals {
@@ -94,6 +100,22 @@ impl Totals {
         }
     }
 
+    /// What the lookup cost, and what it leaked.
+    pub(crate) fn costs(&mut self, lookup: &Lookup, domain: Option<&str>, who: &Identifier) {
+        self.load.lookup(lookup, domain, who);
+        leaks::count(lookup, domain, who, &mut self.leaks);
+    }
+
+    /// Nothing follows.
+    pub(crate) fn finish(&mut self, who: &Identifier) {
+        self.load.finish(who);
+    }
+
+    /// What the names that the workload of `identity` looked up so far need.
+    pub(crate) fn profile(&self, identity: &Identity) -> Profile {
+        self.load.profile(identity)
+    }
+
     pub(crate) fn connection(&mut self, connection: &Connection) {
         use crate::report::ConnectionOutcome as C;
         let name = match connection.outcome {
@@ -108,11 +130,13 @@ impl Totals {
     }
 
     pub(crate) fn loss(&mut self, loss: &context::Loss) {
-        match loss.stage {
-            LossStage::Kernel | LossStage::User => self.lost += loss.count,
-            LossStage::Payload => self.cut += loss.count,
-            LossStage::Decode => self.undecoded += loss.count,
-        }
+        let sum = match loss.stage {
+            LossStage::Kernel | LossStage::User => &mut self.lost,
+            LossStage::Payload => &mut self.cut,
+            LossStage::Decode => &mut self.undecoded,
+        };
+        // A capture may say any number.
+        *sum = sum.saturating_add(loss.count);
     }
 
     fn spans(&self) -> usize {
@@ -151,10 +175,11 @@ impl Totals {
             lost: self.lost,
             // The source's own count of cut payloads covers records that carry the flag.
             cut: counts.cut.max(self.cut),
-            undecoded: counts.undecoded + self.undecoded,
+            undecoded: counts.undecoded.saturating_add(self.undecoded),
             late: counts.late,
             evicted: counts.evicted,
-            unmatched_responses: counts.unmatched,
+            unmatched_responses: counts.unmatched.total(),
+            unmatched: strays(&counts.unmatched),
             lookups: owned(&self.lookups),
             connections: owned(&self.connections),
             findings: by_code,
@@ -163,8 +188,16 @@ impl Totals {
                 time_ns: self.walked_ns + self.walked.length_ns(),
                 ..self.walks
             },
+            dns: self.load.told(),
+            leaks: self.leaks.clone(),
+            servers: Vec::new(),
         }
     }
+}
+
+fn strays(unmatched: &Unmatched) -> BTreeMap<String, u64> {
+    let all = unmatched.by_reason().into_iter().filter(|(_, n)| *n > 0);
+    all.map(|(reason, n)| (reason.to_owned(), n)).collect()
 }
 
 /// Each instant once, for the first set that has it.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use crate::correlate::{Lookup, Received, Transaction, UpstreamTry};
+use crate::correlate::{Leaf, Lookup, Received, Transaction};
 use crate::event::{Actor, Protocol};
 use crate::identify::Identifier;
 use crate::record::Timestamp;
@@ -39,6 +39,10 @@ pub(crate) struct Facts {
     /// What was asked of it, or the zone that got no answers.
     zone: String,
     resolver: Option<Actor>,
+    /// The resolvers between that one and the upstream, in order.
+    passed: Vec<Actor>,
+    /// The upstream is a traced resolver that received the questions.
+    received_by: Option<Actor>,
     /// Server the clients asked.
     server: SocketAddr,
     tries: BTreeMap<u64, Try>,
@@ -65,7 +69,7 @@ impl Facts {
 #[derive(Debug)]
 pub(crate) struct Silence<'a> {
     server: SocketAddr,
-    tries: Vec<&'a UpstreamTry>,
+    tries: Vec<Leaf<'a>>,
     pub(crate) span: Span,
 }
 
@@ -76,20 +80,23 @@ pub(crate) fn silences<'a>(
     least_ns: u64,
 ) -> Vec<Silence<'a>> {
     let Some(end) = transaction.ended() else { return Vec::new() };
+    let leaves = received.leaves();
     // An upstream that answered explains the wait from the moment it was asked.
-    let answered = |t: &&UpstreamTry| t.answered.is_some_and(|(_, rcode)| rcode != 2 && rcode != 5);
-    let helped = received.tries.iter().filter(answered).map(|t| t.sent.at).min();
+    let answered =
+        |l: &&Leaf<'_>| l.query.answered.is_some_and(|(_, rcode)| rcode != 2 && rcode != 5);
+    let helped = leaves.iter().filter(answered).map(|l| l.query.sent.at).min();
     let end = helped.map_or(end, |at| at.min(end));
-    let mut by_server: BTreeMap<SocketAddr, Vec<&UpstreamTry>> = BTreeMap::new();
-    for t in received.tries.iter().filter(|t| t.answered.is_none()) {
+    let mut by_server: BTreeMap<SocketAddr, Vec<Leaf<'a>>> = BTreeMap::new();
+    for leaf in leaves.into_iter().filter(|l| l.query.answered.is_none()) {
+        let t = leaf.query;
         if t.silence_ns() > RACE_NS && t.sent.at.plus(RACE_NS) < end {
-            by_server.entry(t.server).or_default().push(t);
+            by_server.entry(t.server).or_default().push(leaf);
         }
     }
     let mut silences = Vec::new();
     for (server, tries) in by_server {
-        let Some(until) = tries.iter().map(|t| t.until).max() else { continue };
-        let from = tries.iter().map(|t| t.sent.at).min().unwrap_or(until);
+        let Some(until) = tries.iter().map(|l| l.query.until).max() else { continue };
+        let from = tries.iter().map(|l| l.query.sent.at).min().unwrap_or(until);
         // What came before the first try is the way to the resolver, told with it.
         let from =
             if from.since(transaction.started()) < RACE_NS { transaction.started() } else { from };
@@ -108,7 +115,10 @@ pub(crate) fn seen(
     received: &Received,
     silence: &Silence<'_>,
 ) -> Draft {
-    let tries = silence.tries.iter().map(|t| {
+    let last = silence.tries.last();
+    let path = last.map(|leaf| leaf.path.as_slice()).unwrap_or_default();
+    let asking = path.last().map_or(&received.resolver, |last| *last);
+    let tries = silence.tries.iter().map(|leaf| leaf.query).map(|t| {
         let what = Try {
             server: t.server,
             at: t.sent.at,
@@ -122,6 +132,8 @@ pub(crate) fn seen(
         upstream: Some(silence.server),
         zone: transaction.asked.name.to_string(),
         resolver: Some(received.resolver.clone()),
+        passed: path.iter().skip(1).map(|hop| (*hop).clone()).collect(),
+        received_by: last.and_then(|leaf| leaf.received_by).cloned(),
         server: transaction.server,
         tries: tries.collect(),
         others: BTreeSet::new(),
@@ -131,11 +143,11 @@ pub(crate) fn seen(
     let subject = silence.server.to_string();
     let facts = draft::Facts::Upstream(facts);
     let mut draft = Draft::about(lookup, Code::UpstreamTimeout, subject, facts);
-    draft.key.host = received.resolver.host.of(silence.server.ip());
+    draft.key.host = asking.host.of(silence.server.ip());
     draft.charge(silence.span);
     draft.show(transaction.events.iter().copied());
     draft.show(received.arrivals.iter().map(|a| a.number));
-    draft.show(silence.tries.iter().map(|t| t.sent.number));
+    draft.show(silence.tries.iter().map(|leaf| leaf.query.sent.number));
     draft
 }
 
@@ -167,6 +179,8 @@ pub(crate) fn inferred(
         upstream: None,
         zone: zone.clone(),
         resolver: None,
+        passed: Vec::new(),
+        received_by: None,
         server: transaction.server,
         tries: BTreeMap::new(),
         others,
@@ -208,6 +222,16 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
         0 => "",
         _ => " The resolver then told the client SERVFAIL.",
     };
+    let name_of = |hop: &Actor| words::who(&who.identity(hop));
+    let passed: Vec<String> = facts.passed.iter().map(name_of).collect();
+    let way = match passed.as_slice() {
+        [] => String::new(),
+        passed => format!(" by way of {}", passed.join(" and ")),
+    };
+    let there = facts.received_by.as_ref().map(name_of);
+    let there = there.map(|name| format!(" {name} received it there and asked nobody."));
+    let there = there.unwrap_or_default();
+    let hops: Vec<_> = facts.passed.iter().map(|hop| who.identity(hop)).collect();
     let tries: Vec<_> = facts
         .tries
         .iter()
@@ -219,7 +243,7 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
     Text {
         title: format!("upstream {shown} did not answer: {}", draft.waited()),
         cause: format!(
-            "The resolver ({resolver}) received the question and forwarded it to {shown}, which stayed silent: {}.{end}",
+            "The resolver ({resolver}) received the question and forwarded it{way} to {shown}, which stayed silent: {}.{there}{end}",
             asked(facts),
         ),
         remedy: vec![
@@ -232,6 +256,7 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
             ("zone", json!(null)),
             ("server", json!(facts.server.to_string())),
             ("resolver", json!(identity)),
+            ("hops", json!(hops)),
             ("tries", json!(tries)),
             ("clients", draft.clients(who)),
         ]
@@ -290,6 +315,7 @@ fn inferred_text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
             ("zone", json!(zone)),
             ("server", json!(facts.server.to_string())),
             ("resolver", json!(null)),
+            ("hops", json!([])),
             ("tries", json!([])),
             ("clients", draft.clients(who)),
         ]

@@ -40,7 +40,8 @@ mod rtype {
 
 /// The message with pseudonyms, as long as it was, and whether all of it was understood.
 pub(super) fn message(bytes: &[u8], names: &mut Pseudonyms) -> (Vec<u8>, bool) {
-    let mut walk = Walk { from: bytes, to: vec![0; bytes.len()], at: 0, names };
+    let kept = vec![false; bytes.len()];
+    let mut walk = Walk { from: bytes, to: vec![0; bytes.len()], kept, at: 0, names };
     let whole = walk.message().is_some() && walk.at == bytes.len();
     (walk.to, whole)
 }
@@ -49,6 +50,8 @@ pub(super) fn message(bytes: &[u8], names: &mut Pseudonyms) -> (Vec<u8>, bool) {
 struct Walk<'a, 'b> {
     from: &'a [u8],
     to: Vec<u8>,
+    /// Bytes that hold the message together: a name that points at them does not change them.
+    kept: Vec<bool>,
     at: usize,
     names: &'b mut Pseudonyms,
 }
@@ -177,7 +180,7 @@ impl Walk<'_, '_> {
             let Some(&byte) = self.from.get(at).filter(|_| at < bound && hops <= HOPS_MAX) else {
                 break None;
             };
-            self.put(at, byte);
+            self.hold(at, byte);
             let next = match byte {
                 0 => break Some(at + 1),
                 1..=63 => {
@@ -194,7 +197,7 @@ impl Walk<'_, '_> {
                     let Some(&low) = self.from.get(at + 1).filter(|_| at + 1 < bound) else {
                         break None;
                     };
-                    self.put(at + 1, low);
+                    self.hold(at + 1, low);
                     usize::from(byte & 0x3f) << 8 | usize::from(low)
                 }
                 _ => break None,
@@ -215,7 +218,9 @@ impl Walk<'_, '_> {
                 true => label.to_vec(),
                 false => self.names.label(label),
             };
-            self.to.get_mut(range)?.copy_from_slice(&pseudonym);
+            for (at, byte) in range.zip(pseudonym) {
+                self.put(at, byte);
+            }
         }
         let behind = whole?;
         if !jumped {
@@ -235,6 +240,7 @@ impl Walk<'_, '_> {
         let range = self.at..(self.at + len).min(end).min(self.from.len());
         let (from, to) = (self.from.get(range.clone())?, self.to.get_mut(range.clone())?);
         to.copy_from_slice(from);
+        self.kept.get_mut(range.clone())?.fill(true);
         self.at = range.end;
         (range.len() == len).then_some(())
     }
@@ -246,9 +252,17 @@ impl Walk<'_, '_> {
         (range.len() == len).then_some(())
     }
 
+    /// Writes a byte of a name.
     fn put(&mut self, at: usize, byte: u8) {
-        if let Some(to) = self.to.get_mut(at) {
+        if let (Some(to), Some(false)) = (self.to.get_mut(at), self.kept.get(at)) {
             *to = byte;
+        }
+    }
+
+    /// Writes a byte that has to stay.
+    fn hold(&mut self, at: usize, byte: u8) {
+        if let (Some(to), Some(kept)) = (self.to.get_mut(at), self.kept.get_mut(at)) {
+            (*to, *kept) = (byte, true);
         }
     }
 

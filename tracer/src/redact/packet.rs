@@ -7,7 +7,7 @@ use tracer_common::bodies::PACKET_DNS;
 
 use super::dns;
 use super::pseudonyms::Pseudonyms;
-use crate::fragment;
+use crate::{fragment, framing};
 
 const FRONT: usize = size_of::<tracer_common::bodies::Packet>();
 /// Where `flags` and `captured` stand in [`tracer_common::bodies::Packet`].
@@ -18,6 +18,7 @@ const UDP_HEADER: usize = 8;
 const UDP_CHECKSUM: usize = 6;
 const TCP_CHECKSUM: usize = 16;
 const DNS_PORT: u16 = 53;
+const DNS_HEADER: usize = 12;
 
 /// The body of a packet record. One that says of itself more than it has stays too short.
 pub(super) fn body(body: &[u8], names: &mut Pseudonyms) -> Bytes {
@@ -77,12 +78,16 @@ fn tcp(from: &[u8], to: &mut [u8], dns: bool, names: &mut Pseudonyms) {
 }
 
 /// Messages behind their lengths (RFC 1035 section 4.2.2), as long as each is there and understood
-/// as a whole: a segment may begin anywhere in a stream.
+/// as a whole: a segment may begin anywhere in a stream. Of one that goes on in another segment the
+/// length and the header stay, which are numbers, so that the stream stays one.
 fn framed(from: &[u8], to: &mut [u8], names: &mut Pseudonyms) {
     let mut at = 0;
     while let Some(len) = from.get(at..).and_then(<[u8]>::first_chunk) {
         let end = at + 2 + usize::from(u16::from_be_bytes(*len));
         let Some(message) = from.get(at + 2..end).filter(|message| !message.is_empty()) else {
+            if framing::is_head(from.get(at..).unwrap_or_default()) {
+                copy(from, to, at, 2 + DNS_HEADER);
+            }
             return;
         };
         let (redacted, true) = dns::message(message, names) else { return };

@@ -154,6 +154,32 @@ fn pointers_lead_to_the_same_names() {
     assert_eq!(after.answers[1].data.to_lowercase(), names.name("zqmarker.in-addr.arpa"));
 }
 
+/// Found by fuzzing: the name of the second answer lies in the header, that of the third across the
+/// first one's type, time and length.
+#[test]
+fn names_that_point_at_numbers_do_not_change_them() {
+    let mut bytes = b"\x03\x07\x85\x80\0\x01\0\x03\0\0\0\0\x01a\0\0\x01\0\x01".to_vec();
+    let first = u8::try_from(bytes.len()).unwrap();
+    bytes.extend(b"\xc0\x0c\0\x01\0\x01\x09\0\0\x09\0\x04\x0a\0\0\x07");
+    bytes.extend(b"\xc0\x01\0\x01\0\x01\0\0\0\x09\0\x04\x0a\0\0\x08");
+    bytes.extend([0xc0, first + 6]);
+    bytes.extend(b"\0\x01\0\x01\0\0\0\x09\0\x04\x0a\0\0\x09");
+    let before = decode::dns::message(&bytes, false);
+    assert_eq!((before.answers.len(), before.undecoded.clone()), (3, None));
+    let (redacted, whole) = dns::message(&bytes, &mut pseudonyms());
+    let after = decode::dns::message(&redacted, false);
+    assert!(whole);
+    assert_eq!(
+        (before.id, before.rcode, before.truncated),
+        (after.id, after.rcode, after.truncated)
+    );
+    let data = |message: &crate::event::Message| {
+        message.answers.iter().map(|a| (a.ttl, a.data.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(data(&before), data(&after));
+    assert_ne!(before.question, after.question);
+}
+
 fn packet_record(packet: &[u8], original: usize) -> Record {
     let mut body = vec![bodies::DIRECTION_OUT, 4, 17, bodies::role::TARGET];
     body.put_u16_ne(bodies::PACKET_DNS);

@@ -2,7 +2,9 @@
 //! files beside this one.
 
 mod attach;
+mod dns;
 mod identity;
+mod instructions;
 mod measure;
 mod page;
 mod replay;
@@ -14,8 +16,12 @@ use anyhow::Result;
 pub(crate) enum What {
     /// Start to `svctrace: attached`, with and without the API endpoint
     Attach(attach::Options),
+    /// DNS messages a second on one core, against tcpdump
+    Dns(dns::Options),
     /// Time and memory for the names of a large cluster
     Identity(identity::Options),
+    /// Instructions of small replays, against those that docs/performance.md has
+    Instructions(instructions::Options),
     /// Replays against sysdig, tcpdump and tshark, and of captures a hundred times as long
     Replay(replay::Options),
 }
@@ -31,6 +37,8 @@ impl What {
 pub(crate) fn run(what: &What) -> Result<()> {
     match what {
         What::Attach(options) => attach::run(options),
+        What::Dns(options) => dns::run(options),
+        What::Instructions(options) => instructions::run(options),
         What::Identity(options) => identity::run(options),
         What::Replay(options) => replay::run(options),
     }

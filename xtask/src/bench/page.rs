@@ -85,6 +85,17 @@ pub(super) fn write(name: &str, text: &str) -> Result<()> {
     fs::write(&path, with_part(&old, name, text)).with_context(|| path.display().to_string())
 }
 
+/// What stands between the marks of `name`.
+pub(super) fn read(name: &str) -> Option<String> {
+    let page = fs::read_to_string(repo::root().join("docs/performance.md")).ok()?;
+    part(&page, name).map(str::to_owned)
+}
+
+fn part<'a>(page: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = page.split_once(&format!("<!-- bench {name} -->\n"))?;
+    Some(rest.split_once(&format!("<!-- end of bench {name} -->"))?.0)
+}
+
 fn with_part(old: &str, name: &str, text: &str) -> String {
     let (begin, end) =
         (format!("<!-- bench {name} -->\n"), format!("<!-- end of bench {name} -->\n"));
@@ -108,6 +119,7 @@ mod tests {
         assert!(again.starts_with(HEAD.trim_end()) && again.contains("two"));
         assert!(again.contains("three") && !again.contains("one\n"));
         assert!(again.find("three") < again.find("two"), "in its old place");
+        assert_eq!((part(&again, "a"), part(&again, "c")), (Some("three\n"), None));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::measure::{Contender, Measured, in_turn};
 use super::page::{self, Table};
 
 /// DNS messages of the packet capture.
-const MESSAGES: u64 = 500_000;
+pub(super) const MESSAGES: u64 = 500_000;
 /// How many times as long the long captures are. The incident of the lab has 200 events, the real
 /// capture 146,038.
 const OWN: [u64; 2] = [500, 5_000];
@@ -23,8 +23,8 @@ const SYSDIG_FILTER: &str = "(fd.type=ipv4 or fd.type=ipv6) and container.id!=ho
 /// Most resident memory of a replay, MiB, however long.
 const MEMORY_MAX_MIB: u64 = 150;
 /// svctrace's codes for a result, complete or not.
-const RESULT: &[i32] = &[0, 3];
-const SUCCESS: &[i32] = &[0];
+pub(super) const RESULT: &[i32] = &[0, 3];
+pub(super) const SUCCESS: &[i32] = &[0];
 
 /// How to measure.
 #[derive(clap::Args)]
@@ -61,11 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         missed: Vec::new(),
     };
     bench.say(&format!("{}.\n", page::machine()));
-    let named = std::env::var_os("SVCTRACE_SCAP").map(PathBuf::from);
-    let capture = options.capture.clone().or(named).or_else(|| {
-        let beside = repo::root().join("../shared/captures/critical-app.scap");
-        beside.is_file().then_some(beside)
-    });
+    let capture = real_capture(options.capture.as_ref());
     match &capture {
         Some(capture) => bench.real(capture)?,
         None => bench.say("The real capture: skipped, no file (set SVCTRACE_SCAP).\n"),
@@ -82,8 +78,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// The capture that started the project: the one named, else what SVCTRACE_SCAP names.
+pub(super) fn real_capture(named: Option<&PathBuf>) -> Option<PathBuf> {
+    let by_variable = || std::env::var_os("SVCTRACE_SCAP").map(PathBuf::from);
+    named.cloned().or_else(by_variable).or_else(|| {
+        let beside = repo::root().join("../shared/captures/critical-app.scap");
+        beside.is_file().then_some(beside)
+    })
+}
+
 /// The program that makes captures, built as the tests are.
-fn generator() -> Result<PathBuf> {
+pub(super) fn generator() -> Result<PathBuf> {
     let mut build = cmd::command("cargo");
     build.args(["build", "--quiet", "--package", "tests", "--example", "long"]);
     cmd::show(build.current_dir(repo::root()))?;

@@ -34,7 +34,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     interrupt::catch()?;
     let binary = &options.binary;
-    let checks: [(&str, &dyn Fn() -> Result<String>); 5] = [
+    let checks: [(&str, &dyn Fn() -> Result<String>); 6] = [
+        ("sandbox", &|| confined(binary)),
         ("incident", &|| story(binary, &|_| Ok(()))),
         ("healthy", &|| silent(binary, &|_| Ok(()))),
         ("incident-ipvs", &|| story(binary, &ipvs)),
@@ -164,6 +165,32 @@ fn delayed(binary: &PathBuf) -> Result<String> {
     // Three suffixes, each one delayed answer.
     ensure!(cost >= 0.24 && cost <= seen.waited, "cost {cost} s, curl waited {} s", seen.waited);
     Ok(format!("search-expansion {cost:.2} s, curl waited {:.2} s", seen.waited))
+}
+
+/// What the process that reads foreign bytes may still do on this kernel: of its walls only Landlock
+/// may be missing.
+fn confined(binary: &PathBuf) -> Result<String> {
+    let capture = "/tmp/sandbox.pcapng";
+    let words = ["--no-api", "-v", "-w", capture, "--", "true"];
+    let live = Command::new(binary).args(words).output()?;
+    let replay = Command::new(binary).args(["-r", capture, "-v"]).output()?;
+    let _ = fs::remove_file(capture);
+    let mut walls = Vec::new();
+    for (output, begins) in [(live, "sandbox of the pipeline process: "), (replay, "; sandbox: ")] {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{}: {}", output.status, said.trim());
+        let line = said.lines().find_map(|line| line.split_once(begins));
+        walls.push(line.with_context(|| format!("not told: {said}"))?.1.to_owned());
+    }
+    ensure!(walls[0] == walls[1], "live {:?}, replay {:?}", walls[0], walls[1]);
+    let (in_force, missing) = walls[0].split_once("; not in force: ").unwrap_or((&walls[0], ""));
+    ensure!(missing.split(", ").all(|at| at.is_empty() || at.starts_with("Landlock")), "{missing}");
+    for wall in ["user 65534", "no capability", "no_new_privs", "seccomp"] {
+        ensure!(in_force.contains(wall), "{wall} is missing: {in_force}");
+    }
+    let landlock = in_force.find("Landlock").map_or("no Landlock", |at| &in_force[at..]);
+    let landlock = landlock.split_once(')').map_or(landlock, |(words, _)| words);
+    Ok(format!("seccomp, {}", landlock.replace(" (", ": ")))
 }
 
 /// kube-proxy's other mode: virtual servers in place of NAT rules.

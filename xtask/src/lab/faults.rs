@@ -15,6 +15,12 @@ pub enum Fault {
     ResolverSilent,
     /// The cluster's DNS server has died; its pod's kernel refuses.
     ResolverDown,
+    /// The first AAAA question vanishes on the node, as the loser of a conntrack race does.
+    AaaaLost,
+    /// The cluster's DNS server gets the first AAAA question, and its answer never leaves its pod.
+    AaaaSwallowed,
+    /// The cluster's DNS server answers over UDP; its TCP port is closed.
+    ResolverTcpRefused,
 }
 
 impl Fault {
@@ -24,6 +30,9 @@ impl Fault {
             Self::UpstreamSilent => dns::set_upstream_silent(true),
             Self::ResolverSilent => dns::set_resolver_silent(true),
             Self::ResolverDown => kill_resolver(lab),
+            Self::AaaaLost => dns::set_aaaa_lost(true),
+            Self::AaaaSwallowed => dns::set_aaaa_swallowed(true),
+            Self::ResolverTcpRefused => dns::set_tcp_refused(true),
         }
     }
 
@@ -33,6 +42,9 @@ impl Fault {
             Self::UpstreamSilent => dns::set_upstream_silent(false),
             Self::ResolverSilent => dns::set_resolver_silent(false),
             Self::ResolverDown => Ok(()),
+            Self::AaaaLost => dns::set_aaaa_lost(false),
+            Self::AaaaSwallowed => dns::set_aaaa_swallowed(false),
+            Self::ResolverTcpRefused => dns::set_tcp_refused(false),
         }
     }
 }

@@ -46,6 +46,9 @@ fn node_resolv_conf(leak: bool) -> String {
 
 /// What kubelet writes as a pod's resolv.conf.
 fn pod_resolv_conf(pod: &PodSpec, leak: bool) -> String {
+    if let Some(text) = &pod.resolv_conf {
+        return text.clone();
+    }
     let foreign = if leak { format!(" {FOREIGN_SUFFIX}") } else { String::new() };
     match pod.role {
         Role::Resolver => {

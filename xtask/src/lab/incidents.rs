@@ -43,7 +43,7 @@ const fn curl(url: &'static str) -> [&'static str; 5] {
 }
 
 /// Every incident.
-pub const INCIDENTS: [Incident; 6] = [
+pub const INCIDENTS: [Incident; 8] = [
     Incident {
         name: "search-timeout",
         shows: "a search suffix leaked from the node sends a cluster name to a silent upstream: ten seconds, then success",
@@ -76,6 +76,24 @@ pub const INCIDENTS: [Incident; 6] = [
         shows: "questions vanish on the way to the cluster's DNS server",
         leak: false,
         faults: &[Fault::ResolverSilent],
+        neighbour: false,
+        clients: &[BACKEND],
+        findings: &["resolver-timeout", "search-expansion"],
+    },
+    Incident {
+        name: "aaaa-lost",
+        shows: "of the A and AAAA pair one query is lost on the node: five seconds, then success",
+        leak: false,
+        faults: &[Fault::AaaaLost],
+        neighbour: false,
+        clients: &[BACKEND],
+        findings: &["aaaa-race", "search-expansion"],
+    },
+    Incident {
+        name: "aaaa-swallowed",
+        shows: "its twin: the cluster's DNS server gets both queries of the pair and answers one",
+        leak: false,
+        faults: &[Fault::AaaaSwallowed],
         neighbour: false,
         clients: &[BACKEND],
         findings: &["resolver-timeout", "search-expansion"],
@@ -195,7 +213,7 @@ pub fn run_client(lab: &Lab, words: &[&str]) -> Result<ClientRun> {
 }
 
 /// 500 questions a second from pod `noisy`: names that exist, names that do not, and one for the upstream.
-fn flood(lab: &Lab) -> Result<Flood> {
+pub(crate) fn flood(lab: &Lab) -> Result<Flood> {
     let mut questions = String::from("neighbour.localdomain A\n");
     for number in 0..50 {
         questions += "kubernetes.default.svc.cluster.local A\n";

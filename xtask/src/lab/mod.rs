@@ -10,11 +10,14 @@ mod host;
 mod http;
 pub mod incidents;
 mod leftovers;
+pub mod matrix;
 pub mod net;
 mod objects;
 pub mod pods;
 mod ready;
+pub mod server;
 pub mod services;
+mod setup;
 mod spawn;
 pub mod state;
 pub mod trace;
@@ -32,6 +35,7 @@ use anyhow::{Context, Result, bail};
 pub use host::FOREIGN_SUFFIX;
 pub use leftovers::list as leftovers;
 pub use pods::{Pod, PodSpec, Qos, Role};
+pub use setup::{Resolver, Setup, Upstream};
 pub use state::World;
 
 use crate::{cmd, interrupt, repo};
@@ -39,6 +43,8 @@ use spawn::{Mounts, Place};
 
 /// Between a pod's appearance in the API and its first process; measured on a real node.
 const ANNOUNCED: Duration = Duration::from_millis(150);
+/// Where NodeLocal DNSCache listens.
+pub(crate) const NODE_LOCAL: &str = "169.254.20.10";
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Programs the lab cannot do without.
@@ -65,6 +71,7 @@ impl Container {
 pub struct Lab {
     /// Its pods and names.
     pub world: World,
+    setup: Setup,
     children: Vec<Child>,
     api: i32,
     /// Held while the lab belongs to this process, which then takes it down at the end.
@@ -75,13 +82,19 @@ impl Lab {
     /// Makes a fresh, working lab, after removing what an earlier one left; dropping it takes it
     /// down. With `leak` the node's resolv.conf has a search suffix of its own, which every pod gets.
     pub fn up(leak: bool) -> Result<Self> {
+        Self::up_with(Setup { leak, ..Setup::default() })
+    }
+
+    /// The same, with other servers.
+    pub fn up_with(setup: Setup) -> Result<Self> {
+        let leak = setup.leak;
         check_machine()?;
         let lock = state::lock()?;
         leftovers::remove()?;
         let node = nix::unistd::gethostname()?.to_string_lossy().to_lowercase();
         let started = now();
         let world = World { node, started, revision: 1, leak, pods: Vec::new() };
-        let mut lab = Self { world, children: Vec::new(), api: 0, owner: Some(lock) };
+        let mut lab = Self { world, setup, children: Vec::new(), api: 0, owner: Some(lock) };
         lab.build()?;
         Ok(lab)
     }
@@ -89,7 +102,8 @@ impl Lab {
     /// The lab that is up.
     pub fn open() -> Result<Self> {
         let world = state::read(&state::folder())?;
-        Ok(Self { world, children: Vec::new(), api: 0, owner: None })
+        let setup = Setup { leak: world.leak, ..Setup::default() };
+        Ok(Self { world, setup, children: Vec::new(), api: 0, owner: None })
     }
 
     /// Leaves the lab up.
@@ -127,6 +141,16 @@ impl Lab {
         Ok(command)
     }
 
+    /// The same for a pod that uses its node's network.
+    pub fn command_on_node(&self, pod: &Pod, program: &str) -> Result<Command> {
+        let place = Place {
+            cgroup: Some(pod.cgroup.clone()),
+            netns: net::path(net::NODE),
+            mounts: Mounts::Of(pod.sandbox_pid),
+        };
+        in_place(program, &place)
+    }
+
     /// Starts a pod in the running lab; the API endpoint reports it.
     pub fn add_pod(&mut self, spec: &PodSpec) -> Result<&Pod> {
         net::make_pods(&[(spec.key.as_str(), spec.host)])?;
@@ -134,6 +158,20 @@ impl Lab {
         self.world.pods.push(pod);
         self.changed()?;
         self.pod(&spec.key)
+    }
+
+    /// Starts several pods at once.
+    pub fn add_pods(&mut self, specs: &[PodSpec]) -> Result<()> {
+        let links: Vec<(&str, u8)> = specs.iter().map(|s| (s.key.as_str(), s.host)).collect();
+        net::make_pods(&links)?;
+        if self.setup.ipv6 {
+            net::add_ipv6(&links)?;
+        }
+        for spec in specs {
+            let pod = self.start_pod(spec)?;
+            self.world.pods.push(pod);
+        }
+        self.changed()
     }
 
     /// The same, but as in a cluster the API tells of the pod before its node starts it.
@@ -212,6 +250,13 @@ impl Lab {
         let specs = pods::standard();
         let links: Vec<(&str, u8)> = specs.iter().map(|s| (s.key.as_str(), s.host)).collect();
         net::make_pods(&links)?;
+        if self.setup.ipv6 {
+            net::add_ipv6(&[])?;
+            net::add_ipv6(&links)?;
+        }
+        if self.setup.resolver == Resolver::Forwarder {
+            net::add_address("svct-dns", &format!("{}/24", setup::OTHER_ADDRESS), "eth0")?;
+        }
         net::load_rules(&services::iptables_rules())?;
         self.start_upstream()?;
         for spec in &specs {
@@ -219,18 +264,47 @@ impl Lab {
             let pod = self.start_pod(spec)?;
             self.world.pods.push(pod);
         }
+        if self.setup.node_local {
+            self.start_node_local()?;
+        }
         self.world.write()?;
         self.start_api()?;
         ready::wait(&self.world.pods, &mut self.children)
     }
 
     fn start_upstream(&mut self) -> Result<()> {
-        let config = state::folder().join("upstream.conf");
-        fs::write(&config, dns::upstream_config())?;
+        let words = self.setup.upstream.words()?;
         let place = service_place("upstream", net::UPSTREAM)?;
-        let mut command = in_place("dnsmasq", &place)?;
-        command.arg("--keep-in-foreground").arg(format!("--conf-file={}", config.display()));
-        self.start("upstream", command).map(drop)
+        self.start("upstream", in_place_words(&words, &place)?).map(drop)
+    }
+
+    /// NodeLocal DNSCache: a pod on the node's network whose process listens on an address of the node's.
+    fn start_node_local(&mut self) -> Result<()> {
+        let mut spec = PodSpec::client("node-local-dns-p7k2x", 21);
+        spec.key = "nodelocal".to_owned();
+        spec.namespace = "kube-system".to_owned();
+        spec.labels.insert("k8s-app".to_owned(), "node-local-dns".to_owned());
+        net::make_pods(&[(spec.key.as_str(), spec.host)])?;
+        let pod = self.start_pod(&spec)?;
+        net::add_address(net::NODE, &format!("{NODE_LOCAL}/32"), "lo")?;
+        let listen = format!("{NODE_LOCAL}:53");
+        let to = format!("{}:53", services::DNS_ADDRESS);
+        let args = ["--listen", &listen, "--forward", &to, "--force-tcp", "--knows-nothing"];
+        let words = setup::own(&args)?;
+        let (program, args) = words.split_first().context("an empty command")?;
+        let mut command = self.command_on_node(&pod, program)?;
+        command.args(args);
+        self.start("node-local-dns", command)?;
+        self.world.pods.push(pod);
+        Ok(())
+    }
+
+    /// Starts a program in a pod that runs until the lab goes down.
+    pub fn start_in_pod(&mut self, pod: &str, words: &[String]) -> Result<()> {
+        let (program, args) = words.split_first().context("an empty command")?;
+        let mut command = self.command(self.pod(pod)?, program)?;
+        command.args(args);
+        self.start(&format!("{pod}-more"), command).map(drop)
     }
 
     /// Kills the API endpoint of a lab that this process brought up.
@@ -266,6 +340,7 @@ impl Lab {
             namespace: spec.namespace.clone(),
             uid,
             ip: format!("10.244.1.{}", spec.host),
+            ipv6: self.setup.ipv6.then(|| format!("{}:{:x}", net::PODS_IPV6, spec.host)),
             qos: spec.qos,
             role: spec.role,
             owner: spec.owner.clone(),
@@ -315,12 +390,10 @@ impl Lab {
                 command
             }
             Role::Resolver => {
-                let config = state::folder().join("coredns.conf");
-                fs::write(&config, dns::cluster_config())?;
-                let mut command = self.command(pod, "dnsmasq")?;
-                command
-                    .arg("--keep-in-foreground")
-                    .arg(format!("--conf-file={}", config.display()));
+                let words = self.setup.resolver.words()?;
+                let (program, args) = words.split_first().context("an empty command")?;
+                let mut command = self.command(pod, program)?;
+                command.args(args);
                 command
             }
             Role::Backend => {
@@ -409,6 +482,13 @@ fn service_place(name: &str, netns: &str) -> Result<Place> {
 fn in_place(program: &str, place: &Place) -> Result<Command> {
     let mut command = cmd::command(program);
     spawn::enter(&mut command, place)?;
+    Ok(command)
+}
+
+fn in_place_words(words: &[String], place: &Place) -> Result<Command> {
+    let (program, args) = words.split_first().context("an empty command")?;
+    let mut command = in_place(program, place)?;
+    command.args(args);
     Ok(command)
 }
 

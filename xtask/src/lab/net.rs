@@ -111,6 +111,38 @@ pub(crate) fn make_pods(pods: &[(&str, u8)]) -> Result<()> {
     Ok(())
 }
 
+/// The node's IPv6 address on the pod bridge is `::1` behind this, a pod's is its last byte of IPv4.
+pub(crate) const PODS_IPV6: &str = "fd00:10:244:1:";
+
+/// Gives the node, or these pods, IPv6 addresses.
+pub(crate) fn add_ipv6(pods: &[(&str, u8)]) -> Result<()> {
+    if pods.is_empty() {
+        batch(Some(NODE), &format!("addr add {PODS_IPV6}:1/64 dev cni0 nodad\n"))?;
+    }
+    for (key, host) in pods {
+        let line = format!("addr add {PODS_IPV6}:{host:x}/64 dev eth0 nodad\n");
+        batch(Some(&of_pod(key)), &line)?;
+    }
+    Ok(())
+}
+
+/// One more address for something.
+pub(crate) fn add_address(netns: &str, address: &str, device: &str) -> Result<()> {
+    batch(Some(netns), &format!("addr add {address} dev {device}\n"))
+}
+
+/// Takes the IPv4 addresses of a pod away.
+pub(crate) fn remove_ipv4(netns: &str) -> Result<()> {
+    let mut ip = cmd::command("ip");
+    ip.args(["-n", netns, "-4", "addr", "flush", "dev", "eth0"]);
+    cmd::run_with_input(&mut ip, "").map(drop)
+}
+
+/// Runs a program of the node's tools inside a namespace.
+pub(crate) fn tool(netns: &str, program: &str, args: &[&str]) -> Result<()> {
+    inside(netns, program, args, "")
+}
+
 /// Writes kernel settings inside a namespace.
 pub(crate) fn settings(netns: &str, values: &[(&str, &str)]) -> Result<()> {
     spawn::in_netns(&path(netns), || {

@@ -98,6 +98,11 @@ fn pod(world: &World, pod: &Pod) -> Value {
     let policy = if pod.role == Role::Resolver { "Default" } else { "ClusterFirst" };
     let ready = |kind: &str| json!({ "type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": pod.started });
     let image = format!("registry.invalid/lab/{}:1", pod.container);
+    let ips: Vec<Value> = [Some(&pod.ip), pod.ipv6.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|ip| json!({ "ip": ip }))
+        .collect();
     json!({
         "metadata": metadata,
         "spec": {
@@ -115,7 +120,7 @@ fn pod(world: &World, pod: &Pod) -> Value {
             "conditions": [ready("PodReadyToStartContainers"), ready("Initialized"),
                 ready("Ready"), ready("ContainersReady"), ready("PodScheduled")],
             "hostIP": NODE_IP, "hostIPs": [{ "ip": NODE_IP }],
-            "podIP": pod.ip, "podIPs": [{ "ip": pod.ip }],
+            "podIP": pod.ip, "podIPs": ips,
             "startTime": pod.started,
             "containerStatuses": [{
                 "name": pod.container, "state": { "running": { "startedAt": pod.started } },

@@ -68,6 +68,8 @@ pub struct PodSpec {
     pub owner: Option<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Its resolv.conf, if it is not what kubelet writes by default.
+    pub resolv_conf: Option<String>,
 }
 
 /// A pod that runs.
@@ -83,6 +85,9 @@ pub struct Pod {
     pub uid: String,
     /// Its address.
     pub ip: String,
+    /// Its IPv6 address, if it has one.
+    #[serde(default)]
+    pub ipv6: Option<String>,
     /// Its quality-of-service class.
     pub qos: Qos,
     /// What it is for.
@@ -137,6 +142,7 @@ impl PodSpec {
             role: Role::Client,
             owner: None,
             labels: labels(&[("app", name)]),
+            resolv_conf: None,
         }
     }
 
@@ -214,6 +220,7 @@ pub fn standard() -> Vec<PodSpec> {
         role: Role::Resolver,
         owner: Some("coredns-7d764666f9".to_owned()),
         labels: labels(&[("k8s-app", "kube-dns"), ("pod-template-hash", "7d764666f9")]),
+        resolv_conf: None,
     }];
     for (number, suffix) in (1..).zip(["4kq8z", "9xw2p", "tj6vn"]) {
         pods.push(PodSpec {
@@ -225,6 +232,7 @@ pub fn standard() -> Vec<PodSpec> {
             role: Role::Backend,
             owner: Some("backend-6f7bd8c9d5".to_owned()),
             labels: labels(&[("app", "backend"), ("pod-template-hash", "6f7bd8c9d5")]),
+            resolv_conf: None,
         });
     }
     pods.push(PodSpec::client("client", 10));

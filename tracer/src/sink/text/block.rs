@@ -1,5 +1,7 @@
 //! Findings as blocks: the root cause first, what it caused inside it.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::line::word;
@@ -58,6 +60,8 @@ pub(super) fn lines(group: &[Finding], style: &Style) -> Vec<String> {
             block.indent = 4;
             block.finding(finding, Some(root));
         }
+        block.indent = 0;
+        block.more(group);
     }
     lines
 }
@@ -107,6 +111,20 @@ impl Block<'_> {
         for (n, remedy) in of.remedy.iter().enumerate() {
             self.remedy(if n == 0 { "fix" } else { "" }, remedy);
         }
+    }
+
+    /// Where to read on: the root's page, and those of what it caused.
+    fn more(&mut self, group: &[Finding]) {
+        let mut codes: Vec<_> = group.iter().map(|of| of.code.name()).collect();
+        let mut told = BTreeSet::new();
+        codes.retain(|code| told.insert(*code));
+        let Some((root, others)) = codes.split_first() else { return };
+        let others = match others {
+            [] => String::new(),
+            some => format!(" (or {})", some.join(", ")),
+        };
+        self.lines.push(String::new());
+        self.labelled("read on", &format!("svctrace explain {root}{others}"));
     }
 
     /// The names of a search walk in order, with what came of each.

@@ -98,6 +98,11 @@ impl Columns {
             notes.push(format!("to {pod}{}{state}", backend.address));
         }
         notes.extend(of.errno.as_deref().map(visible));
+        notes.extend(of.inside.as_deref().map(|inside| match inside {
+            "dns-over-tls" => "DNS over TLS: names cannot be seen".to_owned(),
+            "dns-over-https" => "DNS over HTTPS: names cannot be seen".to_owned(),
+            other => visible(other),
+        }));
         notes.extend(of.name.as_deref().map(|name| format!("for {}", visible(name))));
         if style.wide {
             notes.extend(of.local.map(|local| format!("from {local}")));
@@ -142,8 +147,14 @@ impl Columns {
         if of.transport == Transport::Tcp {
             notes.push("tcp".into());
         }
-        if of.truncated {
-            notes.push("truncated".into());
+        match &of.after_truncation {
+            Some(after) => notes.push(format!("truncated, {}", after.followed.name())),
+            None if of.truncated => notes.push("truncated".into()),
+            None => {}
+        }
+        for error in of.extended_errors.iter().flatten() {
+            let text = error.text.as_deref().or(error.name.as_deref()).unwrap_or("no text");
+            notes.push(format!("extended error {}: {}", error.code, visible(text)));
         }
         if !of.answers.is_empty() {
             notes.push(answers(&of.answers));

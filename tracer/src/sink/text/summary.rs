@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::words::{count, duration, pad};
+use super::words::{count, duration, pad, place, process};
 use super::{BAD, BOLD, Style};
-use crate::report::{Code, Summary};
+use crate::report::{Code, DnsCosts, DnsLoad, Leaks, Server, Summary, WhatIf, WorkloadCosts};
 use crate::text::visible;
+
+/// Servers that are written out, but for the wide form.
+const SERVERS: usize = 3;
 
 /// The summary's lines; `worst` is the highest cost of a finding by code, in nanoseconds.
 pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> String {
@@ -37,6 +40,19 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
             ),
         );
     }
+    for (label, text) in costs(&of.dns) {
+        line(label, text);
+    }
+    for (n, text) in leaks(&of.leaks).into_iter().enumerate() {
+        line(if n == 0 { "leaks" } else { "" }, text);
+    }
+    let shown = if style.wide { of.servers.len() } else { SERVERS };
+    for (n, server) in of.servers.iter().take(shown).enumerate() {
+        line(if n == 0 { "servers" } else { "" }, answers(server, style));
+    }
+    if of.servers.len() > shown {
+        line("", format!("and {} more", of.servers.len() - shown));
+    }
     let oddities = [
         (of.cut, "payload cut", "payloads cut"),
         (of.undecoded, "record not understood", "records not understood"),
@@ -53,6 +69,24 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
         line("also", oddities.join(", "));
     }
     lines.join("\n")
+}
+
+/// How fast a server answered.
+fn answers(of: &Server, style: &Style) -> String {
+    let mut text = format!("{}  {}", of.server, count(of.answers, "answer", "answers"));
+    let columns = [("p50", of.p50_ns), ("p95", of.p95_ns), ("p99", of.p99_ns), ("max", of.max_ns)];
+    for (label, ns) in columns {
+        if let Some(ns) = ns
+            && (style.wide || label != "p99")
+        {
+            text.push_str(&format!(", {label} {}", duration(ns)));
+        }
+    }
+    if of.unanswered > 0 {
+        let unanswered = format!("{} unanswered", of.unanswered);
+        text.push_str(&format!(", {}", style.paint(&unanswered, BAD)));
+    }
+    text
 }
 
 /// Most frequent first.
@@ -87,4 +121,112 @@ fn findings(by: &BTreeMap<String, u64>, worst: &BTreeMap<Code, u64>) -> String {
         })
         .collect();
     if all.is_empty() { "none".into() } else { all.join(", ") }
+}
+
+/// Clients and workloads written out.
+const COSTS_MAX: usize = 3;
+
+/// What DNS cost and what would lower it; nothing where no search list was walked.
+fn costs(of: &DnsCosts) -> Vec<(&'static str, String)> {
+    let total = &of.total;
+    if total.walk_queries == 0 {
+        return Vec::new();
+    }
+    let mut lines = vec![(
+        "DNS load",
+        format!(
+            "{} ({}), {}",
+            count(total.queries, "query", "queries"),
+            size(total.bytes),
+            walk(total)
+        ),
+    )];
+    let walking = || of.clients.iter().filter(|client| client.load.walk_queries > 0);
+    if of.clients.len() > 1 {
+        for client in walking().take(COSTS_MAX) {
+            let who = [place(&client.identity), process(&client.identity)];
+            let who: Vec<_> = who.into_iter().filter(|part| part != "-").collect();
+            let who = if who.is_empty() { "?".to_owned() } else { who.join(" ") };
+            let load = &client.load;
+            lines.push((
+                "",
+                format!("{who}: {}, {}", count(load.queries, "query", "queries"), walk(load)),
+            ));
+        }
+        let more = (walking().count().saturating_sub(COSTS_MAX)) as u64 + of.more_clients;
+        if more > 0 {
+            lines.push(("", format!("and {}", count(more, "client", "clients"))));
+        }
+    }
+    let shown = of.workloads.iter().filter(|of| says(of)).take(COSTS_MAX).flat_map(what_if);
+    lines.extend(shown.enumerate().map(|(n, text)| (if n == 0 { "what if" } else { "" }, text)));
+    let more = of.workloads.iter().filter(|of| says(of)).count().saturating_sub(COSTS_MAX) as u64
+        + of.more_workloads;
+    if more > 0 {
+        lines.push(("", format!("{} more in -o json", count(more, "workload", "workloads"))));
+    }
+    lines
+}
+
+fn walk(load: &DnsLoad) -> String {
+    format!(
+        "{} % of them search walk ({}, {}, {})",
+        load.walk_percent,
+        load.walk_queries,
+        size(load.walk_bytes),
+        duration(load.walk_time_ns),
+    )
+}
+
+/// Some setting would have spared queries.
+fn says(of: &WorkloadCosts) -> bool {
+    of.what_if.iter().any(|what_if| what_if.queries_saved > 0)
+}
+
+fn what_if(of: &WorkloadCosts) -> Vec<String> {
+    let saves = |w: &WhatIf| {
+        let queries = u64::try_from(w.queries_saved).unwrap_or(0);
+        let time = duration(u64::try_from(w.time_saved_ns).unwrap_or(0));
+        format!("would save {} and {time}", count(queries, "query", "queries"))
+    };
+    let tried = |change: &str| of.what_if.iter().find(|w| w.change == change);
+    let (subject, why) = (visible(&of.subject), visible(&of.why));
+    let mut lines = match of.recommended.as_deref().and_then(tried) {
+        Some(best) => vec![format!("{subject}: {} {}", visible(&best.change), saves(best)), why],
+        None => vec![format!("{subject}: leave ndots as it is"), why],
+    };
+    if let Some(dot) = tried("trailing-dot").filter(|dot| dot.safe) {
+        lines.push(format!("trailing dots in what its programs are told {}", saves(dot)));
+    }
+    let indent = |(n, line): (usize, String)| if n == 0 { line } else { format!("  {line}") };
+    lines.into_iter().enumerate().map(indent).collect()
+}
+
+fn leaks(of: &Leaks) -> Vec<String> {
+    let kinds = [
+        (&of.foreign_suffix, "the cluster's names with a suffix that is not the cluster's"),
+        (&of.cluster_names, "the cluster's complete names, at servers outside it"),
+        (&of.short_names, "the cluster's short names as typed, which it forwards"),
+        (&of.external_names, "external names with the cluster's suffixes"),
+    ];
+    let leaked = kinds.into_iter().filter(|(leak, _)| leak.queries > 0);
+    leaked
+        .map(|(leak, what)| {
+            let name = leak.names.first().map(|n| format!(", such as {}", visible(n)));
+            format!(
+                "{} for {what}{}",
+                count(leak.queries, "query", "queries"),
+                name.unwrap_or_default()
+            )
+        })
+        .collect()
+}
+
+/// Bytes as people say them.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} KB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
 }

@@ -97,6 +97,7 @@ fn connection() -> Connection {
         errno: None,
         handshake_ns: Some(400_000),
         duration_ns: None,
+        inside: None,
         events: Vec::new(),
     }
 }
@@ -114,11 +115,24 @@ fn summary() -> Summary {
         late: 0,
         evicted: 0,
         unmatched_responses: 0,
+        unmatched: BTreeMap::new(),
         lookups: by("answered", 1),
         connections: BTreeMap::new(),
         findings: by("upstream-timeout", 1),
         time_ns: by("upstream-timeout", 10_010_000_000),
         search_walk: SearchWalk { walks: 1, complete_as_typed: 0, queries: 4, time_ns: 10 },
+        dns: DnsCosts::default(),
+        leaks: Leaks::default(),
+        servers: vec![Server {
+            server: "10.96.0.10:53".parse().unwrap(),
+            answers: 8,
+            slow: 1,
+            unanswered: 2,
+            p50_ns: Some(300_000),
+            p95_ns: Some(5_000_000),
+            p99_ns: Some(5_000_000),
+            max_ns: Some(250_000_000),
+        }],
     }
 }
 
@@ -286,6 +300,75 @@ fn a_payload_stands_beneath_its_event() {
             "    … 13 more bytes were not captured",
         ]
     );
+}
+
+#[test]
+fn the_summary_says_what_dns_cost() {
+    let load = DnsLoad {
+        lookups: 3,
+        queries: 12,
+        bytes: 2_048,
+        walk_queries: 10,
+        walk_bytes: 900,
+        walk_percent: 83,
+        walk_time_ns: 10_006_000_000,
+    };
+    let tried = |change: &str, queries_saved, safe| WhatIf {
+        change: change.into(),
+        queries_saved,
+        bytes_saved: 1,
+        time_saved_ns: 2_000_000_000,
+        breaks_lookups: 0,
+        breaks: Vec::new(),
+        leaks_lookups: 0,
+        leaks: Vec::new(),
+        safe,
+    };
+    let workload = WorkloadCosts {
+        namespace: None,
+        owner: None,
+        pod: None,
+        subject: "evil\u{1b}[31m".into(),
+        ndots: Some(5),
+        search: Vec::new(),
+        libraries: Vec::new(),
+        names: 2,
+        names_capped: false,
+        unjudged_lookups: 0,
+        what_if: vec![tried("ndots:2", 8, true), tried("trailing-dot", 10, true)],
+        recommended: Some("ndots:2".into()),
+        why: "checked with 2 names".into(),
+        yaml: None,
+        command: None,
+    };
+    let none = WorkloadCosts {
+        recommended: None,
+        what_if: vec![tried("ndots:2", 8, false), tried("trailing-dot", 0, false)],
+        ..workload.clone()
+    };
+    let dns = DnsCosts {
+        total: load,
+        workloads: vec![workload.clone(), none, workload.clone(), workload],
+        ..DnsCosts::default()
+    };
+    let leaks = Leaks {
+        short_names: Leak { lookups: 1, queries: 2, names: vec!["api.shop".into()] },
+        ..Leaks::default()
+    };
+    let text = print(Style::default(), &[Output::Summary(Summary { dns, leaks, ..summary() })]);
+    for said in [
+        "DNS load      12 queries (2.0 KB), 83 % of them search walk (10, 900 B, 10.0 s)",
+        "what if       evil\\x1b[31m: ndots:2 would save 8 queries and 2.00 s\n",
+        "                  checked with 2 names\n",
+        "would save 10 queries and 2.00 s\n",
+        "evil\\x1b[31m: leave ndots as it is\n",
+        "1 workload more in -o json",
+        "leaks         2 queries for the cluster's short names as typed, which it forwards, such as api.shop",
+    ] {
+        assert!(text.contains(said), "{said:?} in {text}");
+    }
+    let quiet = print(Style::default(), &[Output::Summary(summary())]);
+    assert!(!quiet.contains("DNS load") && !quiet.contains("leaks"), "{quiet}");
 }
 
 #[test]

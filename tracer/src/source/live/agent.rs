@@ -27,7 +27,7 @@ use super::pipeline_process::PipelineProcess;
 use super::probes::{self, Probes, ProbesError};
 use super::session::Session;
 use super::targets::{self, Found};
-use super::{Options, Target, preconditions, processes};
+use super::{Options, Target, preconditions, processes, rights};
 use crate::context::{Host, Kubelet, Role};
 use crate::record::RecordKind;
 
@@ -51,6 +51,8 @@ const NEWS: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// `SI_KERNEL`: a signal that the terminal sent to all of its foreground group.
 const FROM_KERNEL: i32 = 0x80;
+/// Usage or environment.
+pub(super) const REFUSED: u8 = 2;
 /// Incomplete: ended by force.
 const FORCED: u8 = 3;
 
@@ -70,9 +72,17 @@ pub fn agent(
     let mount = super::cgroups::Mount::find()?;
     command::remove_leftovers(&mount);
     let signals = block_signals()?;
+    let invoker = Invoker::find(environment);
+    // Both are made with the rights that this process has now, before it gives up what it can.
+    let command = options.targets.iter().find_map(|target| match target {
+        Target::Command(words) => Some(command::prepare(&mount, words, invoker.as_ref())),
+        _ => None,
+    });
+    let waiting = command.transpose()?;
+    let mut process = PipelineProcess::start(pipeline_args, inherited)?;
+    rights::give_up(&options, invoker.as_ref())?;
     // Loading takes the longest and depends on nothing else.
     let loading = Loading::start(&options)?;
-    let invoker = Invoker::find(environment);
     let cluster = connect(&options, invoker.as_ref())?;
     if let Some(cluster) = &cluster {
         cluster.follow_services();
@@ -91,16 +101,12 @@ pub fn agent(
     }
     let mut following = Following::new(mount.clone(), cluster, node_files, &options);
     let goals = Goals::find(&options, &mount, &mut following, started)?;
-    let waiting = goals.command.map(|words| command::prepare(&mount, words, invoker.as_ref()));
-    let waiting = waiting.transpose()?;
-
     let mut probes = loading.finish()?;
     let only = goals.found.iter().find_map(|at| at.only_pid);
     probes.set_config(|config| config.only_tgid = only.unwrap_or(0))?;
     let lifecycle = probes.take_lifecycle()?;
     let clock = Clock::new();
-    let (process, socket) = PipelineProcess::start(pipeline_args, inherited)?;
-    let link = Sender::open(socket, probes.events_fd()?, clock.offset_ns)
+    let link = Sender::open(process.socket()?, probes.events_fd()?, clock.offset_ns)
         .context("the pipeline process is gone")?;
     let session = Session::new(probes, mount, link, clock, &options);
     let mut agent = Agent {
@@ -119,6 +125,10 @@ pub fn agent(
     };
     agent.session.read_too(agent.kubelet.as_ref().and_then(|at| at.resolv_conf.as_deref()));
     if let Err(error) = agent.begin(&goals.found, waiting, started) {
+        // It has said why.
+        if agent.process.refused() {
+            return Ok(REFUSED);
+        }
         agent.process.kill();
         return Err(error);
     }
@@ -141,20 +151,19 @@ struct Agent<'a> {
     kubelet: Option<Kubelet>,
 }
 
-struct Goals<'a> {
+struct Goals {
     found: Vec<Found>,
     only_processes: Vec<u32>,
-    command: Option<&'a [OsString]>,
 }
 
-impl<'a> Goals<'a> {
+impl Goals {
     fn find(
-        options: &'a Options,
+        options: &Options,
         mount: &super::cgroups::Mount,
         following: &mut Following,
         started: Instant,
     ) -> anyhow::Result<Self> {
-        let mut goals = Self { found: Vec::new(), only_processes: Vec::new(), command: None };
+        let mut goals = Self { found: Vec::new(), only_processes: Vec::new() };
         for target in &options.targets {
             match target {
                 Target::Cgroup(path) => goals.found.push(targets::cgroup(mount, path)?),
@@ -163,7 +172,7 @@ impl<'a> Goals<'a> {
                     goals.found.push(targets::process(mount, *pid)?);
                     goals.only_processes.push(*pid);
                 }
-                Target::Command(words) => goals.command = Some(words),
+                Target::Command(_) => {}
                 Target::Pods { namespace, which } => {
                     let within = API_TIME.saturating_sub(since(started)).max(API_TIME_MIN);
                     following.select(namespace, which, options.wait, within)?;

@@ -24,7 +24,7 @@ pub(super) struct Invoker {
 /// User and group ids of the one who ran us through sudo, if that is somebody else than root: what
 /// we make for them is theirs.
 pub fn owner() -> Option<(u32, u32)> {
-    let invoker = Invoker::find(environment).filter(|invoker| !invoker.uid.is_root())?;
+    let invoker = Invoker::find(environment).filter(Invoker::is_another)?;
     Some((invoker.uid.as_raw(), invoker.gid.as_raw()))
 }
 
@@ -65,6 +65,11 @@ impl Invoker {
         Some(Self { uid, gid, groups, environment, home })
     }
 
+    /// Whether they are somebody else than root.
+    pub(super) fn is_another(&self) -> bool {
+        !self.uid.is_root()
+    }
+
     /// Their home directory, if known.
     pub(super) fn home(&self) -> Option<&Path> {
         self.home.as_deref()
@@ -86,7 +91,7 @@ impl Invoker {
     /// Program and arguments that run what follows them as this user; `None` for root itself.
     pub(super) fn prefix(&self) -> Option<Vec<String>> {
         let groups: Vec<String> = self.groups.iter().map(ToString::to_string).collect();
-        (!self.uid.is_root()).then(|| {
+        self.is_another().then(|| {
             vec![
                 "setpriv".to_owned(),
                 format!("--reuid={}", self.uid),

@@ -183,7 +183,7 @@ struct List {
 }
 
 /// Reads a PodList; of a pod's environment and volumes nothing is even parsed into memory.
-fn pods(body: &[u8]) -> anyhow::Result<Vec<Pod>> {
+pub(super) fn pods(body: &[u8]) -> anyhow::Result<Vec<Pod>> {
     let list: List = serde_json::from_slice(body).context("kubelet: not a list of pods")?;
     let items = list.items.unwrap_or_default().into_iter();
     Ok(items.take(PODS_MAX).filter_map(pod).collect())

@@ -71,6 +71,14 @@ fn inside(path: &str) -> bool {
         && !Path::new(path).components().any(|part| part == Component::ParentDir)
 }
 
+/// What one text says, read as options and as a configuration.
+pub(super) fn told_by(text: &str) -> Kubelet {
+    let mut known = Kubelet::default();
+    merge(&mut known, &options(text));
+    merge(&mut known, &configuration(text));
+    known
+}
+
 /// One place's settings.
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

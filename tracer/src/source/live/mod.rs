@@ -7,6 +7,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::sandbox::Mode;
+
 /// What to trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -82,6 +84,8 @@ pub struct Options {
     pub probe_log: bool,
     /// Tell the arguments of commands.
     pub keep_payload: bool,
+    /// Rights to give up.
+    pub sandbox: Mode,
 }
 
 mod agent;
@@ -94,6 +98,8 @@ mod command;
 mod convert;
 mod cri;
 mod following;
+#[doc(hidden)]
+pub mod foreign;
 mod guesses;
 mod invoker;
 mod kubeconfig;
@@ -113,6 +119,7 @@ pub mod probes;
 mod processes;
 mod resolv_conf;
 mod resolver;
+mod rights;
 mod ring;
 mod runtime_sockets;
 mod selection;

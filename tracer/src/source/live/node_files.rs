@@ -143,7 +143,7 @@ impl NodeFiles {
 }
 
 /// `<namespace>_<pod>_<uid>`; `_` can occur in none of the three.
-fn pod(folder: &str) -> Option<Pod> {
+pub(super) fn pod(folder: &str) -> Option<Pod> {
     let mut parts = folder.split('_');
     let (namespace, name, uid) = (parts.next()?, parts.next()?, parts.next()?);
     (parts.next().is_none() && [namespace, name, uid].into_iter().all(plain::name)).then(|| Pod {

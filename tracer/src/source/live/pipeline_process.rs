@@ -13,30 +13,56 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 
+use super::agent::REFUSED;
+use super::invoker::environment;
 use super::link::Sender;
+use super::rights;
 
 /// Time for the process to map the ring buffer.
 const START: Duration = Duration::from_secs(10);
 
-/// The process that turns records into answers.
+/// What of our environment it gets: how its log looks. The rest may hold secrets.
+const ENVIRONMENT: [&str; 8] = [
+    "SVCTRACE_LOG",
+    "RUST_BACKTRACE",
+    "TERM",
+    "COLORTERM",
+    "NO_COLOR",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "CI",
+];
+
+/// The process that turns records into answers. Dropped before it is ready, it is ended.
 pub(super) struct PipelineProcess {
     child: Child,
+    socket: Option<UnixStream>,
+    ready: bool,
+}
+
+impl Drop for PipelineProcess {
+    fn drop(&mut self) {
+        if !self.ready && matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+        }
+    }
 }
 
 impl PipelineProcess {
-    /// Runs this program again as `pipeline --fd N …`, with the other end of the returned socket.
+    /// Runs this program again as `pipeline --fd N …`, with the other end of [`Self::socket`].
     /// `inherited` descriptors stay open there, and only there.
-    pub(super) fn start(
-        arguments: Vec<OsString>,
-        inherited: Vec<OwnedFd>,
-    ) -> anyhow::Result<(Self, UnixStream)> {
+    pub(super) fn start(arguments: Vec<OsString>, inherited: Vec<OwnedFd>) -> anyhow::Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("cannot make a socket pair")?;
         let fd = theirs.as_raw_fd();
         let kept: Vec<i32> =
             inherited.iter().map(|fd| fd.as_raw_fd()).filter(|fd| *fd > 2).chain([fd]).collect();
         let mut command = Command::new("/proc/self/exe");
         command.arg("pipeline").arg("--fd").arg(fd.to_string()).args(arguments);
-        command.stdin(Stdio::null());
+        if let Some(user) = rights::pipeline_user() {
+            command.arg("--user").arg(user.to_string());
+        }
+        command.env_clear().stdin(Stdio::null());
+        command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, environment(name)?))));
         // SAFETY: only system calls between fork and exec.
         unsafe {
             command.pre_exec(move || {
@@ -54,14 +80,22 @@ impl PipelineProcess {
             });
         }
         let child = command.spawn().context("cannot start the pipeline process")?;
-        Ok((Self { child }, ours))
+        Ok(Self { child, socket: Some(ours), ready: false })
+    }
+
+    /// Our end of the line to it, once.
+    pub(super) fn socket(&mut self) -> anyhow::Result<UnixStream> {
+        self.socket.take().context("the line to the pipeline process is in use")
     }
 
     /// Waits until it has mapped the ring buffer.
     pub(super) fn wait_ready(&mut self, link: &mut Sender) -> anyhow::Result<()> {
         loop {
             match link.ready() {
-                Ok(Some(())) => return Ok(()),
+                Ok(Some(())) => {
+                    self.ready = true;
+                    return Ok(());
+                }
                 Ok(None) => {}
                 Err(_) => bail!("the pipeline process ended at once ({})", self.how_it_ended()),
             }
@@ -71,6 +105,11 @@ impl PipelineProcess {
                 bail!("the pipeline process did not start within {} s", START.as_secs());
             }
         }
+    }
+
+    /// Whether it ended by itself for want of something here.
+    pub(super) fn refused(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(status)) if status.code() == Some(REFUSED.into()))
     }
 
     fn how_it_ended(&mut self) -> String {

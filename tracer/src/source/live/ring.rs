@@ -32,8 +32,11 @@ pub enum Ending {
 }
 
 /// Hands on every record of a live trace, in order, until it ends. `fd` is the socket to the agent.
+/// `confine` gives up this process's rights: once nothing more is to be mapped or asked of the
+/// kernel (before 5.19 a map's description needs a capability), before anything foreign is read.
 pub fn receive(
     fd: OwnedFd,
+    confine: impl FnOnce() -> anyhow::Result<()>,
     on_record: &mut dyn FnMut(&Record) -> io::Result<()>,
 ) -> anyhow::Result<Ending> {
     ignore_interrupts();
@@ -42,6 +45,7 @@ pub fn receive(
     let ring = RingBuf::try_from(Map::RingBuf(map)).context("cannot map the ring buffer")?;
     let mut intake = Intake { ring, merge: Merge::default(), unreadable: 0, ended: false };
     intake.merge.set_offset(offset_ns);
+    confine()?;
     link.ready().context("the agent is gone")?;
     let ending = intake.run(&mut link, on_record)?;
     Ok(ending)

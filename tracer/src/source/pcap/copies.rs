@@ -7,8 +7,9 @@
 //! copy from another source is the same datagram on the far side of a gateway and adds nothing.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use foldhash::HashMap;
 use foldhash::quality::RandomState;
@@ -32,11 +33,27 @@ const SAME_MAX: usize = 64;
 /// [`Sighting::exchange`] of TCP.
 pub(super) const TCP: u32 = 1 << 16;
 
+/// An address and port: as they are for IPv4, else their hash. There are many, and most of the work is
+/// to fetch them from memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct End(u64);
+
+impl End {
+    /// All of one capture with the same `hasher`.
+    pub(super) fn new(end: SocketAddr, hasher: &RandomState) -> Self {
+        let port = u64::from(end.port());
+        match end.ip() {
+            IpAddr::V4(ip) => Self(u64::from(ip.to_bits()) << 16 | port),
+            IpAddr::V6(ip) => Self(1 << 63 | hasher.hash_one((ip.to_bits(), port))),
+        }
+    }
+}
+
 /// Who sends to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Flow {
-    pub(super) from: SocketAddr,
-    pub(super) to: SocketAddr,
+    pub(super) from: End,
+    pub(super) to: End,
 }
 
 /// What a packet does in an exchange.
@@ -107,13 +124,15 @@ impl Copies {
         let asked = self.hasher.hash_one((packet.flow, packet.exchange));
         match packet.act {
             Act::Ask => {
-                let part = match (self.parts.get(&asked), earlier.as_slice()) {
-                    (Some(known), _) => *known,
-                    (None, []) => Part::Asker,
-                    (None, flows) if flows.iter().any(|flow| flow.to == to) => Part::Between,
-                    (None, _) => Part::Server,
-                };
-                self.remember(asked, part, packet.at);
+                let order = &mut self.parts_order;
+                let part = *self.parts.entry(asked).or_insert_with(|| {
+                    order.push_back((packet.at, asked));
+                    match earlier.as_slice() {
+                        [] => Part::Asker,
+                        flows if flows.iter().any(|flow| flow.to == to) => Part::Between,
+                        _ => Part::Server,
+                    }
+                });
                 match part {
                     Part::Asker => Some(Direction::Out),
                     Part::Server => Some(Direction::In),
@@ -165,22 +184,16 @@ impl Copies {
         Some(Flows::new())
     }
 
-    fn remember(&mut self, exchange: Exchange, part: Part, at: Timestamp) {
-        if self.parts.insert(exchange, part).is_none() {
-            self.parts_order.push_back((at, exchange));
-        }
-    }
-
     fn expire(&mut self, now: Timestamp) {
         while let Some((at, fingerprint)) = self.seen_order.front().copied() {
             if now.since(at) < SAME_ID_NS && self.seen_order.len() <= SIGHTINGS_MAX {
                 break;
             }
             self.seen_order.pop_front();
-            if let Some(all) = self.seen.get_mut(&fingerprint) {
-                all.retain(|seen| seen.at != at);
-                if all.is_empty() {
-                    self.seen.remove(&fingerprint);
+            if let Entry::Occupied(mut all) = self.seen.entry(fingerprint) {
+                all.get_mut().retain(|seen| seen.at != at);
+                if all.get().is_empty() {
+                    all.remove();
                 }
             }
         }

@@ -4,18 +4,20 @@
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use etherparse::{LaxIpSlice, TcpHeaderSlice, UdpSlice, ip_number};
 use foldhash::quality::RandomState;
 use tracer_common::bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS, role};
 
-use super::copies::{Act, Copies, Flow, Sighting, TCP};
+use super::copies::{Act, Copies, End, Flow, Sighting, TCP};
 use super::fragments::Fragments;
 use crate::event::Direction;
 use crate::record::{HostId, Record, RecordKind, Timestamp};
 
 /// Length of `bodies::Packet` in front of the bytes.
 const FRONT: usize = size_of::<tracer_common::bodies::Packet>();
+/// Room for bodies that is taken at once, in bytes; it is used again as soon as nobody holds a part.
+const ROOM: usize = 16 << 10;
 
 /// A packet from its IP header on.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,7 @@ pub(super) struct Packets {
     pub(super) fragments: Fragments,
     copies: Copies,
     hasher: RandomState,
+    room: BytesMut,
 }
 
 /// What is interesting about a packet.
@@ -53,6 +56,7 @@ impl Packets {
             fragments: Fragments::default(),
             copies: Copies::default(),
             hasher: RandomState::default(),
+            room: BytesMut::new(),
         }
     }
 
@@ -86,7 +90,7 @@ impl Packets {
             task: None,
             cgroup: None,
             cookie: None,
-            body: body(direction, ip, &facts),
+            body: body(&mut self.room, direction, ip, &facts),
         })
     }
 
@@ -106,7 +110,7 @@ impl Packets {
         let id = message.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
         let sighting = Sighting {
             at: packet.at,
-            flow: flow(ip, from, to),
+            flow: self.flow(ip, from, to),
             act: if answer { Act::Answer } else { Act::Ask },
             fingerprint: self.hasher.hash_one(message),
             ip_id: ip_id(ip),
@@ -137,7 +141,7 @@ impl Packets {
         let same = (tcp.sequence_number(), tcp.acknowledgment_number(), bits, payload);
         let sighting = Sighting {
             at: packet.at,
-            flow: flow(ip, from, to),
+            flow: self.flow(ip, from, to),
             act,
             fingerprint: self.hasher.hash_one(same),
             ip_id: ip_id(ip),
@@ -146,12 +150,12 @@ impl Packets {
         // What a SYN or FIN carries is nobody's business, unless it is DNS.
         Some(facts(packet, ip, sighting, (!dns).then_some(tcp.slice().len())))
     }
-}
 
-fn flow(ip: &LaxIpSlice<'_>, from: u16, to: u16) -> Flow {
-    Flow {
-        from: SocketAddr::new(ip.source_addr(), from),
-        to: SocketAddr::new(ip.destination_addr(), to),
+    fn flow(&self, ip: &LaxIpSlice<'_>, from: u16, to: u16) -> Flow {
+        Flow {
+            from: End::new(SocketAddr::new(ip.source_addr(), from), &self.hasher),
+            to: End::new(SocketAddr::new(ip.destination_addr(), to), &self.hasher),
+        }
     }
 }
 
@@ -185,8 +189,13 @@ fn facts<'a>(
     }
 }
 
-/// `bodies::Packet` and the bytes behind it.
-fn body(direction: Direction, ip: &LaxIpSlice<'_>, facts: &Facts<'_>) -> Bytes {
+/// `bodies::Packet` and the bytes behind it, in `room`.
+fn body(
+    room: &mut BytesMut,
+    direction: Direction,
+    ip: &LaxIpSlice<'_>,
+    facts: &Facts<'_>,
+) -> Bytes {
     let direction = match direction {
         Direction::In => DIRECTION_IN,
         Direction::Out => DIRECTION_OUT,
@@ -194,13 +203,16 @@ fn body(direction: Direction, ip: &LaxIpSlice<'_>, facts: &Facts<'_>) -> Bytes {
     let version = if ip.ipv4().is_some() { 4 } else { 6 };
     let flags = if facts.dns { PACKET_DNS } else { 0 };
     let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_ne_bytes();
-    let mut body = Vec::with_capacity(FRONT + facts.bytes.len());
-    body.extend([direction, version, facts.protocol, role::TARGET]);
-    body.extend(flags.to_ne_bytes());
-    body.extend(u16::try_from(facts.transport_offset).unwrap_or(u16::MAX).to_ne_bytes());
-    body.extend(size(facts.original));
-    body.extend(size(facts.bytes.len()));
-    body.extend([0; 8]); // intended port: not known; padding
-    body.extend(facts.bytes);
-    Bytes::from(body)
+    let needed = FRONT + facts.bytes.len();
+    if room.capacity() < needed {
+        room.reserve(needed.max(ROOM));
+    }
+    room.put_slice(&[direction, version, facts.protocol, role::TARGET]);
+    room.put_slice(&flags.to_ne_bytes());
+    room.put_slice(&u16::try_from(facts.transport_offset).unwrap_or(u16::MAX).to_ne_bytes());
+    room.put_slice(&size(facts.original));
+    room.put_slice(&size(facts.bytes.len()));
+    room.put_slice(&[0; 8]); // intended port: not known; padding
+    room.put_slice(facts.bytes);
+    room.split().freeze()
 }

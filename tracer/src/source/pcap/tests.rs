@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use etherparse::{IpFragOffset, Ipv4Header, Ipv6FragmentHeader, LaxIpSlice, PacketBuilder};
 use proptest::prelude::*;
 
-use super::copies::{Act, Copies, Flow, Sighting};
+use super::copies::{Act, Copies, End, Flow, Sighting};
 use super::fragments::Fragments;
 use super::link::{Content, content};
 use super::packets::{Packet, Packets};
@@ -141,7 +141,8 @@ fn extension_headers_are_looked_behind() {
 }
 
 fn sighting(at_ms: u64, from: &str, to: &str, act: Act, ip_id: Option<u16>) -> Sighting {
-    let end = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    let hasher = foldhash::quality::RandomState::default();
+    let end = |text: &str| End::new(text.parse::<SocketAddr>().unwrap(), &hasher);
     let flow = Flow { from: end(from), to: end(to) };
     let fingerprint = if act == Act::Ask { 1 } else { 2 };
     Sighting { at: Timestamp(at_ms * 1_000_000), flow, act, fingerprint, ip_id, exchange: 9 }

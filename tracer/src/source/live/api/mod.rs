@@ -3,6 +3,7 @@
 
 pub(super) mod access;
 mod bounds;
+pub(super) mod foreign;
 mod health;
 mod known;
 mod list;

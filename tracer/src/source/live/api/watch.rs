@@ -96,6 +96,45 @@ struct Line<'a> {
     object: &'a RawValue,
 }
 
+/// What a line of a watch says.
+pub(super) enum Told<K> {
+    /// No line of a watch, or none with an object of this kind.
+    Malformed,
+    /// A type of line that this version does not know.
+    Unknown,
+    /// The server ends the watch.
+    Refused(Failure),
+    /// How far the watch is; `end`: the streamed list is whole.
+    Bookmark { end: bool, version: Option<String> },
+    /// An object that came in `bytes` bytes.
+    Object { object: K, deleted: bool, bytes: usize },
+}
+
+impl<K: DeserializeOwned> Told<K> {
+    /// Reads one line.
+    pub(super) fn read(bytes: &[u8]) -> Self {
+        let Ok(line) = serde_json::from_slice::<Line<'_>>(bytes) else { return Self::Malformed };
+        let raw = line.object.get();
+        match &*line.r#type {
+            "ERROR" => {
+                let status: Status = serde_json::from_str(raw).unwrap_or_default();
+                Self::Refused(status.failure())
+            }
+            "BOOKMARK" => {
+                let Named { metadata } = serde_json::from_str(raw).unwrap_or_default();
+                let end = metadata.annotations.and_then(|all| all.initial_events_end);
+                let end = end.is_some_and(|end| end == "true");
+                Self::Bookmark { end, version: metadata.resource_version }
+            }
+            kind @ ("ADDED" | "MODIFIED" | "DELETED") => match serde_json::from_str(raw) {
+                Ok(object) => Self::Object { object, deleted: kind == "DELETED", bytes: raw.len() },
+                Err(_) => Self::Malformed,
+            },
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// What could not be told, since it was last said.
 #[derive(Debug, Default)]
 struct Refuse {
@@ -297,39 +336,29 @@ impl<K: Followed> Watch<K> {
 
     /// Takes in a line; says whether the list still goes on.
     async fn line(&mut self, bytes: &[u8], listing: bool) -> Result<bool, Failure> {
-        let Ok(line) = serde_json::from_slice::<Line<'_>>(bytes) else {
-            self.refuse.malformed += 1;
-            return Ok(listing);
-        };
-        let raw = line.object.get();
-        let version = match &*line.r#type {
-            "ERROR" => {
-                let status: Status = serde_json::from_str(raw).unwrap_or_default();
-                return Err(status.failure());
+        let version = match Told::<K>::read(bytes) {
+            Told::Malformed => {
+                self.refuse.malformed += 1;
+                return Ok(listing);
             }
-            "BOOKMARK" => {
-                let Named { metadata } = serde_json::from_str(raw).unwrap_or_default();
-                let end = metadata.annotations.and_then(|all| all.initial_events_end);
-                if listing && end.is_some_and(|end| end == "true") {
-                    self.version = metadata.resource_version;
+            Told::Unknown => return Ok(listing),
+            Told::Refused(failure) => return Err(failure),
+            Told::Bookmark { end, version } => {
+                if listing && end {
+                    self.version = version;
                     self.complete().await;
                     return Ok(false);
                 }
-                metadata.resource_version
+                version
             }
-            kind @ ("ADDED" | "MODIFIED" | "DELETED") => {
-                let Ok(object) = serde_json::from_str::<K>(raw) else {
-                    self.refuse.malformed += 1;
-                    return Ok(listing);
-                };
-                if kind == "DELETED" {
-                    self.lose(&object, raw.len()).await;
+            Told::Object { object, deleted, bytes } => {
+                if deleted {
+                    self.lose(&object, bytes).await;
                 } else {
-                    self.see(&object, raw.len()).await;
+                    self.see(&object, bytes).await;
                 }
                 object.meta().resource_version.clone()
             }
-            _ => return Ok(listing),
         };
         self.good = true;
         if !listing && let Some(version) = version {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hyper_util::rt::TokioIo;
+use prost::Message as _;
 use tokio::net::UnixStream;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -258,6 +259,19 @@ fn understood(sandboxes: Sandboxes, containers: Containers) -> (Answer, HashMap<
         }
     }
     (answer, ready)
+}
+
+/// What the bytes of three answers say: of ListPodSandbox, ListContainers and PodSandboxStatus.
+pub(super) fn decoded(
+    sandboxes: &[u8],
+    containers: &[u8],
+    status: &[u8],
+) -> Result<Answer, prost::DecodeError> {
+    let (sandboxes, containers) = (Sandboxes::decode(sandboxes)?, Containers::decode(containers)?);
+    let status = StatusResponse::decode(status)?;
+    let (mut answer, _) = understood(sandboxes, containers);
+    answer.pods.iter_mut().for_each(|pod| add_addresses(pod, &status));
+    Ok(answer)
 }
 
 /// The user's labels; kubelet's own say what is known already.

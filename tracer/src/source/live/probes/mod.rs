@@ -82,6 +82,12 @@ pub struct Probes {
     global: Vec<Box<dyn Any + Send>>,
 }
 
+/// Linux before 5.11 charges maps to this limit; elsewhere it does not matter. Needs
+/// CAP_SYS_RESOURCE the first time, if at all.
+pub(super) fn lift_memory_limit() {
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+}
+
 /// Probes attached to one cgroup. Dropping it detaches them; [`Probes::detach`] also forgets the
 /// cgroup in the kernel's maps.
 #[must_use = "dropping it detaches the probes"]
@@ -118,8 +124,7 @@ impl Probes {
     /// When the maps are refused, so that no probe can be tried.
     pub fn load_what_goes(options: &Options) -> Result<(Self, Vec<Failure>), ProbesError> {
         let bytes = object().ok_or(ProbesError::NotBuilt)?;
-        // Linux before 5.11 charges maps to this limit; elsewhere it does not matter.
-        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+        lift_memory_limit();
         let log_level: u8 = if options.log { u8::MAX } else { 0 };
         let ebpf = EbpfLoader::new()
             .btf(None)

@@ -8,7 +8,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{LossStage, Origin};
+use crate::digits;
 use crate::record::Timestamp;
+
+mod costs;
+
+pub use costs::{ClientLoad, DnsCosts, DnsLoad, Leak, Leaks, WhatIf, WorkloadCosts};
 
 /// One line of output.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -30,18 +35,14 @@ pub struct Ts(pub Timestamp);
 
 impl Serialize for Ts {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.rfc3339())
+        serializer.serialize_str(digits::instant(self.0.0).as_str())
     }
 }
 
 impl Ts {
     /// RFC 3339 in UTC with nine digits after the second.
     pub fn rfc3339(self) -> String {
-        let ns = i128::from(self.0.0);
-        match jiff::Timestamp::from_nanosecond(ns) {
-            Ok(ts) => format!("{ts:.9}"),
-            Err(_) => format!("{ns}ns"), // beyond year 9999: only a lying file gets here
-        }
+        digits::instant(self.0.0).as_str().to_owned()
     }
 }
 
@@ -110,6 +111,81 @@ pub enum TransactionOutcome {
     Undecided,
 }
 
+/// What followed a truncated answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Followed {
+    /// The same question over TCP was answered.
+    TcpAnswered,
+    /// The connection was refused.
+    TcpRefused,
+    /// Nobody answered the SYN.
+    TcpTimeout,
+    /// The connection was broken off before the answer.
+    TcpReset,
+    /// The server could not be reached over TCP.
+    TcpUnreachable,
+    /// The question over TCP got no answer.
+    TcpUnanswered,
+    /// The client began a connection and gave it up.
+    GivenUp,
+    /// The client asked again over UDP.
+    AskedAgain,
+    /// The client did not ask again.
+    NotRetried,
+    /// Not known: the input ended.
+    Undecided,
+}
+
+impl Followed {
+    /// As in the JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TcpAnswered => "tcp-answered",
+            Self::TcpRefused => "tcp-refused",
+            Self::TcpTimeout => "tcp-timeout",
+            Self::TcpReset => "tcp-reset",
+            Self::TcpUnreachable => "tcp-unreachable",
+            Self::TcpUnanswered => "tcp-unanswered",
+            Self::GivenUp => "given-up",
+            Self::AskedAgain => "asked-again",
+            Self::NotRetried => "not-retried",
+            Self::Undecided => "undecided",
+        }
+    }
+}
+
+/// What followed a truncated answer, and how long it took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct AfterTruncation {
+    /// What.
+    pub followed: Followed,
+    /// Truncated answer to the end of what followed; `null` where nothing followed.
+    pub duration_ns: Option<u64>,
+    /// Numbers of the events of the connect, where it failed.
+    pub events: Vec<u64>,
+}
+
+/// The OPT record of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Edns {
+    /// Largest datagram the client takes, in bytes.
+    pub udp_size: u16,
+    /// DO bit.
+    pub dnssec_ok: bool,
+}
+
+/// An extended error in a response (RFC 8914).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ExtendedError {
+    /// INFO-CODE.
+    pub code: u16,
+    /// Its purpose; `null` where the code has none.
+    pub name: Option<String>,
+    /// What the server says besides, escaped.
+    pub text: Option<String>,
+}
+
 /// What came of an attempt or lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -136,8 +212,10 @@ pub struct Transaction {
     /// Who asked.
     pub identity: Identity,
     /// Own end.
+    #[serde(serialize_with = "digits::address")]
     pub client: SocketAddr,
     /// Address the program asked for.
+    #[serde(serialize_with = "digits::address")]
     pub server: SocketAddr,
     /// Address on the packet, when it differs.
     pub server_wire: Option<SocketAddr>,
@@ -158,6 +236,9 @@ pub struct Transaction {
     pub answers: Vec<String>,
     /// First send to response.
     pub latency_ns: Option<u64>,
+    /// First send to a response that came after the sender had given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late_ns: Option<u64>,
     /// Times the same datagram was sent again.
     pub retransmits: u32,
     /// The capture does not hold the query itself: it was told from the resolver's side or from the
@@ -165,6 +246,24 @@ pub struct Transaction {
     pub recovered: bool,
     /// TC bit.
     pub truncated: bool,
+    /// What followed a truncated answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_truncation: Option<AfterTruncation>,
+    /// The query's EDNS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edns: Option<Edns>,
+    /// Codes of the EDNS options in the response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_options: Option<Vec<u16>>,
+    /// Extended errors in the response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extended_errors: Option<Vec<ExtendedError>>,
+    /// The name exists, but has no data of this type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodata: Option<bool>,
+    /// Seconds for which the absence may be kept, from the response's SOA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_ttl_s: Option<u32>,
     /// What came of it.
     pub outcome: TransactionOutcome,
     /// Numbers of the events.
@@ -175,8 +274,10 @@ pub struct Transaction {
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct AttemptTransaction {
     /// Own end.
+    #[serde(serialize_with = "digits::address")]
     pub client: SocketAddr,
     /// Address the program asked for.
+    #[serde(serialize_with = "digits::address")]
     pub server: SocketAddr,
     /// Transport.
     pub transport: Transport,
@@ -193,6 +294,9 @@ pub struct AttemptTransaction {
     pub outcome: TransactionOutcome,
     /// First send to response.
     pub latency_ns: Option<u64>,
+    /// First send to a response that came after the sender had given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late_ns: Option<u64>,
     /// Times the same datagram was sent again.
     pub retransmits: u32,
     /// The capture does not hold the query itself: it was told from the resolver's side or from the
@@ -200,6 +304,12 @@ pub struct AttemptTransaction {
     pub recovered: bool,
     /// Data of the answers.
     pub answers: Vec<String>,
+    /// What followed a truncated answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_truncation: Option<AfterTruncation>,
+    /// Extended errors in the response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extended_errors: Option<Vec<ExtendedError>>,
     /// Numbers of the events.
     pub events: Vec<u64>,
 }
@@ -246,6 +356,7 @@ pub struct Lookup {
     /// Name as typed, as far as it can be told.
     pub name: String,
     /// Server of the first query.
+    #[serde(serialize_with = "digits::address")]
     pub server: SocketAddr,
     /// Search list.
     pub search: Option<Vec<String>>,
@@ -330,6 +441,10 @@ pub struct Connection {
     pub handshake_ns: Option<u64>,
     /// Start to close; `null` while open.
     pub duration_ns: Option<u64>,
+    /// `dns-over-tls` (by its port), `dns-over-https` (port 443 of a nameserver in the client's
+    /// resolv.conf): DNS whose messages cannot be seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inside: Option<String>,
     /// Numbers of the events.
     pub events: Vec<u64>,
 }
@@ -363,10 +478,13 @@ pub enum Code {
     ResolverTimeout,
     ResolverUnreachable,
     DnsError,
+    DnsTruncated,
     SearchExpansion,
     ForeignSuffix,
     Nxdomain,
     EventsLost,
+    AaaaRace,
+    SlowDns,
 }
 
 impl Code {
@@ -377,23 +495,29 @@ impl Code {
             Self::ResolverTimeout => "resolver-timeout",
             Self::ResolverUnreachable => "resolver-unreachable",
             Self::DnsError => "dns-error",
+            Self::DnsTruncated => "dns-truncated",
             Self::SearchExpansion => "search-expansion",
             Self::ForeignSuffix => "foreign-suffix",
             Self::Nxdomain => "nxdomain",
             Self::EventsLost => "events-lost",
+            Self::AaaaRace => "aaaa-race",
+            Self::SlowDns => "slow-dns",
         }
     }
 
     /// All codes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::UpstreamTimeout,
         Self::ResolverTimeout,
         Self::ResolverUnreachable,
         Self::DnsError,
+        Self::DnsTruncated,
         Self::SearchExpansion,
         Self::ForeignSuffix,
         Self::Nxdomain,
         Self::EventsLost,
+        Self::AaaaRace,
+        Self::SlowDns,
     ];
 }
 
@@ -513,6 +637,10 @@ pub struct Summary {
     pub evicted: u64,
     /// Responses that matched no question.
     pub unmatched_responses: u64,
+    /// The same by reason: `unknown-id`, `wrong-question`, `wrong-server`, `late` (its lookup was told
+    /// as timed out long before), `query-not-seen` (a resolver's).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unmatched: BTreeMap<String, u64>,
     /// Lookups by outcome.
     pub lookups: BTreeMap<String, u64>,
     /// Connections by outcome.
@@ -524,6 +652,33 @@ pub struct Summary {
     pub time_ns: BTreeMap<String, u64>,
     /// Search walks, including the quick and harmless ones.
     pub search_walk: SearchWalk,
+    /// What DNS cost, by whom, and what would lower it.
+    pub dns: DnsCosts,
+    /// Names where they have no business.
+    pub leaks: Leaks,
+    /// DNS servers that clients asked, the busiest first.
+    pub servers: Vec<Server>,
+}
+
+/// How fast a DNS server answered its clients: first send to response, repeated queries left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Server {
+    /// Address the programs asked for.
+    pub server: SocketAddr,
+    /// Answers that the times are of.
+    pub answers: u64,
+    /// Those of them that took longer than the threshold.
+    pub slow: u64,
+    /// Queries that were given up without an answer.
+    pub unanswered: u64,
+    /// Half of the answers took no longer.
+    pub p50_ns: Option<u64>,
+    /// 95 % of the answers took no longer; exact up to 256 answers, else within 1/32.
+    pub p95_ns: Option<u64>,
+    /// 99 % of the answers took no longer.
+    pub p99_ns: Option<u64>,
+    /// The slowest.
+    pub max_ns: Option<u64>,
 }
 
 /// Totals of search walks.

@@ -1,5 +1,8 @@
 //! The resolver's two sides: what it received from clients and what it asked its upstreams, tied by
-//! question and time (forwarders rewrite ids). Knows no lookups and judges nobody.
+//! question and time (forwarders rewrite ids). Knows no lookups and judges nobody. What a further
+//! traced resolver behind the first did is told in `hops`.
+
+mod hops;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hash;
@@ -9,7 +12,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use crate::context::Role;
-use crate::event::{Actor, Dns};
+use crate::event::{Actor, Dns, Protocol};
 use crate::identify::{Entity, Identifier};
 use crate::record::{HostId, Timestamp};
 
@@ -17,6 +20,8 @@ use super::by_socket::BySocket;
 use super::clocks::{self, HOSTS_SKEW_NS};
 use super::transaction::{Asked, EVENTS_MAX, Sent, SocketKey, Transaction};
 use super::wire::Question;
+
+pub use hops::Leaf;
 
 /// Sightings and forwarded queries are kept this long after they began.
 const KEPT_NS: u64 = 120_000_000_000;
@@ -31,6 +36,15 @@ const SILENCE_NS: u64 = 900_000_000;
 const TRANSLATED_NS: u64 = 100_000_000;
 /// A resolver that asks twice within this time races its upstreams; later, it gave one up.
 const RACE_NS: u64 = 20_000_000;
+/// A query asked longer ago than this is not what a new client waits for: no resolver is so patient.
+const STALE_NS: u64 = 15_000_000_000;
+/// A resolver that dies within this time of asking leaves it open whether an answer would have come:
+/// that long a usual one (CoreDNS) waits itself.
+const PATIENT_NS: u64 = 2_000_000_000;
+/// Sockets of one dying process close within this time.
+const DYING_NS: u64 = 100_000_000;
+/// Listening sockets of resolvers.
+const LISTENERS_MAX: usize = 4_096;
 /// Most tries reported with one transaction.
 const TRIES_MAX: usize = 64;
 
@@ -38,7 +52,7 @@ const TRIES_MAX: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Tie {
     /// The resolver's side, where it is traced and received the query.
-    pub received: Option<Received>,
+    pub received: Option<Box<Received>>,
     /// Other questions that the same server answered around that time.
     pub others: Vec<OtherAnswer>,
 }
@@ -53,7 +67,7 @@ pub struct OtherAnswer {
 }
 
 /// A query as its resolver saw it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Received {
     /// The resolver.
     pub resolver: Actor,
@@ -77,6 +91,8 @@ pub struct UpstreamTry {
     pub until: Timestamp,
     /// Event and RCODE of the answer.
     pub answered: Option<(u64, u16)>,
+    /// What the upstream did, where it is a traced resolver and received the query.
+    pub beyond: Option<Box<Received>>,
 }
 
 impl UpstreamTry {
@@ -101,6 +117,8 @@ struct Sighting {
 struct Forwarded {
     site: Entity,
     socket: SocketKey,
+    /// Own end.
+    local: SocketAddr,
     server: SocketAddr,
     /// Address on the packets.
     wire: SocketAddr,
@@ -123,6 +141,8 @@ pub(crate) struct Resolvers {
     by_socket: BySocket,
     by_question: HashMap<(Entity, Asked), Vec<u64>>,
     oldest: VecDeque<(Timestamp, u64)>,
+    /// UDP sockets that received queries.
+    listeners: HashMap<(HostId, u64), Entity>,
     /// Entries given up because of the cap.
     pub(crate) evicted: u64,
     /// Answers that no query was seen for.
@@ -170,6 +190,12 @@ impl Resolvers {
             return;
         }
         let site = site(who, actor, dns.local);
+        if dns.protocol == Protocol::Udp
+            && let Some(socket) = actor.socket()
+            && (self.listeners.len() < LISTENERS_MAX || self.listeners.contains_key(&socket))
+        {
+            self.listeners.insert(socket, site.clone());
+        }
         let number = self.number(sent.at);
         self.by_id.entry((asked.clone(), id)).or_default().push(number);
         self.waiting.entry((site.clone(), asked.clone())).or_default().push(number);
@@ -219,7 +245,7 @@ impl Resolvers {
                 client: question.client,
                 asked: asked.clone(),
                 id: question.id,
-                arrivals: question.sends.clone(),
+                arrivals: question.sends.to_vec(),
                 answered: None,
             },
         );
@@ -308,6 +334,7 @@ impl Resolvers {
             Forwarded {
                 site,
                 socket,
+                local: dns.local,
                 server: who.asked_for(actor, dns.remote),
                 wire: dns.remote,
                 asked,
@@ -331,12 +358,14 @@ impl Resolvers {
             return false;
         }
         let key = (SocketKey::of(actor, dns), dns.message.id);
-        let open = self.by_socket.get(&key).iter().copied().find(|i| {
-            self.forwarded
-                .get(i)
-                .is_some_and(|f| f.reply.is_none() && asked.is_none_or(|a| *a == f.asked))
-        });
-        let Some(forwarded) = open.and_then(|i| self.forwarded.get_mut(&i)) else { return false };
+        let asks = |i: &u64| {
+            self.forwarded.get(i).is_some_and(|f| asked.is_none_or(|asked| *asked == f.asked))
+        };
+        let waits = |i: &u64| self.forwarded.get(i).is_some_and(|f| f.reply.is_none());
+        let ids = || self.by_socket.get(&key).iter().copied().filter(asks);
+        let open = ids().find(waits);
+        let again = open.is_none() && ids().next().is_some();
+        let Some(forwarded) = open.and_then(|i| self.forwarded.get_mut(&i)) else { return again };
         forwarded.reply = Some((sent, dns.message.rcode));
         true
     }
@@ -349,6 +378,24 @@ impl Resolvers {
             {
                 f.ended.get_or_insert(at);
             }
+        }
+        if let Some(site) = self.listeners.remove(&socket) {
+            self.died(&site, at);
+        }
+    }
+
+    /// A resolver listens no more. What it had asked just before says nothing about its upstreams.
+    fn died(&mut self, site: &Entity, at: Timestamp) {
+        let open = |f: &Forwarded| {
+            f.site == *site
+                && f.reply.is_none()
+                && f.ended.is_none_or(|ended| at.since(ended) < DYING_NS)
+                && f.sends.last().is_some_and(|sent| at.since(sent.at) < PATIENT_NS)
+        };
+        let unsure: Vec<u64> =
+            self.forwarded.iter().filter(|(_, f)| open(f)).map(|(number, _)| *number).collect();
+        for number in unsure {
+            self.drop_entry(number);
         }
     }
 
@@ -384,19 +431,29 @@ impl Resolvers {
             true => 0,
             false => clocks::ahead(&transaction.sends, &sighting.arrivals),
         };
-        let mut received = self.received_until(sighting, clocks::shifted(until, ahead))?;
+        let mut received = self.received_until(sighting, clocks::shifted(until, ahead), 0)?;
         clocks::shift(&mut received, ahead.saturating_neg());
         Some(received)
     }
 
-    fn received_until(&self, sighting: &Sighting, until: Timestamp) -> Option<Received> {
+    /// `hops`: resolvers before this one.
+    fn received_until(
+        &self,
+        sighting: &Sighting,
+        until: Timestamp,
+        hops: usize,
+    ) -> Option<Received> {
         let begin = sighting.arrivals.first()?.at;
         let end = sighting.answered.map_or(until, |(sent, _)| sent.at.min(until));
         let key = (sighting.site.clone(), sighting.asked.clone());
         let mut tries = Vec::new();
         for id in self.by_question.get(&key).into_iter().flatten() {
             if let Some(forwarded) = self.forwarded.get(id) {
+                let known = tries.len();
                 forwarded.tries(begin, end, &mut tries);
+                for new in tries.iter_mut().skip(known) {
+                    new.beyond = self.beyond(forwarded, new, hops).map(Box::new);
+                }
             }
         }
         tries.sort_by_key(|t| (t.sent.at, t.sent.number));
@@ -506,7 +563,8 @@ impl Forwarded {
             let reply = self.reply.filter(|(r, _)| next.is_none_or(|n| r.at < n));
             let over = [next, reply.map(|(r, _)| r.at), self.ended.filter(|at| *at >= sent.at)];
             let over = over.into_iter().flatten().min();
-            if sent.at > end || over.is_some_and(|at| at < begin) {
+            let stale = reply.is_none() && begin.since(sent.at) > STALE_NS;
+            if sent.at > end || over.is_some_and(|at| at < begin) || stale {
                 continue;
             }
             let answered = reply.filter(|(r, _)| r.at <= end.plus(SKEW_NS));
@@ -518,6 +576,7 @@ impl Forwarded {
                     None => over.map_or(end, |at| at.min(end)).max(sent.at),
                 },
                 answered: answered.map(|(r, rcode)| (r.number, rcode)),
+                beyond: None,
             });
         }
     }

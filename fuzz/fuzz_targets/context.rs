@@ -1,0 +1,4 @@
+//! `tests::fuzz::text::context` for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tests::fuzz::text::context(data));

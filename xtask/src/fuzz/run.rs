@@ -1,0 +1,236 @@
+//! One target's run: libFuzzer's options, what it prints, and a smaller input when it found something.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use xtask::{cmd, repo};
+
+/// More resident memory than this is a finding, in MiB; the sanitizer needs most of it.
+const RSS_MAX_MIB: u32 = 2048;
+/// An input that takes longer is a finding, in seconds.
+const INPUT_WITHIN_S: u32 = 20;
+/// Time to make a found input smaller, in seconds.
+const SMALLER_WITHIN_S: u32 = 60;
+/// Most bytes of an input: of captures, of what is text, of a filter, of others.
+const LENGTHS: [(&[&str], u32); 3] = [
+    (&["pcap", "pcapng", "scap", "capture", "pipeline"], 65_536),
+    (&["cgroup_path", "filter"], 2304),
+    (&["dns", "ring", "context", "resolv_conf"], 4096),
+];
+const LENGTH: u32 = 16_384;
+/// Words of the formats, for several targets each.
+const DICTIONARIES: [(&str, &[&str]); 5] = [
+    ("dns", &["dns", "packet", "tcp", "redact", "pipeline"]),
+    ("pcapng", &["pcap", "pcapng", "capture"]),
+    ("scap", &["scap"]),
+    ("text", &["kubernetes", "context", "resolv_conf", "cgroup_path"]),
+    ("filter", &["filter"]),
+];
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) target: String,
+    pub(crate) executions: u64,
+    /// Edges of the control flow that were reached, and all that the program has.
+    pub(crate) edges: (u64, u64),
+    /// Inputs worth keeping.
+    pub(crate) corpus: u64,
+    pub(crate) peak_mib: u64,
+    pub(crate) time: Duration,
+    pub(crate) found: Option<Found>,
+}
+
+/// An input that something does not hold for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Found {
+    /// First line of the panic, or what the sanitizer said.
+    pub(crate) what: String,
+    pub(crate) input: Option<PathBuf>,
+    pub(crate) smaller: Option<PathBuf>,
+}
+
+impl Outcome {
+    /// What was found, and what to do with it.
+    pub(crate) fn story(&self) -> String {
+        let Some(found) = &self.found else { return String::new() };
+        let target = &self.target;
+        let mut story = format!("\n{target}: {}\n", found.what);
+        let Some(input) = &found.input else { return story };
+        let smaller = found.smaller.as_ref().unwrap_or(input);
+        story += &format!("  input:     {}\n", input.display());
+        if let Some(smaller) = &found.smaller {
+            story += &format!("  minimised: {}\n", smaller.display());
+        }
+        story += &format!(
+            "  again:     cargo +nightly fuzz run {target} {}\n  once fixed: keep it as fuzz/seeds/{target}/found-WHAT; the tests run it from then on\n",
+            smaller.display()
+        );
+        story
+    }
+}
+
+/// Fuzzes `target` for this long, or until something is found.
+pub(crate) fn target(triple: &str, target: &str, time: Duration) -> Result<Outcome> {
+    let fuzz = repo::root().join("fuzz");
+    let program = fuzz.join("target").join(triple).join("release").join(target);
+    let (corpus, artifacts) =
+        (fuzz.join("corpus").join(target), fuzz.join("artifacts").join(target));
+    for folder in [&corpus, &artifacts, &fuzz.join("log")] {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let log = fuzz.join("log").join(format!("{target}.log"));
+    let mut command = libfuzzer(&program);
+    command
+        .arg(&corpus)
+        .arg(fuzz.join("seeds").join(target))
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .arg(format!("-max_total_time={}", time.as_secs()))
+        .arg(format!("-max_len={}", length(target)))
+        .arg("-print_final_stats=1");
+    if let Some(dictionary) = dictionary(&fuzz, target) {
+        command.arg(format!("-dict={}", dictionary.display()));
+    }
+    command.stdout(Stdio::null()).stderr(fs::File::create(&log)?);
+    println!("fuzz: {target} for {} s, log in {}", time.as_secs(), log.display());
+    let begun = Instant::now();
+    let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
+    let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+    let mut outcome = understood(target, &text, begun.elapsed());
+    if !status.success() {
+        let mut found = found(&text);
+        found.smaller = found.input.as_ref().and_then(|input| smaller(&program, input, &artifacts));
+        outcome.found = Some(found);
+    }
+    Ok(outcome)
+}
+
+fn libfuzzer(program: &Path) -> Command {
+    // nice: a fuzzer takes what is left.
+    let mut command = cmd::command("nice");
+    command.args(["-n", "19"]).arg(program);
+    command
+        .arg(format!("-rss_limit_mb={RSS_MAX_MIB}"))
+        .arg(format!("-timeout={INPUT_WITHIN_S}"))
+        .env("ASAN_OPTIONS", "detect_odr_violation=0:quarantine_size_mb=16")
+        .env("RUST_BACKTRACE", "1")
+        .stdin(Stdio::null());
+    command
+}
+
+fn length(target: &str) -> u32 {
+    let known = LENGTHS.iter().find(|(targets, _)| targets.contains(&target));
+    known.map_or(LENGTH, |(_, length)| *length)
+}
+
+fn dictionary(fuzz: &Path, target: &str) -> Option<PathBuf> {
+    let (name, _) = DICTIONARIES.iter().find(|(_, targets)| targets.contains(&target))?;
+    Some(fuzz.join("dictionaries").join(format!("{name}.dict")))
+}
+
+/// The input again, as small as it gets in a minute.
+fn smaller(program: &Path, input: &Path, artifacts: &Path) -> Option<PathBuf> {
+    let into = artifacts.join("minimised");
+    let _ = fs::remove_file(&into);
+    let mut command = libfuzzer(program);
+    command
+        .arg("-minimize_crash=1")
+        .arg(format!("-exact_artifact_path={}", into.display()))
+        .arg(format!("-max_total_time={SMALLER_WITHIN_S}"))
+        .arg(input)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let _ = command.status();
+    into.is_file().then_some(into)
+}
+
+/// What libFuzzer printed.
+fn understood(target: &str, text: &str, time: Duration) -> Outcome {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let stat = |name: &str| {
+        text.lines().find_map(|line| number(line.strip_prefix("stat::")?.strip_prefix(name)?))
+    };
+    // `#4096  pulse  cov: 1234 ft: 5678 corp: 90/12Kb ...`
+    let last = |key: &str| {
+        let lines = text.lines().rev().filter(|line| line.starts_with('#'));
+        let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+        lines.filter_map(|line| number(&digits(line.split_once(key)?.1))).next()
+    };
+    let all = text.lines().find_map(|line| {
+        number(line.strip_prefix("INFO: Loaded 1 modules   (")?.split_whitespace().next()?)
+    });
+    let done = text
+        .lines()
+        .rev()
+        .find_map(|line| number(line.strip_prefix('#')?.split_whitespace().next()?));
+    Outcome {
+        target: target.to_owned(),
+        executions: stat("number_of_executed_units:").or(done).unwrap_or(0),
+        edges: (last("cov: ").unwrap_or(0), all.unwrap_or(0)),
+        corpus: last("corp: ").unwrap_or(0),
+        peak_mib: stat("peak_rss_mb:").unwrap_or(0),
+        time,
+        found: None,
+    }
+}
+
+fn found(text: &str) -> Found {
+    let panicked = text.lines().skip_while(|line| !line.contains("panicked at")).take(2);
+    let said = text.lines().find(|line| line.contains("ERROR: ") || line.contains("SUMMARY: "));
+    let what = panicked.chain(said).take(2).collect::<Vec<_>>().join(" ");
+    let input =
+        text.lines().find_map(|line| line.split_once("Test unit written to ")).map(|at| at.1);
+    let cut = |text: String| text.chars().take(300).collect();
+    let what = if what.is_empty() { "it ended early; see its log".to_owned() } else { what };
+    Found { what: cut(what), input: input.map(|path| path.trim().into()), smaller: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "INFO: Loaded 1 modules   (412 inline 8-bit counters): 412 [0x1, 0x2),\n\
+        #2\tINITED cov: 10 ft: 11 corp: 1/1b exec/s: 0 rss: 40Mb\n\
+        #4096\tpulse  cov: 123 ft: 456 corp: 7/1Kb lim: 4 exec/s: 2048 rss: 50Mb\n";
+
+    #[test]
+    fn figures_of_a_quiet_run() {
+        let text = format!(
+            "{LOG}Done 5000 runs in 3 second(s)\nstat::number_of_executed_units: 5000\nstat::peak_rss_mb:              52\n"
+        );
+        let outcome = understood("dns", &text, Duration::from_secs(3));
+        assert_eq!((outcome.executions, outcome.edges, outcome.corpus), (5000, (123, 412), 7));
+        assert_eq!((outcome.peak_mib, outcome.found), (52, None));
+    }
+
+    #[test]
+    fn what_a_crash_says() {
+        let text = format!(
+            "{LOG}thread 'main' panicked at tests/src/fuzz/wire.rs:1:2:\nno such thing\n==1== ERROR: libFuzzer: deadly signal\nartifact_prefix='x/'; Test unit written to x/crash-abc\n"
+        );
+        let outcome = understood("dns", &text, Duration::from_secs(3));
+        assert_eq!(outcome.executions, 4096, "the last that was told");
+        let found = found(&text);
+        assert!(found.what.ends_with("wire.rs:1:2: no such thing"), "{found:?}");
+        assert_eq!(found.input, Some("x/crash-abc".into()));
+    }
+
+    #[test]
+    fn every_dictionary_is_there_and_every_line_is_one() {
+        let fuzz = repo::root().join("fuzz");
+        for (name, targets) in DICTIONARIES {
+            let path = dictionary(&fuzz, targets[0]).unwrap();
+            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let words = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+            for word in words {
+                assert!(
+                    word.starts_with('"') && word.ends_with('"') && word.len() > 2,
+                    "{name}: {word}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The table of runs, on the terminal and in docs/fuzzing.md, where each target owns its row.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use xtask::{cmd, repo};
+
+use super::run::Outcome;
+
+const BEGIN: &str = "<!-- fuzz -->\n";
+const END: &str = "<!-- end of fuzz -->\n";
+const HEAD: [&str; 7] =
+    ["target", "executions", "edges reached", "corpus", "peak MiB", "time", "result"];
+
+/// For the terminal.
+pub(super) fn text(outcomes: &[Outcome]) -> String {
+    aligned(&outcomes.iter().map(cells).collect::<Vec<_>>())
+}
+
+/// Into docs/fuzzing.md, with the commit; rows of other targets stay.
+pub(super) fn write(outcomes: &[Outcome]) -> Result<()> {
+    let path = repo::root().join("docs/fuzzing.md");
+    let page = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let root = repo::root().to_string_lossy().into_owned();
+    let commit = cmd::run("git", ["-C", &root, "rev-parse", "--short", "HEAD"])?;
+    let page = with_rows(&page, outcomes, commit.trim())?;
+    fs::write(&path, page).with_context(|| path.display().to_string())
+}
+
+fn with_rows(page: &str, outcomes: &[Outcome], commit: &str) -> Result<String> {
+    let parts = page.split_once(BEGIN).and_then(|(before, rest)| {
+        rest.split_once(END).map(|(table, after)| (before, table, after))
+    });
+    let Some((before, table, after)) = parts else { bail!("docs/fuzzing.md has no place for it") };
+    let row = |line: &str| {
+        let inner = line.strip_prefix('|')?.strip_suffix('|')?;
+        let cells: Vec<String> = inner.split('|').map(|cell| cell.trim().to_owned()).collect();
+        Some((cells.first()?.clone(), cells))
+    };
+    let mut rows: BTreeMap<String, Vec<String>> = table.lines().skip(2).filter_map(row).collect();
+    for outcome in outcomes {
+        let mut cells = cells(outcome);
+        cells.push(commit.to_owned());
+        rows.insert(outcome.target.clone(), cells);
+    }
+    let table = aligned(&rows.into_values().collect::<Vec<_>>());
+    Ok(format!("{before}{BEGIN}{table}{END}{after}"))
+}
+
+fn cells(outcome: &Outcome) -> Vec<String> {
+    let (reached, all) = outcome.edges;
+    vec![
+        outcome.target.clone(),
+        outcome.executions.to_string(),
+        format!("{reached} of {all}"),
+        outcome.corpus.to_string(),
+        outcome.peak_mib.to_string(),
+        format!("{} s", outcome.time.as_secs()),
+        if outcome.found.is_some() { "found something" } else { "clean" }.to_owned(),
+    ]
+}
+
+fn aligned(rows: &[Vec<String>]) -> String {
+    let mut head: Vec<String> = HEAD.map(str::to_owned).into();
+    if rows.iter().any(|row| row.len() > HEAD.len()) {
+        head.push("commit".to_owned());
+    }
+    let width = |column: usize| {
+        let cells = rows.iter().chain([&head]).filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let line = |row: &[String]| {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = width(column);
+            if column == 0 { format!(" {cell:width$} ") } else { format!(" {cell:>width$} ") }
+        });
+        format!("|{}|\n", cells.collect::<Vec<_>>().join("|"))
+    };
+    let rules = (0..head.len()).map(|column| {
+        let dashes = "-".repeat(width(column));
+        if column == 0 { format!(" {dashes} ") } else { format!(" {dashes}:") }
+    });
+    let rules = format!("|{}|\n", rules.collect::<Vec<_>>().join("|"));
+    [line(&head), rules].into_iter().chain(rows.iter().map(|row| line(row))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn outcome(target: &str, executions: u64) -> Outcome {
+        Outcome {
+            target: target.to_owned(),
+            executions,
+            edges: (1, 2),
+            corpus: 3,
+            peak_mib: 4,
+            time: Duration::from_secs(5),
+            found: None,
+        }
+    }
+
+    #[test]
+    fn each_target_owns_its_row() {
+        let page = format!("head\n{BEGIN}{END}tail\n");
+        let page = with_rows(&page, &[outcome("b", 1), outcome("a", 2)], "c0de").unwrap();
+        let page = with_rows(&page, &[outcome("b", 777)], "beef").unwrap();
+        assert!(page.starts_with("head\n") && page.ends_with("tail\n"), "{page}");
+        assert!(page.contains("777") && !page.contains("| b      |          1 |"), "{page}");
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with('|')).collect();
+        assert_eq!(rows.len(), 4, "{page}");
+        assert!(rows[2].contains("c0de") && rows[3].contains("beef"), "{page}");
+        assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{page}");
+    }
+}
