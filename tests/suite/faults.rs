@@ -234,8 +234,9 @@ fn beside_programs_of_others() {
     assert_eq!(traced.status.code(), Some(0), "{}", traced.stderr);
     assert_eq!(of_kind(&lines(&traced.stdout), "lookup").len(), 2, "{}", traced.stdout);
     drop(after);
+    // The pod's own folder, which holds its containers, is where a pod is traced.
     for flags in [0, OVERRIDE] {
-        let alone = Foreign::attach(&pod.cgroup, flags);
+        let alone = Foreign::attach(&pod.pod_cgroup(), flags);
         let traced = trace(&POD).wait(PATIENCE).unwrap();
         assert_eq!(traced.status.code(), Some(2), "{}", traced.stderr);
         assert!(traced.stderr.contains("another program"), "flags {flags}: {}", traced.stderr);
@@ -347,6 +348,8 @@ fn a_lost_terminal() {
     let scratch = tempfile::tempdir().unwrap();
     let capture = scratch.path().join("terminal.pcapng");
     let terminal = nix::pty::openpty(None, None).unwrap();
+    let private = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
+    nix::fcntl::fcntl(&terminal.master, private).unwrap();
     let mut command = lab::node_command("setsid").unwrap();
     command
         .arg("--ctty")
