@@ -126,7 +126,7 @@ fn a_hundred_kills() {
             fs::remove_file(capture).unwrap();
         }
     }
-    assert!(replayed >= 50, "only {replayed} recordings had begun");
+    assert!(replayed >= 20, "only {replayed} recordings had begun");
     until("the kernel lets go", || existing().is_subset(&before));
     lab.down().unwrap();
 }
