@@ -322,7 +322,7 @@ fn held(pids: &[i32]) -> BTreeSet<String> {
 const OBJECTS: [&str; 3] = ["prog", "map", "link"];
 
 /// Ids of everything in the kernel, as `kind:id`.
-fn existing() -> BTreeSet<String> {
+pub(crate) fn existing() -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for kind in OBJECTS {
         let list: Value = serde_json::from_str(&cmd::run("bpftool", ["-j", kind, "show"]).unwrap())

@@ -5,6 +5,7 @@
 mod api;
 mod captures;
 mod cli;
+mod faults;
 mod fuzz;
 mod healthy;
 mod hostile;

@@ -1,6 +1,16 @@
 //! svctrace as a library: sources make records, one pipeline turns them into lookups, connections
 //! and findings, sinks print them. See ARCHITECTURE.md.
 
+/// Says a line on stderr. A stderr that is gone (a closed terminal, a reader that left) is no reason to
+/// stop, where `eprintln!` would panic.
+#[macro_export]
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 pub mod capture;
 pub mod capture_error;
 mod cgroup_path;

@@ -24,7 +24,10 @@ pub(crate) fn start(verbose: u8, quiet: bool) -> Result<()> {
         filter = filter.add_directive("kube_client=off".parse()?);
     }
     let color = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(progress::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(progress::stderr)
+        .log_internal_errors(false);
     log.with_ansi(color).without_time().init();
     Ok(())
 }

@@ -26,6 +26,12 @@ impl Beside {
                 tracing::warn!("nobody reads the output any more; the recording goes on");
                 Ok(())
             }
+            // EIO: the terminal is gone.
+            Err(error) if error.raw_os_error() == Some(5) => {
+                self.print = None;
+                tracing::warn!("the output cannot be written ({error}); the recording goes on");
+                Ok(())
+            }
             other => other,
         }
     }

@@ -234,10 +234,10 @@ impl Agent<'_> {
         }
         if labels.is_empty() {
             let what = self.following.awaited();
-            eprintln!("svctrace: waiting for {what} ({count} probes, {ms} ms)…");
+            crate::say!("svctrace: waiting for {what} ({count} probes, {ms} ms)…");
         } else {
             let what = labels.join(", ");
-            eprintln!("svctrace: attached to {what} ({count} probes, {ms} ms)…");
+            crate::say!("svctrace: attached to {what} ({count} probes, {ms} ms)…");
         }
         for missing in self.session.probes.missing() {
             tracing::warn!("{missing}");
@@ -255,7 +255,9 @@ impl Agent<'_> {
         self.following.attach_resolvers(&mut self.session);
         let known = !self.session.servers.is_empty();
         if known && !self.session.has_resolver() {
-            eprintln!("svctrace: the resolver was not found on this node; it is not traced along");
+            crate::say!(
+                "svctrace: the resolver was not found on this node; it is not traced along"
+            );
         }
     }
 
@@ -360,7 +362,7 @@ impl Agent<'_> {
         }
         let ended = self.command.as_mut().and_then(Running::ended);
         if let Some(how) = &ended {
-            eprintln!("svctrace: {how}");
+            crate::say!("svctrace: {how}");
         }
         let processes_gone = !self.only_processes.is_empty()
             && !self.only_processes.iter().any(|pid| processes::exists(*pid));
@@ -407,7 +409,7 @@ impl Agent<'_> {
             }
             if silent.is_some_and(|until| now() > until) {
                 silent = None;
-                eprintln!("svctrace: the output is not read; Ctrl-C ends at once");
+                crate::say!("svctrace: the output is not read; Ctrl-C ends at once");
             }
             let _ = self.wait(BEAT.min(AWAIT));
         }
@@ -415,7 +417,7 @@ impl Agent<'_> {
 
     fn say_untraced(&mut self) {
         if self.command.as_mut().is_some_and(|command| command.ended().is_none()) {
-            eprintln!("svctrace: the command goes on untraced");
+            crate::say!("svctrace: the command goes on untraced");
         }
     }
 
@@ -520,7 +522,7 @@ fn connect(options: &Options, invoker: Option<&Invoker>) -> anyhow::Result<Optio
     match Cluster::connect(&access) {
         Err(error) if options.kubeconfig.is_none() && options.context.is_none() => {
             let why = targets::in_one_line(&error);
-            eprintln!("svctrace: no Kubernetes API: {why}; going by this node's own files");
+            crate::say!("svctrace: no Kubernetes API: {why}; going by this node's own files");
             Ok(None)
         }
         other => other,

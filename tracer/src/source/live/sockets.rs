@@ -157,7 +157,7 @@ mod tests {
         let found = match list(std::process::id()) {
             Ok(found) => found,
             Err(error) => {
-                eprintln!("skipped: {error:#}");
+                crate::say!("skipped: {error:#}");
                 return;
             }
         };

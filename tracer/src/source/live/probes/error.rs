@@ -81,6 +81,16 @@ pub(super) fn program(error: &ProgramError) -> String {
         ProgramError::TracePointError(TracePointError::FileError { filename, io_error }) => {
             format!("{}: {io_error}", filename.display())
         }
+        // It was loaded: the right to do so is there.
+        ProgramError::SyscallError(call)
+            if call.call == "bpf_link_create" && errno == Some(libc_errno::EPERM) =>
+        {
+            return format!(
+                "{} (another program may have this hook to itself, attached without \
+                 BPF_F_ALLOW_MULTI: `bpftool cgroup tree` shows it)",
+                chain(error)
+            );
+        }
         _ => chain(error),
     };
     with_hint(text, errno)
