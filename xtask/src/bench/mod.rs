@@ -5,9 +5,12 @@ mod attach;
 mod dns;
 mod identity;
 mod instructions;
+mod live;
+mod load;
 mod measure;
 mod page;
 mod replay;
+mod tracing;
 
 use anyhow::Result;
 
@@ -22,6 +25,8 @@ pub(crate) enum What {
     Identity(identity::Options),
     /// Instructions of small replays, against those that docs/performance.md has
     Instructions(instructions::Options),
+    /// What tracing costs a pod, its neighbours and the node, against tcpdump
+    Live(live::Options),
     /// Replays against sysdig, tcpdump and tshark, and of captures a hundred times as long
     Replay(replay::Options),
 }
@@ -29,7 +34,7 @@ pub(crate) enum What {
 impl What {
     /// Only what traces needs root.
     pub(crate) fn needs_root(&self) -> bool {
-        matches!(self, Self::Attach(_) | Self::Identity(_))
+        matches!(self, Self::Attach(_) | Self::Identity(_) | Self::Live(_))
     }
 }
 
@@ -40,6 +45,7 @@ pub(crate) fn run(what: &What) -> Result<()> {
         What::Dns(options) => dns::run(options),
         What::Instructions(options) => instructions::run(options),
         What::Identity(options) => identity::run(options),
+        What::Live(options) => live::run(options),
         What::Replay(options) => replay::run(options),
     }
 }

@@ -15,7 +15,7 @@ use xtask::{cmd, lab, repo};
 use self::toolchain::Toolchain;
 
 /// A program the lab or the tests use, and the Debian packages it is in, the preferred first.
-const LAB: [(&str, &[&str]); 17] = [
+const LAB: [(&str, &[&str]); 18] = [
     ("ip", &["iproute2"]),
     ("iptables-restore", &["iptables"]),
     ("dnsmasq", &["dnsmasq-base"]),
@@ -24,6 +24,7 @@ const LAB: [(&str, &[&str]); 17] = [
     ("dig", &["bind9-dnsutils", "dnsutils"]),
     ("dnsperf", &["dnsperf"]),
     ("tcpdump", &["tcpdump"]),
+    ("wrk", &["wrk"]),
     ("bpftool", &["bpftool", "linux-tools-common"]),
     ("musl-gcc", &["musl-tools"]),
     ("qemu-system-x86_64", &["qemu-system-x86"]),
