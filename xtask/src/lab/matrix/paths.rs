@@ -6,7 +6,6 @@ use super::{Expect, How, Incident, PodFault, Qtype, Scene};
 use crate::lab::Resolver;
 
 const IPV6: &str = "what an IPv6 resolver does is not seen";
-const PROXY: &str = "what a proxy in the pod forwards is taken for its own lookups";
 const HOPS: &str = "the upstream behind two resolvers is not found";
 
 /// 28 suffixes more make the 32 that Kubernetes allows, with one to spare.
@@ -143,10 +142,10 @@ pub(super) fn broken_paths() -> Scene {
         each(one_port, &["glibc", "musl"], Expect::NOTHING),
         each(stale, &["glibc"], lost_walk.costs("resolver-timeout")),
         each(stale, &["musl"], lost_at_once),
-        pending(each(proxied, &["glibc", "musl"], Expect::NOTHING), PROXY),
+        each(proxied, &["glibc", "musl"], Expect::NOTHING),
         each(proxied, &["go"], Expect::NOTHING),
-        pending(each(proxied_silent, &["glibc"], TOLD), PROXY),
-        pending(each(proxied_silent, &["musl"], STORY), PROXY),
+        each(proxied_silent, &["glibc"], TOLD),
+        each(proxied_silent, &["musl"], STORY),
         each(proxied_silent, &["go"], STORY),
         each(OUTSIDE_FINE, LIBRARIES, Expect::NOTHING),
         each(aaaa_lost, &["glibc", "musl", "c-ares"], raced),
@@ -181,8 +180,9 @@ pub(super) fn node_local() -> Scene {
         each(cached(SUFFIX_FINE), LIBRARIES, Expect::NOTHING),
         each(cached(OUTSIDE_FINE), FEW, Expect::NOTHING),
         pending(each(silent, &["glibc"], TOLD), HOPS),
-        pending(each(silent, &["musl", "go"], STORY), HOPS),
-        pending(each(silent, &["c-ares"], STORY.may(&["dns-error"])), HOPS),
+        each(silent, &["musl"], STORY),
+        pending(each(silent, &["go"], STORY), HOPS),
+        each(silent, &["c-ares"], STORY.may(&["dns-error"])),
     ];
     let mut scene = scene("a node-local cache before dnsmasq", Resolver::Dnsmasq, rows.concat());
     scene.setup.node_local = true;

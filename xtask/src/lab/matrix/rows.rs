@@ -50,13 +50,8 @@ pub(super) fn pending(rows: Vec<Row>, why: &'static str) -> Vec<Row> {
     rows.into_iter().map(|row| Row { pending: Some(why), ..row }).collect()
 }
 
-pub(super) const MUSL_WAITS: &str =
-    "musl waits on after an error; only the time to the response is charged";
-pub(super) const OTHER_SOURCE: &str =
-    "an answer that musl ignores, from another address, is taken for its answer";
 const CARES_REFUSED: &str = "behind this forwarder only a silence is found";
 const CARES_TRIES: &str = "not all of the tries are charged";
-pub(super) const KILLED: &str = "after the silence, that the second try was refused is not told";
 
 pub(super) const EVERYBODY: &[&str] =
     &["glibc", "musl", "go", "c-ares", "node-lookup", "node-resolve", "java", "python"];
@@ -133,10 +128,10 @@ fn dnsmasq() -> Scene {
         // It knows no search list.
         each(SUFFIX_SILENT, &["node-resolve"], Expect::NOTHING),
         each(SUFFIX_SERVFAIL, &["glibc", "go", "java"], ERROR_PASSED),
-        pending(each(SUFFIX_SERVFAIL, &["musl"], ERROR_WAITED), MUSL_WAITS),
+        each(SUFFIX_SERVFAIL, &["musl"], ERROR_WAITED),
         each(SUFFIX_SERVFAIL, &["c-ares"], ERROR_FATAL),
         each(SUFFIX_REFUSED, &["glibc", "go", "python"], ERROR_PASSED),
-        pending(each(SUFFIX_REFUSED, &["musl"], ERROR_WAITED), MUSL_WAITS),
+        each(SUFFIX_REFUSED, &["musl"], ERROR_WAITED),
         each(SUFFIX_REFUSED, &["c-ares"], ERROR_FATAL),
         each(OUTSIDE_FINE, LIBRARIES, Expect::NOTHING),
         each(OUTSIDE_SILENT, LIBRARIES, outside),
@@ -170,7 +165,7 @@ fn unbound_errors() -> Scene {
     let rows = [
         each(SUFFIX_FINE, FEW, Expect::NOTHING),
         each(SUFFIX_SERVFAIL, &["glibc", "go"], ERROR_PASSED),
-        pending(each(SUFFIX_SERVFAIL, &["musl"], ERROR_WAITED), MUSL_WAITS),
+        each(SUFFIX_SERVFAIL, &["musl"], ERROR_WAITED),
         each(OUTSIDE_FINE, FEW, Expect::NOTHING),
         each(OUTSIDE_SERVFAIL, FEW, ERROR_PASSED),
         each(OUTSIDE_REFUSED, FEW, ERROR_PASSED),
@@ -198,10 +193,10 @@ fn forwarder() -> Scene {
         each(SUFFIX_SILENT, &["musl", "go"], STORY),
         each(SUFFIX_SILENT, &["c-ares"], STORY.may(&["dns-error"])),
         each(SUFFIX_SERVFAIL, &["glibc", "go"], ERROR_PASSED),
-        pending(each(SUFFIX_SERVFAIL, &["musl"], ERROR_WAITED), MUSL_WAITS),
+        each(SUFFIX_SERVFAIL, &["musl"], ERROR_WAITED),
         each(SUFFIX_SERVFAIL, &["c-ares"], ERROR_FATAL),
         each(SUFFIX_REFUSED, &["glibc", "go"], ERROR_PASSED),
-        pending(each(SUFFIX_REFUSED, &["musl"], ERROR_WAITED), MUSL_WAITS),
+        each(SUFFIX_REFUSED, &["musl"], ERROR_WAITED),
         pending(each(SUFFIX_REFUSED, &["c-ares"], ERROR_FATAL), CARES_REFUSED),
         each(OUTSIDE_FINE, LIBRARIES, Expect::NOTHING),
         each(OUTSIDE_SILENT, &["musl", "go"], outside),
@@ -210,7 +205,7 @@ fn forwarder() -> Scene {
         each(OUTSIDE_REFUSED, LIBRARIES, ERROR_PASSED),
         each(swallowed, LIBRARIES, silent),
         each(elsewhere, &["glibc", "go", "c-ares"], silent),
-        pending(each(elsewhere, &["musl"], silent), OTHER_SOURCE),
+        each(elsewhere, &["musl"], silent),
     ];
     scene("CoreDNS's timing", Resolver::Forwarder, rows.concat())
 }
@@ -264,7 +259,7 @@ fn resolver_dies() -> Scene {
     let silent = Expect::codes(&["resolver-timeout"]).costs("resolver-timeout");
     let rows = [
         each(dies, &["glibc"], unreachable),
-        pending(each(dies, &["go"], both), KILLED),
+        each(dies, &["go"], both),
         each(dies, &["musl"], silent),
         each(OUTSIDE_FINE, FEW, Expect::NOTHING),
     ];
