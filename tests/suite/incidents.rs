@@ -40,9 +40,9 @@ impl Result {
     fn settle(&mut self) {
         let Some(why) = self.row.pending else { return };
         if self.wrong.is_empty() {
-            // A merge may have brought it; the page is the place to say so next.
+            self.row.pending = None;
             println!(
-                "NOW RIGHT {}, {}, {} ({why})",
+                "NOW RIGHT {}, {}, {} ({why}): remove the mark",
                 self.scene, self.row.incident.title, self.row.client
             );
         } else {

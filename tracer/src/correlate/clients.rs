@@ -22,7 +22,9 @@ use super::connection::StreamNote;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
 use super::heard::{Answers, Gone, Orphan, Orphans, Stray, Unmatched};
 use super::library::Sockets;
-use super::lookup::{Attempt, Lookup, doubt_early_closes, finished, lookup_outcome, strict};
+use super::lookup::{
+    Attempt, Lookup, doubt_early_closes, finished, lookup_outcome, strict, waited_out,
+};
 use super::names::Names;
 use super::patience::{Patience, Settings};
 use super::search_list::Walk;
@@ -128,12 +130,14 @@ impl Clients {
         }
         let actor = with_task(&event.actor, who);
         let Some(owner) = owner(&actor, who, Some(dns.local)) else { return };
+        let intent_known = who.intended(&actor).is_some();
         let mut open = Box::new(OpenTransaction {
             transaction: Transaction::new(actor, dns, asked, who, sent),
             lookup: 0,
             deadline: Timestamp(0),
-            closed: false,
+            closed: None,
             replied_by: dns.remote,
+            intent_known,
         });
         let transaction = &mut open.transaction;
         transaction.recovered = event.probe == Some(probe::RECOVERED);
@@ -315,7 +319,8 @@ impl Clients {
         let waits = |id: &&u64| of(id).is_some_and(|t| t.reply.is_none() && t.late.is_none());
         let exact = |id: &&u64| of(id).is_some_and(|t| t.is_from(dns.remote));
         let waiting = || ids.iter().filter(asks).filter(waits);
-        if let Some(id) = waiting().find(exact).or_else(|| waiting().next()).copied() {
+        let takes = |id: &&u64| self.table.get(id).is_some_and(|open| open.takes(dns.remote));
+        if let Some(id) = waiting().find(exact).or_else(|| waiting().find(takes)).copied() {
             self.answer(id, dns.remote, reply);
             return;
         }
@@ -449,7 +454,7 @@ impl Clients {
         });
         for id in ids {
             if let Some(open) = self.table.get_mut(&id) {
-                open.closed = true;
+                open.closed.get_or_insert(at);
                 let lookup = open.lookup;
                 self.settle(lookup);
             }
@@ -623,6 +628,7 @@ impl Clients {
         if let Some(thread) = lookup.thread() {
             forget(&mut self.lingering, &thread, id);
         }
+        let closed = lookup.attempts.last().and_then(|last| last.closed_at(&self.table));
         let mut tried: Vec<Vec<Transaction>> = Vec::new();
         for open in &lookup.attempts {
             let mut taken = Vec::with_capacity(open.transactions.len());
@@ -638,6 +644,12 @@ impl Clients {
         let library = self.sockets.library(&attempts, &lookup.settings);
         if library == Some("musl") {
             attempts.iter_mut().for_each(strict);
+            if let Some(last) = attempts.last_mut() {
+                let passed = last.started.plus(lookup.settings.timeout_ns);
+                if let Some(at) = closed.or(Some(passed).filter(|_| !cut)) {
+                    waited_out(last, at.min(now));
+                }
+            }
         }
         let Some(first) = attempts.first().and_then(|a| a.transactions.first()) else { return };
         let started = attempts.iter().map(|a| a.started).min().unwrap_or_default();
@@ -676,7 +688,7 @@ impl Clients {
         let key = (open.transaction.socket.clone(), open.transaction.id);
         self.by_socket.remove(&key, id);
         let unheard = open.transaction.reply.is_none() && open.transaction.late.is_none();
-        if unheard && !open.closed {
+        if unheard && open.closed.is_none() {
             self.gone.keep(&open.transaction);
         }
         Some(open.transaction)

@@ -76,10 +76,12 @@ pub(crate) struct OpenTransaction {
     pub(crate) transaction: Transaction,
     pub(crate) lookup: u64,
     pub(crate) deadline: Timestamp,
-    /// Its socket is gone.
-    pub(crate) closed: bool,
+    /// When its socket went.
+    pub(crate) closed: Option<Timestamp>,
     /// Where its answer came from.
     pub(crate) replied_by: SocketAddr,
+    /// What its program asked for is known, not only the address on the packet.
+    pub(crate) intent_known: bool,
 }
 
 /// The transactions of all open lookups; boxed, for they are large and come and go.
@@ -108,6 +110,14 @@ pub(crate) enum Place {
     Next,
 }
 
+impl OpenTransaction {
+    /// Its sender takes an answer from there: from the server that it asked, or from elsewhere where
+    /// an address that was translated on the way in could not be told from a wrong one.
+    pub(crate) fn takes(&self, from: SocketAddr) -> bool {
+        self.transaction.is_from(from) || !self.intent_known
+    }
+}
+
 impl OpenAttempt {
     pub(crate) fn all<'a>(
         &'a self,
@@ -122,7 +132,13 @@ impl OpenAttempt {
 
     /// All its sockets are gone.
     fn closed(&self, table: &Table) -> bool {
-        self.transactions.iter().filter_map(|id| table.get(id)).all(|o| o.closed)
+        self.transactions.iter().filter_map(|id| table.get(id)).all(|o| o.closed.is_some())
+    }
+
+    /// When the last of its sockets went, if all of them did.
+    pub(crate) fn closed_at(&self, table: &Table) -> Option<Timestamp> {
+        let all = self.transactions.iter().filter_map(|id| table.get(id)).map(|o| o.closed);
+        all.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     fn pair_on_one_socket(&self, table: &Table) -> bool {
@@ -311,7 +327,8 @@ impl OpenLookup {
 
     /// Time in which another try or candidate follows an error response.
     fn after_error(&self, last: &OpenAttempt, table: &Table) -> u64 {
-        let musl = self.settings.musl_interval_ns().map_or(0, |ns| ns + RESEND_NS);
+        let interval = self.settings.musl_interval_ns().unwrap_or(self.settings.timeout_ns);
+        let musl = interval + RESEND_NS;
         match last.closed(table) {
             // musl would have kept its socket, the others go on at once.
             true if !self.walk.can_go_on() => PAIR_NS,

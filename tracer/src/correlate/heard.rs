@@ -33,7 +33,7 @@ pub(crate) enum Stray {
     UnknownId,
     /// Something else was asked with this id on this socket.
     WrongQuestion,
-    /// It came from elsewhere, and the server that was asked answered, too.
+    /// It came from elsewhere than the server that was asked.
     WrongServer,
     /// The lookup was told as timed out before.
     Late,
@@ -46,7 +46,7 @@ pub struct Unmatched {
     pub unknown_id: u64,
     /// Something else was asked with this id on the socket.
     pub wrong_question: u64,
-    /// It came from elsewhere, and the server that was asked answered, too.
+    /// It came from elsewhere than the server that was asked.
     pub wrong_server: u64,
     /// The lookup was told as timed out before.
     pub late: u64,

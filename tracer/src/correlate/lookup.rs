@@ -10,7 +10,7 @@ use crate::report::{self, Outcome, Ts};
 
 use super::patience::Patience;
 use super::search_list::{SearchList, Walk};
-use super::transaction::{GaveUp, Transaction};
+use super::transaction::{GaveUp, Reply, Transaction};
 
 /// One candidate name tried.
 #[derive(Clone, Debug)]
@@ -119,6 +119,13 @@ pub(crate) fn strict(attempt: &mut Attempt) {
     }
 }
 
+/// musl takes SERVFAIL, REFUSED and the like for no answer: it waits on, until `at`.
+pub(crate) fn waited_out(attempt: &mut Attempt, at: Timestamp) {
+    if attempt.failed_with_error() {
+        attempt.ended = attempt.ended.max(at);
+    }
+}
+
 /// The outcome of a lookup from its attempts'. Only names that do not exist: no data, if one exists.
 pub(crate) fn lookup_outcome(attempts: &[Attempt]) -> Outcome {
     let worst = combine(attempts.iter().map(|a| a.outcome));
@@ -221,6 +228,13 @@ impl Lookup {
 }
 
 impl Attempt {
+    /// It came to neither an answer nor an absence, but to an error response.
+    pub(crate) fn failed_with_error(&self) -> bool {
+        let error = |t: &Transaction| t.reply.as_ref().is_some_and(Reply::is_error);
+        matches!(self.outcome, Outcome::Servfail | Outcome::Refused | Outcome::Error)
+            && self.transactions.iter().any(error)
+    }
+
     /// Queries that went out, retransmissions included.
     pub fn datagrams(&self) -> u64 {
         self.transactions.iter().map(|t| 1 + u64::from(t.retransmits)).sum()

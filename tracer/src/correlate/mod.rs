@@ -36,6 +36,8 @@ mod tests;
 #[cfg(test)]
 mod tests_bounds;
 #[cfg(test)]
+mod tests_incidents;
+#[cfg(test)]
 mod tests_walks;
 #[cfg(test)]
 mod walks;

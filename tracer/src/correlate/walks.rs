@@ -336,9 +336,7 @@ impl<'a> Player<'a> {
             self.now = asked + 2_500 * MS;
             resends(self, false);
             self.now = asked + 5 * S;
-            if does.contains(&Silent) {
-                self.ended = self.now + 10 * US;
-            }
+            self.ended = self.now + 10 * US; // whatever it was told: errors are no answers to it
             self.close(&socket);
             return Then::Fail;
         }

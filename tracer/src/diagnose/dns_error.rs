@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::correlate::{Lookup, Reply, Transaction};
 use crate::event::rcode_name;
 use crate::identify::Identifier;
+use crate::record::Timestamp;
 use crate::report::Code;
 
 use super::draft::{self, Draft, Text};
@@ -43,9 +44,17 @@ pub(crate) fn found(lookup: &Lookup, transaction: &Transaction) -> Option<Draft>
     let subject = transaction.server.to_string();
     let mut draft = Draft::about(lookup, Code::DnsError, subject, draft::Facts::Error(facts));
     draft.key.class = Some(rcode_name(latest.rcode).to_ascii_lowercase());
-    draft.charge((transaction.started(), latest.at));
+    draft.charge((transaction.started(), waited(lookup, transaction).unwrap_or(latest.at)));
     draft.show(transaction.events.iter().copied());
     Some(draft)
+}
+
+/// Until when a client waited on that takes an error for no answer (musl).
+fn waited(lookup: &Lookup, transaction: &Transaction) -> Option<Timestamp> {
+    let musl = lookup.library == Some("musl");
+    let last = lookup.attempts.last().filter(|last| musl && last.failed_with_error())?;
+    let its = last.transactions.iter().any(|t| std::ptr::eq(t, transaction));
+    its.then_some(last.ended)
 }
 
 fn is_error(reply: &Reply) -> bool {

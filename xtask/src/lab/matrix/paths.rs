@@ -5,8 +5,7 @@ use super::rows::*;
 use super::{Expect, How, Incident, PodFault, Qtype, Scene};
 use crate::lab::Resolver;
 
-const SLOW: &str = "slow-dns is not there yet";
-const TRUNCATED: &str = "dns-truncated is not there yet";
+const IPV6: &str = "what an IPv6 resolver does is not seen";
 const PROXY: &str = "what a proxy in the pod forwards is taken for its own lookups";
 const HOPS: &str = "the upstream behind two resolvers is not found";
 
@@ -116,11 +115,6 @@ pub(super) fn broken_paths() -> Scene {
         fault: Some(PodFault::FirstLost(Qtype::Aaaa)),
         ..OUTSIDE_FINE
     };
-    let a_lost = Incident {
-        title: "the A query of a pair is lost before the resolver",
-        fault: Some(PodFault::FirstLost(Qtype::A)),
-        ..OUTSIDE_FINE
-    };
     // A machine that is so slow that an answer comes between the two shows no pair.
     let raced = Expect::codes(&["aaaa-race"]).costs("aaaa-race").or_slow(&["resolver-timeout"]);
     // A new socket may lead to another resolver: that this one never got the first stays a guess.
@@ -131,19 +125,19 @@ pub(super) fn broken_paths() -> Scene {
     let rows = [
         each(lost, &["glibc", "go"], lost_walk.costs("resolver-timeout")),
         each(lost, &["musl", "c-ares"], lost_at_once),
-        walking(COMPLETE, LIBRARIES, Expect::NOTHING),
+        each(COMPLETE, LIBRARIES, Expect::NOTHING),
         each(ndots_1, LIBRARIES, Expect::NOTHING),
         each(ndots_2, LIBRARIES, Expect::NOTHING),
         each(short, LIBRARIES, Expect::NOTHING),
-        walking(trap, &["glibc", "go", "c-ares"], Expect::NOTHING),
+        each(trap, &["glibc", "go", "c-ares"], Expect::NOTHING),
         // It tries no suffix for a name with so many dots.
         each(trap, &["musl"], Expect::codes(&["nxdomain"])),
         each(many, LIBRARIES, Expect::NOTHING),
         each(many_sluggish, &["glibc", "go"], walk),
         // They ignore a search line as long as this.
         each(many_sluggish, &["musl", "c-ares"], Expect::NOTHING),
-        walking(older, &["python", "c-ares"], Expect::NOTHING),
-        walking(older_silent, &["python", "c-ares"], STORY),
+        each(older, &["python", "c-ares"], Expect::NOTHING),
+        each(older_silent, &["python", "c-ares"], STORY),
         each(host, FEW, Expect::NOTHING),
         each(host_silent, FEW, STORY),
         each(one_port, &["glibc", "musl"], Expect::NOTHING),
@@ -156,10 +150,8 @@ pub(super) fn broken_paths() -> Scene {
         each(proxied_silent, &["go"], STORY),
         each(OUTSIDE_FINE, LIBRARIES, Expect::NOTHING),
         each(aaaa_lost, &["glibc", "musl", "c-ares"], raced),
-        each(a_lost, &["glibc", "musl", "c-ares"], raced.inferred()),
         // Each of its queries has a socket of its own: nothing to race for.
         each(aaaa_lost, &["go"], lost_alone),
-        each(a_lost, &["go"], lost_alone),
     ];
     scene("dnsmasq, one pod's own trouble", Resolver::Dnsmasq, rows.concat())
 }
@@ -174,7 +166,8 @@ pub(super) fn ipv6_only() -> Scene {
         ..SUFFIX_FINE
     };
     let silent = Incident { title: "IPv6 only, upstream silent", search: "silent.example", ..fine };
-    let rows = [walking(fine, LIBRARIES, Expect::NOTHING), walking(silent, LIBRARIES, STORY)];
+    let rows =
+        [each(fine, LIBRARIES, Expect::NOTHING), pending(each(silent, LIBRARIES, STORY), IPV6)];
     let mut scene = scene("dnsmasq, IPv6", Resolver::Dnsmasq, rows.concat());
     scene.setup.ipv6 = true;
     scene
@@ -185,11 +178,11 @@ pub(super) fn node_local() -> Scene {
     let cached = |incident: Incident| Incident { nameserver: "169.254.20.10", ..incident };
     let silent = cached(SUFFIX_SILENT);
     let rows = [
-        walking(cached(SUFFIX_FINE), LIBRARIES, Expect::NOTHING),
+        each(cached(SUFFIX_FINE), LIBRARIES, Expect::NOTHING),
         each(cached(OUTSIDE_FINE), FEW, Expect::NOTHING),
         pending(each(silent, &["glibc"], TOLD), HOPS),
         pending(each(silent, &["musl", "go"], STORY), HOPS),
-        walking(silent, &["c-ares"], STORY.may(&["dns-error"])),
+        pending(each(silent, &["c-ares"], STORY.may(&["dns-error"])), HOPS),
     ];
     let mut scene = scene("a node-local cache before dnsmasq", Resolver::Dnsmasq, rows.concat());
     scene.setup.node_local = true;
@@ -214,9 +207,9 @@ pub(super) fn slow() -> Scene {
     let late = Expect::codes(&["slow-dns"]).costs("slow-dns");
     let rows = [
         each(SUFFIX_FINE, FEW, Expect::NOTHING),
-        pending(each(suffix, FEW, walk), SLOW),
+        each(suffix, FEW, walk),
         each(OUTSIDE_FINE, LIBRARIES, Expect::NOTHING),
-        pending(each(outside, LIBRARIES, late), SLOW),
+        each(outside, LIBRARIES, late),
     ];
     scene("dnsmasq, a slow upstream", Resolver::Dnsmasq, rows.concat())
 }
@@ -247,19 +240,29 @@ pub(super) fn long_answers() -> Scene {
         search: "servfail.example",
         ..use_vc
     };
+    let a_lost = Incident {
+        title: "the A query of a pair is lost before the resolver",
+        fault: Some(PodFault::FirstLost(Qtype::A)),
+        ..OUTSIDE_FINE
+    };
+    let raced =
+        Expect::codes(&["aaaa-race"]).inferred().costs("aaaa-race").or_slow(&["resolver-timeout"]);
+    let lost_alone = Expect::codes(&["resolver-timeout"]).inferred().costs("resolver-timeout");
     let truncated = Expect::codes(&["dns-truncated"]);
     let (tcp, musl) = (&["glibc", "go", "c-ares"], &["musl"]);
     let rows = [
         each(OUTSIDE_FINE, LIBRARIES, Expect::NOTHING),
+        each(a_lost, &["glibc", "musl", "c-ares"], raced),
+        each(a_lost, &["go"], lost_alone),
         each(cut, tcp, Expect::NOTHING),
         // This release of musl knows no TCP.
-        pending(each(Incident { twin: OUTSIDE_FINE.title, ..cut }, musl, truncated), TRUNCATED),
+        each(Incident { twin: OUTSIDE_FINE.title, ..cut }, musl, truncated),
         each(big, tcp, Expect::NOTHING),
-        pending(each(Incident { twin: OUTSIDE_FINE.title, ..big }, musl, truncated), TRUNCATED),
-        pending(each(refused, tcp, truncated), TRUNCATED),
+        each(Incident { twin: OUTSIDE_FINE.title, ..big }, musl, truncated),
+        each(refused, &["go", "c-ares"], truncated),
         // glibc's connect(2) would wait two minutes.
-        pending(each(blocked, &["go"], truncated.costs("dns-truncated")), TRUNCATED),
-        walking(use_vc, tcp, Expect::NOTHING),
+        each(blocked, &["go"], truncated.costs("dns-truncated")),
+        each(use_vc, tcp, Expect::NOTHING),
         each(use_vc_error, &["glibc", "go"], ERROR_PASSED),
     ];
     scene("dnsmasq, long answers", Resolver::Dnsmasq, rows.concat())
