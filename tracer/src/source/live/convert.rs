@@ -15,6 +15,7 @@ use tracer_common::record::{FLAG_CUT, RecordHeader, WIRE_VERSION, kind as wire, 
 
 use crate::context::Process;
 use crate::record::{HostId, Record, RecordKind, Task, Timestamp};
+use crate::text::is_visible;
 
 /// Why kernel bytes are no record.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -192,8 +193,8 @@ pub(super) fn lifecycle(raw: &[u8]) -> Option<Lifecycle> {
     }
 }
 
-/// Printable text of bytes from outside; control characters, invisible direction marks and invalid
-/// UTF-8 become `\xNN`.
+/// Printable text of bytes from outside; control and invisible characters, marks that change another
+/// one and invalid UTF-8 become `\xNN`.
 pub(super) fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     let hex = |text: &mut String, bytes: &[u8]| {
@@ -203,20 +204,15 @@ pub(super) fn escape(bytes: &[u8]) -> String {
     };
     for chunk in bytes.utf8_chunks() {
         for char in chunk.valid().chars() {
-            if char.is_control() || invisible(char) {
-                hex(&mut text, char.encode_utf8(&mut [0; 4]).as_bytes());
-            } else {
+            if is_visible(char) {
                 text.push(char);
+            } else {
+                hex(&mut text, char.encode_utf8(&mut [0; 4]).as_bytes());
             }
         }
         hex(&mut text, chunk.invalid());
     }
     text
-}
-
-/// Characters that change how the text around them is shown.
-fn invisible(char: char) -> bool {
-    matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
@@ -303,6 +299,18 @@ mod tests {
         let task = record.task.unwrap();
         assert_eq!((task.pid, task.tid, task.comm.as_str()), (5, 6, "a\\x1bb\\xff"));
         assert!(record.body.is_empty());
+    }
+
+    #[test]
+    fn what_a_terminal_does_not_show_is_escaped() {
+        // A combining mark, a soft hyphen, a direction mark, a tag.
+        let odd = "a\u{319}b\u{ad}c\u{202e}d\u{e0041}gr\u{fc}n \\x2d";
+        let text = escape(odd.as_bytes());
+        assert_eq!(
+            text,
+            "a\\xcc\\x99b\\xc2\\xadc\\xe2\\x80\\xaed\\xf3\\xa0\\x81\\x81gr\u{fc}n \\x2d"
+        );
+        assert!(text.chars().all(is_visible), "{text}");
     }
 
     #[test]
