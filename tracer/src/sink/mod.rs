@@ -3,7 +3,6 @@
 
 pub mod beside;
 pub mod capture;
-mod compact;
 pub mod filter;
 mod flush;
 pub mod json;
