@@ -12,7 +12,12 @@ use crate::build_cmd::cargo;
 const STATIC: &str = "-Ctarget-feature=+crt-static";
 /// Relocations of a position-independent program packed, and functions of the same code once: where
 /// Rust's own linker is the usual one.
-const SMALL: [&str; 2] = ["-Clink-arg=-Wl,-z,pack-relative-relocs", "-Clink-arg=-Wl,--icf=all"];
+const SMALL: [&str; 3] = [
+    "-Clink-arg=-Wl,-z,pack-relative-relocs",
+    "-Clink-arg=-Wl,--icf=all",
+    // Nothing unwinds: a panic aborts.
+    "-Cforce-unwind-tables=no",
+];
 
 /// Options of `cargo xtask dist`.
 #[derive(clap::Args)]

@@ -112,14 +112,7 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
         learn_address(&p, probe);
     }
     mark_reported(found, socket, cookie, dns, probe);
-    // A stream has no use for a part of a segment; a limit that somebody set stays one.
-    let limit = if !message {
-        CONTROL_SNAP as u32
-    } else if p.protocol == TCP && config.snap_len >= SNAP_MAX as u32 {
-        STREAM_SNAP_MAX as u32
-    } else {
-        config.snap_len
-    };
+    let limit = if message { most_of(&p, config) } else { CONTROL_SNAP as u32 };
     emit(
         skb,
         &p,
@@ -166,11 +159,21 @@ fn of_resolver(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: 
             direction,
             flags: PACKET_DNS,
             intended_port: socket.port,
-            limit: config.snap_len,
+            limit: most_of(&p, config),
             cookie,
         },
     );
     1
+}
+
+/// Most bytes to copy: a stream has no use for a part of a segment; a limit that somebody set stays one.
+#[inline(always)]
+fn most_of(p: &Parsed, config: &Config) -> u32 {
+    if p.protocol == TCP && config.snap_len >= SNAP_MAX as u32 {
+        STREAM_SNAP_MAX as u32
+    } else {
+        config.snap_len
+    }
 }
 
 /// Whether a message at the resolver is a target's, or the resolver's own for a target.

@@ -468,7 +468,8 @@ pub(super) fn told(identity: &Identity, profile: &Profile) -> WorkloadCosts {
     what_if.push(profile.trailing_dot());
     let mut without: Vec<_> = profile.suffixes.iter().collect();
     without.retain(|(_, suffix)| suffix.spent.queries > 0);
-    without.sort_by_key(|(_, suffix)| std::cmp::Reverse(suffix.spent.queries));
+    let place = |name: &str| profile.search.iter().position(|suffix| suffix == name);
+    without.sort_by_key(|(name, suffix)| (std::cmp::Reverse(suffix.spent.queries), place(name)));
     what_if.extend(without.iter().take(WITHOUT_MAX).map(|(name, s)| profile.without(name, s)));
     let advice = advice(identity, profile, &what_if);
     let owned = identity.owner.is_some();

@@ -234,10 +234,10 @@ impl Agent<'_> {
         }
         if labels.is_empty() {
             let what = self.following.awaited();
-            crate::say!("svctrace: waiting for {what} ({count} probes, {ms} ms)…");
+            say!("svctrace: waiting for {what} ({count} probes, {ms} ms)…");
         } else {
             let what = labels.join(", ");
-            crate::say!("svctrace: attached to {what} ({count} probes, {ms} ms)…");
+            say!("svctrace: attached to {what} ({count} probes, {ms} ms)…");
         }
         for missing in self.session.probes.missing() {
             tracing::warn!("{missing}");
@@ -255,9 +255,7 @@ impl Agent<'_> {
         self.following.attach_resolvers(&mut self.session);
         let known = !self.session.servers.is_empty();
         if known && !self.session.has_resolver() {
-            crate::say!(
-                "svctrace: the resolver was not found on this node; it is not traced along"
-            );
+            say!("svctrace: the resolver was not found on this node; it is not traced along");
         }
     }
 
@@ -362,7 +360,7 @@ impl Agent<'_> {
         }
         let ended = self.command.as_mut().and_then(Running::ended);
         if let Some(how) = &ended {
-            crate::say!("svctrace: {how}");
+            say!("svctrace: {how}");
         }
         let processes_gone = !self.only_processes.is_empty()
             && !self.only_processes.iter().any(|pid| processes::exists(*pid));
@@ -409,7 +407,7 @@ impl Agent<'_> {
             }
             if silent.is_some_and(|until| now() > until) {
                 silent = None;
-                crate::say!("svctrace: the output is not read; Ctrl-C ends at once");
+                say!("svctrace: the output is not read; Ctrl-C ends at once");
             }
             let _ = self.wait(BEAT.min(AWAIT));
         }
@@ -417,7 +415,7 @@ impl Agent<'_> {
 
     fn say_untraced(&mut self) {
         if self.command.as_mut().is_some_and(|command| command.ended().is_none()) {
-            crate::say!("svctrace: the command goes on untraced");
+            say!("svctrace: the command goes on untraced");
         }
     }
 
@@ -522,7 +520,7 @@ fn connect(options: &Options, invoker: Option<&Invoker>) -> anyhow::Result<Optio
     match Cluster::connect(&access) {
         Err(error) if options.kubeconfig.is_none() && options.context.is_none() => {
             let why = targets::in_one_line(&error);
-            crate::say!("svctrace: no Kubernetes API: {why}; going by this node's own files");
+            say!("svctrace: no Kubernetes API: {why}; going by this node's own files");
             Ok(None)
         }
         other => other,

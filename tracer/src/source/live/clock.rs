@@ -47,16 +47,14 @@ impl Clock {
     pub(super) fn check(&mut self) -> Option<i64> {
         let jump = offset_ns() - self.offset_ns;
         if jump > JUMP_NS {
-            crate::say!("svctrace: the clock was set forward by {} ms", jump / 1_000_000);
+            say!("svctrace: the clock was set forward by {} ms", jump / 1_000_000);
             self.offset_ns += jump;
             return Some(self.offset_ns);
         }
         if jump < -JUMP_NS && !self.told_back {
             self.told_back = true;
             let ms = -jump / 1_000_000;
-            crate::say!(
-                "svctrace: the clock was set back by {ms} ms; times go on from before that"
-            );
+            say!("svctrace: the clock was set back by {ms} ms; times go on from before that");
         }
         None
     }

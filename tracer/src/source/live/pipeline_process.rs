@@ -122,7 +122,7 @@ impl PipelineProcess {
         match status.code() {
             Some(code) => Some(u8::try_from(code).unwrap_or(3)),
             None => {
-                crate::say!("svctrace: the pipeline process was killed ({status})");
+                say!("svctrace: the pipeline process was killed ({status})");
                 Some(3)
             }
         }

@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn describes_this_process() {
         let Ok(mount) = Mount::find() else {
-            crate::say!("skipped: no cgroup2 mount");
+            say!("skipped: no cgroup2 mount");
             return;
         };
         let process = describe(std::process::id(), &mount).unwrap();

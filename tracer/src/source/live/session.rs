@@ -347,7 +347,7 @@ impl Session {
             && let Some(complaint) = resolv_conf::complaint(conf)
         {
             self.complaints += 1;
-            crate::say!("svctrace: {complaint}");
+            say!("svctrace: {complaint}");
         }
     }
 

@@ -157,7 +157,7 @@ mod tests {
         let found = match list(std::process::id()) {
             Ok(found) => found,
             Err(error) => {
-                crate::say!("skipped: {error:#}");
+                say!("skipped: {error:#}");
                 return;
             }
         };

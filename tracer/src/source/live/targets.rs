@@ -133,7 +133,7 @@ pub(super) fn pod(
             Ok(None) => return Known::Unknown,
             Err(error) => {
                 let why = in_one_line(&error);
-                crate::say!("svctrace: Kubernetes API: {why}; going by this node's own files");
+                say!("svctrace: Kubernetes API: {why}; going by this node's own files");
                 known = Known::Unanswered;
             }
         }
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn missing_things_are_named() {
         let Ok(mount) = Mount::find() else {
-            crate::say!("skipped: no cgroup2 mount");
+            say!("skipped: no cgroup2 mount");
             return;
         };
         let error = container(&mount, "xyz").unwrap_err().to_string();

@@ -136,7 +136,7 @@ struct Containerd {
 impl Containerd {
     /// `None`, with a note, where it cannot run.
     fn start(test: &str) -> Option<Self> {
-        let skip = |why: &str| crate::say!("skipped: {test}: {why}");
+        let skip = |why: &str| say!("skipped: {test}: {why}");
         let all = ["containerd", "ctr", "runc", "busybox"];
         let there = |name: &str| {
             let folders = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/bin"];

@@ -105,10 +105,7 @@ impl Following {
             session.release(dir);
         }
         if !member.traced.is_empty() {
-            crate::say!(
-                "svctrace: {} is no longer selected; it is not traced any more",
-                member.label
-            );
+            say!("svctrace: {} is no longer selected; it is not traced any more", member.label);
         }
     }
 
@@ -184,7 +181,7 @@ impl Following {
     /// Says that these pods have joined.
     pub(in crate::source::live) fn say_attached(&self, uids: &[String]) {
         if !uids.is_empty() {
-            crate::say!("svctrace: attached to {}…", self.in_words(uids));
+            say!("svctrace: attached to {}…", self.in_words(uids));
         }
     }
 
@@ -197,7 +194,7 @@ impl Following {
         for member in self.members.values_mut().filter(|member| !member.traced.is_empty()) {
             member.traced.retain(|dir| dir.is_dir());
             if member.traced.is_empty() {
-                crate::say!("svctrace: {} has left this node", member.label);
+                say!("svctrace: {} has left this node", member.label);
             }
         }
         // A log folder outlives its pod: without a cgroup it is an old one.
@@ -252,7 +249,7 @@ impl Following {
                     Ok(_) => traced.push(goal.dir),
                     // Gone again meanwhile: nothing to say.
                     Err(error) if goal.exists() => {
-                        crate::say!("svctrace: cannot attach to {}: {error:#}", self.label(uid));
+                        say!("svctrace: cannot attach to {}: {error:#}", self.label(uid));
                     }
                     Err(_) => {}
                 }
@@ -291,7 +288,7 @@ impl Following {
     fn say_full(&mut self) {
         if !std::mem::replace(&mut self.full, true) {
             let untraced = self.members.values().filter(|at| at.traced.is_empty()).count();
-            crate::say!(
+            say!(
                 "svctrace: {TARGET_DIRS_MAX} cgroups are traced, the most at one time; {untraced} \
                  selected pods wait for one of them to go"
             );

@@ -157,7 +157,7 @@ impl Following {
                 Fact::Node(node) => self.node = Some(node),
                 Fact::Trouble(trouble, why) => {
                     if self.cluster.as_ref().is_some_and(|cluster| cluster.is_news(&trouble)) {
-                        crate::say!("svctrace: {why}");
+                        say!("svctrace: {why}");
                     }
                     self.troubles.insert(why);
                 }

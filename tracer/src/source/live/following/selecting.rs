@@ -37,7 +37,7 @@ impl Following {
             Sources { cluster: self.cluster.as_ref(), node_files: &self.node_files, within };
         let Asked { selection, pods, note } = sources.ask(namespace, which)?;
         if let Some(note) = note {
-            crate::say!("svctrace: {note}");
+            say!("svctrace: {note}");
         }
         let (label, broad) = (selection.label.clone(), selection.is_broad());
         let own = |pod: &&Pod| broad && self.own.as_ref() == Some(&pod.uid);
@@ -65,7 +65,7 @@ impl Following {
         }
         if any && !elsewhere.is_empty() {
             let (count, nodes) = (elsewhere.len(), targets::on_nodes(&elsewhere));
-            crate::say!("svctrace: {label}: on this node only; not traced: {count} on {nodes}");
+            say!("svctrace: {label}: on this node only; not traced: {count} on {nodes}");
         }
         self.selections.push(selection);
         for pod in pods.iter().filter(|pod| !elsewhere.iter().any(|at| at.uid == pod.uid)) {
