@@ -392,6 +392,35 @@ fn silence_on_the_way_is_not_a_certain_reception() {
     assert!(silent["inferred_from"][0].as_str().unwrap().contains("on their way"), "{silent}");
 }
 
+/// musl asks all its nameservers at once, from one socket with one id. Two Services here, each before
+/// a pod of its own; only one of the pods answers, and what is behind the translation back is not seen.
+#[test]
+fn of_two_services_asked_at_once_the_one_whose_pod_answers_has_answered() {
+    let (query, client) = (message(7, "www.example.org", "A", None, &[]), "10.244.1.5:41000");
+    let answer = message(7, "www.example.org", "A", Some(0), &["192.0.2.7"]);
+    for answering in [0, 1] {
+        let servers = [("10.96.0.10:53", "10.244.1.3:53"), ("10.96.0.11:53", "10.244.1.4:53")];
+        let mut story = Story { view: View::HalfBridge, frames: Vec::new(), ip_id: 1 };
+        for (n, (service, pod)) in servers.into_iter().enumerate() {
+            story.ip_id += 1;
+            let at = MS + n as u64 * MS / 2;
+            story.put(at, client, service, &query);
+            story.put(at + MS / 10, client, pod, &query);
+        }
+        story.ip_id += 1;
+        story.put(4 * MS, servers[answering].1, client, &answer);
+        story.frames.push((20_000 * MS, udp("10.0.0.1:1", "10.0.0.2:2", 1, b"x")));
+        let frames: Vec<Frame> = story.frames.iter().map(|(at, p)| (*at, framed(1, p))).collect();
+        let (records, _) = read(file(BEST, 1, 65_535, &frames));
+        let output = run(&records);
+        let mut answered = output.lines("transaction");
+        assert_eq!(answered.len(), 2, "{}", output.json);
+        answered.retain(|t| t["outcome"] == "answered");
+        assert_eq!(answered.len(), 1, "{}", output.json);
+        assert_eq!(answered[0]["server"], servers[answering].0);
+    }
+}
+
 #[test]
 fn a_cut_answer_is_no_silence() {
     let mut story = Story { view: View::Client, frames: Vec::new(), ip_id: 1 };
