@@ -3,22 +3,22 @@
 use std::net::SocketAddr;
 
 /// Of the one container.
-pub const ID: &str = "b3a718d8b3397b08d58aa2b406db332c28b01e99f46ff23007243f53c266fe2f";
+pub(crate) const ID: &str = "b3a718d8b3397b08d58aa2b406db332c28b01e99f46ff23007243f53c266fe2f";
 /// When it all begins, in nanoseconds.
-pub const T0: u64 = 1_481_211_698_000_000_000;
+pub(crate) const T0: u64 = 1_481_211_698_000_000_000;
 
 /// Blocks one behind the other.
 #[derive(Clone, Default)]
-pub struct File(pub Vec<u8>);
+pub(crate) struct File(pub(crate) Vec<u8>);
 
 /// Text behind its length.
-pub fn text(text: &[u8]) -> Vec<u8> {
+pub(crate) fn text(text: &[u8]) -> Vec<u8> {
     [&u16::try_from(text.len()).unwrap().to_le_bytes(), text].concat()
 }
 
 impl File {
     /// Section and machine.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut file = Self::default();
         let mut body = 0x1A2B_3C4D_u32.to_le_bytes().to_vec();
         body.extend([1, 0, 2, 0]);
@@ -33,7 +33,7 @@ impl File {
     }
 
     /// Returns where it begins.
-    pub fn block(&mut self, kind: u32, body: &[u8]) -> usize {
+    pub(crate) fn block(&mut self, kind: u32, body: &[u8]) -> usize {
         let len = u32::try_from(body.len().next_multiple_of(4) + 12).unwrap();
         let at = self.0.len();
         self.0.extend([kind.to_le_bytes(), len.to_le_bytes()].concat());
@@ -44,7 +44,7 @@ impl File {
     }
 
     /// Threads (tid, pid, name), all in one container.
-    pub fn processes(&mut self, (kind, version): (u32, u8), threads: &[(i64, i64, &str)]) {
+    pub(crate) fn processes(&mut self, (kind, version): (u32, u8), threads: &[(i64, i64, &str)]) {
         let mut list = Vec::new();
         for (tid, pid, comm) in threads {
             let mut entry = Vec::new();
@@ -92,7 +92,7 @@ impl File {
 
     /// An event in a block of this kind, by a thread, so many nanoseconds after the beginning. Returns
     /// where it begins.
-    pub fn event(
+    pub(crate) fn event(
         &mut self,
         kind: u32,
         at: u64,
@@ -104,7 +104,7 @@ impl File {
     }
 
     /// The same with flags, where the kind of block has any.
-    pub fn flagged(
+    pub(crate) fn flagged(
         &mut self,
         kind: u32,
         flags: u32,
@@ -139,17 +139,17 @@ impl File {
 }
 
 /// A number of eight bytes.
-pub fn n(number: i64) -> [u8; 8] {
+pub(crate) fn n(number: i64) -> [u8; 8] {
     number.to_le_bytes()
 }
 
 /// A number of four bytes.
-pub fn w(number: u32) -> [u8; 4] {
+pub(crate) fn w(number: u32) -> [u8; 4] {
     number.to_le_bytes()
 }
 
 /// Two IPv4 ends.
-pub fn ends(from: &str, to: &str) -> Vec<u8> {
+pub(crate) fn ends(from: &str, to: &str) -> Vec<u8> {
     let mut bytes = vec![2];
     for end in [from, to] {
         let SocketAddr::V4(end) = end.parse().unwrap() else { panic!("IPv4 only") };

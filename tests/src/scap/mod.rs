@@ -1,7 +1,7 @@
 //! A small scap file made by hand: a client that reads resolv.conf, makes a DNS socket, asks and is
 //! answered, in blocks of several versions. Says less than the format can.
 
-pub mod file;
+mod file;
 
 use file::{File, ID, ends, n, w};
 
