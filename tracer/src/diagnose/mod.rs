@@ -24,6 +24,7 @@ mod servers;
 mod slow;
 mod summary;
 mod truncated;
+mod unjudged;
 mod upstream;
 mod what_if;
 mod words;
@@ -279,7 +280,8 @@ impl Diagnoser {
         let by_upstream: BTreeSet<Key> = found.iter().map(|d| d.key.clone()).collect();
         let silence = transaction.silence().filter(|(from, to)| to.since(*from) >= SILENCE_NS);
         if transaction.outcome() == TransactionOutcome::Unreachable {
-            found.extend(resolver::unreachable(lookup, transaction));
+            let healed = resolver::made_good(attempt, transaction, self.threshold_ns);
+            found.extend(resolver::unreachable(lookup, transaction).filter(|_| !healed));
         } else if let Some(silence) = silence
             && found.is_empty()
         {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ impl Seen {
 
 /// Runs the incident with svctrace watching and recording; the replay must say the same.
 fn watch(
-    binary: &PathBuf,
+    binary: &Path,
     incident: &Incident,
     change: &dyn Fn(&Lab) -> Result<()>,
 ) -> Result<Seen> {
@@ -127,7 +127,7 @@ fn incident(name: &str) -> Result<&'static Incident> {
 
 /// The story: its findings and no others, its cost what the client waited, but for the time in which
 /// an emulated machine starts a program.
-fn story(binary: &PathBuf, change: &dyn Fn(&Lab) -> Result<()>) -> Result<String> {
+fn story(binary: &Path, change: &dyn Fn(&Lab) -> Result<()>) -> Result<String> {
     let incident = incident("search-timeout")?;
     let seen = watch(binary, incident, change)?;
     let expected: BTreeSet<&str> = incident.findings.iter().copied().collect();
@@ -142,7 +142,7 @@ fn story(binary: &PathBuf, change: &dyn Fn(&Lab) -> Result<()>) -> Result<String
 }
 
 /// A healthy request: nothing found, the connection's backend known.
-fn silent(binary: &PathBuf, change: &dyn Fn(&Lab) -> Result<()>) -> Result<String> {
+fn silent(binary: &Path, change: &dyn Fn(&Lab) -> Result<()>) -> Result<String> {
     let seen = watch(binary, incident("healthy")?, change)?;
     // An emulated machine may need more than the threshold for an ordinary walk.
     let slow = BTreeSet::from(["search-expansion", "slow-dns"]);
@@ -155,7 +155,7 @@ fn silent(binary: &PathBuf, change: &dyn Fn(&Lab) -> Result<()>) -> Result<Strin
 }
 
 /// Every answer takes long: that is what the walk costs.
-fn delayed(binary: &PathBuf) -> Result<String> {
+fn delayed(binary: &Path) -> Result<String> {
     let seen = watch(binary, incident("healthy")?, &|_| {
         net::on_node("tc", &["qdisc", "add", "dev", "vethclient", "root", "netem", "delay", DELAY])
             .map_err(|error| Lacking(format!("{error:#}")).into())
@@ -169,7 +169,7 @@ fn delayed(binary: &PathBuf) -> Result<String> {
 
 /// What the process that reads foreign bytes may still do on this kernel: of its walls only Landlock
 /// may be missing.
-fn confined(binary: &PathBuf) -> Result<String> {
+fn confined(binary: &Path) -> Result<String> {
     let capture = "/tmp/sandbox.pcapng";
     let words = ["--no-api", "-v", "-w", capture, "--", "true"];
     let live = Command::new(binary).args(words).output()?;

@@ -164,6 +164,16 @@ fn site(who: &Identifier, actor: &Actor, local: SocketAddr) -> Entity {
     })
 }
 
+/// The latest of `ids` that fits.
+fn latest<'a, T>(
+    ids: &[u64],
+    all: &'a mut HashMap<u64, T>,
+    fits: impl Fn(&T) -> bool,
+) -> Option<&'a mut T> {
+    let id = ids.iter().rev().find(|id| all.get(id).is_some_and(&fits))?;
+    all.get_mut(id)
+}
+
 impl Resolvers {
     /// A query arrived at a socket of a traced process.
     pub(crate) fn received(
@@ -175,14 +185,9 @@ impl Resolvers {
         who: &Identifier,
     ) {
         let id = dns.message.id;
-        let known = self.by_id.get(&(asked.clone(), id)).and_then(|ids| {
-            ids.iter().rev().copied().find(|i| {
-                self.sightings
-                    .get(i)
-                    .is_some_and(|s| s.is_at(actor.host, dns.remote) && s.answered.is_none())
-            })
-        });
-        if let Some(sighting) = known.and_then(|i| self.sightings.get_mut(&i)) {
+        let waits = |s: &Sighting| s.is_at(actor.host, dns.remote) && s.answered.is_none();
+        let known = self.by_id.get(&(asked.clone(), id)).map(Ids::as_slice);
+        if let Some(sighting) = latest(known.unwrap_or_default(), &mut self.sightings, waits) {
             sighting.arrived(sent);
             return;
         }
@@ -318,12 +323,9 @@ impl Resolvers {
     ) {
         let socket = SocketKey::of(actor, dns);
         let id = dns.message.id;
-        let again = self.by_socket.get(&(socket.clone(), id)).iter().rev().copied().find(|i| {
-            self.forwarded
-                .get(i)
-                .is_some_and(|f| f.asked == asked && f.wire == dns.remote && f.reply.is_none())
-        });
-        if let Some(forwarded) = again.and_then(|i| self.forwarded.get_mut(&i)) {
+        let again = |f: &Forwarded| f.asked == asked && f.wire == dns.remote && f.reply.is_none();
+        let known = self.by_socket.get(&(socket.clone(), id));
+        if let Some(forwarded) = latest(known, &mut self.forwarded, again) {
             if forwarded.sends.len() < EVENTS_MAX {
                 forwarded.sends.push(sent);
             }
