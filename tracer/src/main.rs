@@ -105,6 +105,7 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     let mut redaction = redaction::asked(capture, output.quiet)?;
     let writer = files::create(capture)?.writer()?;
     let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
+    let ahead = batch(&capture.read);
     confinement::enter_alone(output.sandbox)?;
     let records = source::open_named(readers, &how).map_err(|error| {
         let name = error.file.clone().unwrap_or_else(|| name.clone());
@@ -114,7 +115,7 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     let mut whole = true;
     // What an earlier recording kept goes on into a new one only if somebody says so again.
     let private = capture.keep_payload || capture.write.is_none();
-    for record in records {
+    for record in in_batches(records, ahead) {
         match record {
             Ok(record) if record.kind.is_private() && !private => {}
             Ok(record) => pipeline.push(&redaction.record(&record))?,
@@ -129,6 +130,25 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     drop(shown);
     redaction.tell_shared();
     Ok(print.exit_code(&pipeline.finish()?, whole))
+}
+
+/// Records read ahead of the one that is worked on: taking turns with every record, reader and pipeline
+/// push one another out of the processor's instruction cache. From a pipe each goes on as it comes.
+fn batch(files: &[PathBuf]) -> usize {
+    const AHEAD: usize = 64;
+    let regular = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| found.is_file());
+    if files.iter().all(regular) { AHEAD } else { 1 }
+}
+
+/// The same items, taken `many` at a time.
+fn in_batches<T>(mut items: impl Iterator<Item = T>, many: usize) -> impl Iterator<Item = T> {
+    let mut taken = Vec::with_capacity(many).into_iter();
+    std::iter::from_fn(move || {
+        taken.next().or_else(|| {
+            taken = items.by_ref().take(many).collect::<Vec<T>>().into_iter();
+            taken.next()
+        })
+    })
 }
 
 /// The page of a code, or all codes with a line each.

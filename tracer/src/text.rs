@@ -11,10 +11,7 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// Like [`escape`], for text in which a backslash already is an escape: it stays as it is.
 pub fn visible(text: &str) -> String {
-    if is_plain(text) {
-        return text.to_owned();
-    }
-    visible_bytes(text.as_bytes())
+    if is_plain(text) { text.to_owned() } else { visible_bytes(text.as_bytes()) }
 }
 
 /// Like [`visible`], for names that may have escapes of their own, as systemd's cgroups have.

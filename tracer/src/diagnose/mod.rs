@@ -179,7 +179,8 @@ impl Diagnoser {
         if self.next_due > now {
             return;
         }
-        let due = self.cases.iter().filter(|(_, case)| case.due() <= now).map(|(number, _)| *number);
+        let due =
+            self.cases.iter().filter(|(_, case)| case.due() <= now).map(|(number, _)| *number);
         let due: Vec<u64> = due.collect();
         let mut due: Vec<Case> = due.into_iter().filter_map(|number| self.take(number)).collect();
         let open = self.cases.values().map(Case::due);

@@ -3,6 +3,7 @@
 //! `fetch`, booting in `boot`, what happens inside in `guest`, docs/kernels.md in `page`.
 
 mod boot;
+mod clock;
 mod fetch;
 pub(crate) mod guest;
 mod initramfs;

@@ -28,9 +28,9 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    /// Unix time minus boot time, in nanoseconds, for all records released from now on.
-    pub(super) fn set_offset(&mut self, offset_ns: i64) {
-        self.offset_ns = offset_ns;
+    /// Nothing held yet. `offset_ns` is Unix time minus boot time, in nanoseconds.
+    pub(super) fn new(offset_ns: i64) -> Self {
+        Self { offset_ns, ..Self::default() }
     }
 
     /// Takes in a kernel record.
