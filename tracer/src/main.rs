@@ -10,6 +10,7 @@ mod progress;
 mod redaction;
 mod settings;
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use std::slice;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
+use tracer::record::Record;
 use tracer::report::Code;
 use tracer::source::{self, live};
 
@@ -140,14 +142,26 @@ fn batch(files: &[PathBuf]) -> usize {
     if files.iter().all(regular) { AHEAD } else { 1 }
 }
 
-/// The same items, taken `many` at a time.
-fn in_batches<T>(mut items: impl Iterator<Item = T>, many: usize) -> impl Iterator<Item = T> {
-    let mut taken = Vec::with_capacity(many).into_iter();
+/// The same records, taken `many` at a time, and fewer of large ones: a file can hold records of many
+/// megabytes each.
+fn in_batches<E>(
+    mut records: impl Iterator<Item = Result<Record, E>>,
+    many: usize,
+) -> impl Iterator<Item = Result<Record, E>> {
+    const BYTES_MAX: usize = 1 << 20;
+    let mut taken = VecDeque::with_capacity(many);
     std::iter::from_fn(move || {
-        taken.next().or_else(|| {
-            taken = items.by_ref().take(many).collect::<Vec<T>>().into_iter();
-            taken.next()
-        })
+        if taken.is_empty() {
+            let mut bytes = 0;
+            while taken.len() < many
+                && bytes < BYTES_MAX
+                && let Some(record) = records.next()
+            {
+                bytes += record.as_ref().map_or(0, |record| record.body.len());
+                taken.push_back(record);
+            }
+        }
+        taken.pop_front()
     })
 }
 
@@ -184,4 +198,28 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tracer::record::{RecordKind, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn few_large_records_are_read_ahead() {
+        for (size, ahead) in [(100, 64), (600 << 10, 2), (3 << 20, 1)] {
+            let read = Cell::new(0);
+            let records = (0..200).map(|number| {
+                read.set(read.get() + 1);
+                let body = vec![0; size];
+                Ok::<_, ()>(Record::bare(number, Timestamp(number), RecordKind::Packet, body))
+            });
+            let mut all = in_batches(records, 64);
+            assert_eq!((all.next().unwrap().unwrap().number, read.get()), (0, ahead), "{size}");
+            assert!(all.map(|record| record.unwrap().number).eq(1..200));
+        }
+    }
 }
