@@ -1,5 +1,6 @@
 //! Which cgroups on this node belong to the resolver that the target asks: by Services and their
-//! endpoints, else by well-known pod names, else as the process bound to the resolver's address.
+//! endpoints, or as the pod with the resolver's address; else by well-known pod names, else as the process
+//! bound to that address.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -8,7 +9,7 @@ use std::net::IpAddr;
 use super::cgroups::{Directory, Mount};
 use super::node_files::NodeFiles;
 use super::sockets;
-use crate::context::{EndpointSlice, Service};
+use crate::context::{EndpointSlice, Pod, Service};
 use crate::identify::is_system_dns;
 
 /// Most resolvers traced along.
@@ -61,6 +62,11 @@ impl Services {
         slices.flat_map(|slice| &slice.endpoints).any(|at| at.pod_uid.as_deref() == Some(uid))
     }
 
+    /// Whether pods are known that answer at `servers`.
+    pub(super) fn answer_at(&self, servers: &HashSet<IpAddr>) -> bool {
+        !self.resolver_pods(servers).is_empty()
+    }
+
     /// UIDs of the pods that answer at `servers`; where no server is known yet, of the cluster's
     /// DNS by its label.
     fn resolver_pods(&self, servers: &HashSet<IpAddr>) -> Vec<&str> {
@@ -99,6 +105,8 @@ pub(super) struct Search<'a> {
     pub(super) node_files: &'a NodeFiles,
     /// What the API told.
     pub(super) services: &'a Services,
+    /// UIDs of the pods that have one of `servers` as their own address.
+    pub(super) at_servers: Vec<String>,
     /// Addresses in the target's resolv.conf.
     pub(super) servers: &'a HashSet<IpAddr>,
     /// A process of the target, for its network namespace; without one no sockets are looked at.
@@ -121,6 +129,10 @@ impl Search<'_> {
 
     fn by_services(&self) -> Vec<Directory> {
         let uids = self.services.resolver_pods(self.servers);
+        let uids = uids.into_iter().chain(self.at_servers.iter().map(String::as_str));
+        let mut uids: Vec<&str> = uids.collect();
+        uids.sort_unstable();
+        uids.dedup();
         uids.into_iter().flat_map(|uid| self.mount.pods(uid)).collect()
     }
 
@@ -162,6 +174,12 @@ impl Search<'_> {
         pids.dedup();
         pids.into_iter().filter_map(|pid| self.mount.of_process(pid)).collect()
     }
+}
+
+/// A pod that is asked at its own address, as where no Service stands before the resolver. Those on the
+/// node's network share the node's.
+pub(super) fn answers_at(pod: &Pod, servers: &HashSet<IpAddr>) -> bool {
+    !pod.host_network && !pod.finished && pod.ips.iter().any(|ip| servers.contains(ip))
 }
 
 /// Pods that are a cluster's resolver by the names everybody gives them.
@@ -230,8 +248,20 @@ mod tests {
             });
         }
         assert_eq!(services.resolver_pods(&HashSet::from([ip])), ["u1"]);
+        assert!(services.answer_at(&HashSet::from([ip])));
         assert_eq!(services.resolver_pods(&HashSet::from(["10.0.0.3".parse().unwrap()])), ["u2"]);
         assert!(services.resolver_pods(&HashSet::from(["127.0.0.53".parse().unwrap()])).is_empty());
+    }
+
+    #[test]
+    fn a_pod_asked_at_its_own_address() {
+        let ip: IpAddr = "fd00::14".parse().unwrap();
+        let pod = Pod { ips: vec!["10.0.0.2".parse().unwrap(), ip], ..Pod::default() };
+        let servers = HashSet::from([ip]);
+        assert!(answers_at(&pod, &servers));
+        assert!(!answers_at(&pod, &HashSet::new()));
+        assert!(!answers_at(&Pod { host_network: true, ..pod.clone() }, &servers));
+        assert!(!answers_at(&Pod { finished: true, ..pod }, &servers));
     }
 
     #[test]
