@@ -221,7 +221,12 @@ fn belongs(
     }
     // SAFETY: a plain read of a live map value.
     let asked = unsafe { QUESTIONS.get(hash) };
-    asked.is_some_and(|at| now.wrapping_sub(*at) < QUESTION_NS)
+    let asked = asked.is_some_and(|at| now.wrapping_sub(*at) < QUESTION_NS);
+    if asked && !inward {
+        // A resolver that receives this knows its client.
+        learn_address(p, probe);
+    }
+    asked
 }
 
 /// FNV-1a over the lower-cased name and the type of the first question; 0 when it cannot be read.

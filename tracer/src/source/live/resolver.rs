@@ -109,8 +109,8 @@ pub(super) struct Search<'a> {
     pub(super) at_servers: Vec<String>,
     /// Addresses in the target's resolv.conf.
     pub(super) servers: &'a HashSet<IpAddr>,
-    /// A process of the target, for its network namespace; without one no sockets are looked at.
-    pub(super) process: Option<u32>,
+    /// The cgroups found by their sockets.
+    pub(super) on_node: &'a [Directory],
 }
 
 impl Search<'_> {
@@ -120,16 +120,18 @@ impl Search<'_> {
         if found.is_empty() && !self.services.complete() {
             found = self.by_names();
         }
-        if found.is_empty() {
-            found = self.by_socket();
-        }
+        found.extend_from_slice(self.on_node);
         found.truncate(RESOLVERS_MAX);
         found
     }
 
     fn by_services(&self) -> Vec<Directory> {
         let uids = self.services.resolver_pods(self.servers);
-        let uids = uids.into_iter().chain(self.at_servers.iter().map(String::as_str));
+        // A cache on the node asks the cluster's DNS in its turn.
+        let behind = !self.on_node.is_empty();
+        let behind = behind.then(|| self.services.resolver_pods(&HashSet::new()));
+        let uids = uids.into_iter().chain(behind.into_iter().flatten());
+        let uids = uids.chain(self.at_servers.iter().map(String::as_str));
         let mut uids: Vec<&str> = uids.collect();
         uids.sort_unstable();
         uids.dedup();
@@ -141,39 +143,39 @@ impl Search<'_> {
         let resolvers = pods.iter().filter(|pod| is_resolver(&pod.namespace, &pod.name));
         resolvers.flat_map(|pod| self.mount.pods(&pod.uid)).collect()
     }
+}
 
-    /// The process that owns a socket on port 53 of a server's address: a resolver of the host, or
-    /// one inside the target's own namespace.
-    fn by_socket(&self) -> Vec<Directory> {
-        if self.process.is_none() || self.servers.is_empty() {
-            return Vec::new();
-        }
-        let own = std::process::id();
-        let mut inodes = HashSet::new();
-        for process in self.process.into_iter().chain([own]) {
-            let local = if process == own { host_addresses() } else { HashSet::new() };
-            let is_server = |ip: IpAddr| {
-                self.servers.contains(&ip)
-                    || ip.is_unspecified() && self.servers.iter().any(|at| local.contains(at))
-            };
-            let found = sockets::list(process).unwrap_or_default();
-            let bound = found.iter().filter(|at| at.local.port() == 53 && at.remote.is_none());
-            inodes.extend(bound.filter(|at| is_server(at.local.ip())).map(|at| at.inode));
-        }
-        if inodes.is_empty() {
-            return Vec::new();
-        }
-        let owners = sockets::owners(&all_processes());
-        let mut pids: Vec<u32> = inodes
-            .iter()
-            .filter_map(|inode| owners.get(inode))
-            .flatten()
-            .map(|(pid, _)| *pid)
-            .collect();
-        pids.sort_unstable();
-        pids.dedup();
-        pids.into_iter().filter_map(|pid| self.mount.of_process(pid)).collect()
+/// The cgroup of the process that owns a socket on port 53 of a server's address: a resolver of the host,
+/// such as a node-local cache, or one in the network namespace of `process`, a target's.
+pub(super) fn by_socket(mount: &Mount, servers: &HashSet<IpAddr>, process: u32) -> Vec<Directory> {
+    if servers.is_empty() {
+        return Vec::new();
     }
+    let own = std::process::id();
+    let mut inodes = HashSet::new();
+    for process in [process, own] {
+        let local = if process == own { host_addresses() } else { HashSet::new() };
+        let is_server = |ip: IpAddr| {
+            servers.contains(&ip)
+                || ip.is_unspecified() && servers.iter().any(|at| local.contains(at))
+        };
+        let found = sockets::list(process).unwrap_or_default();
+        let bound = found.iter().filter(|at| at.local.port() == 53 && at.remote.is_none());
+        inodes.extend(bound.filter(|at| is_server(at.local.ip())).map(|at| at.inode));
+    }
+    if inodes.is_empty() {
+        return Vec::new();
+    }
+    let owners = sockets::owners(&all_processes());
+    let mut pids: Vec<u32> = inodes
+        .iter()
+        .filter_map(|inode| owners.get(inode))
+        .flatten()
+        .map(|(pid, _)| *pid)
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids.into_iter().filter_map(|pid| mount.of_process(pid)).collect()
 }
 
 /// A pod that is asked at its own address, as where no Service stands before the resolver. Those on the

@@ -14,10 +14,10 @@ use members::Member;
 
 use crate::context::{Pod, Role};
 use crate::record::RecordKind;
-use crate::source::live::cgroups::Mount;
+use crate::source::live::cgroups::{Directory, Mount};
 use crate::source::live::kubernetes::{Cluster, Fact};
 use crate::source::live::node_files::NodeFiles;
-use crate::source::live::resolver::{Search, Services, answers_at};
+use crate::source::live::resolver::{Search, Services, answers_at, by_socket};
 use crate::source::live::selection::Selection;
 use crate::source::live::session::Session;
 
@@ -52,6 +52,8 @@ pub(in crate::source::live) struct Following {
     named: bool,
     node_listed: bool,
     servers: Option<HashSet<IpAddr>>,
+    // Those of `servers` that a process of this node answers for on the node's own network.
+    on_node: Vec<Directory>,
     pods: HashMap<String, Pod>,
     troubles: HashSet<String>,
 }
@@ -92,6 +94,7 @@ impl Following {
             named: false,
             node_listed: false,
             servers: None,
+            on_node: Vec::new(),
             pods: HashMap::new(),
             troubles: HashSet::new(),
         }
@@ -197,6 +200,9 @@ impl Following {
         if !std::mem::take(&mut self.asked_came) && !changed && !asked_others {
             return;
         }
+        if let Some(process) = session.process.filter(|_| asked_others) {
+            self.on_node = by_socket(&self.mount, &servers, process);
+        }
         let at_servers = self.pods.values().filter(|pod| answers_at(pod, &servers));
         let found = Search {
             mount: &self.mount,
@@ -204,7 +210,7 @@ impl Following {
             services: &self.services,
             at_servers: at_servers.map(|pod| pod.uid.clone()).collect(),
             servers: &servers,
-            process: session.process.filter(|_| asked_others && !session.has_resolver()),
+            on_node: &self.on_node,
         }
         .find();
         self.servers = Some(servers);
