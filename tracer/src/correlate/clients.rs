@@ -2,13 +2,12 @@
 //! by record time. What a query means for a resolver is `upstream`'s business.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::HashMap;
 use foldhash::quality::RandomState;
-use smallvec::SmallVec;
 
 use tracer_common::record::probe;
 
@@ -21,6 +20,7 @@ use super::by_socket::BySocket;
 use super::connection::StreamNote;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
 use super::heard::{Answers, Gone, Orphan, Orphans, Stray, Unmatched};
+use super::ids::{Ids, forget};
 use super::library::Sockets;
 use super::lookup::{
     Attempt, Lookup, doubt_early_closes, finished, lookup_outcome, strict, waited_out,
@@ -47,8 +47,6 @@ const PER_LOOKUP_MAX: usize = 512;
 const MARGIN_NS: u64 = 1_000_000_000;
 /// A client that closes within this time was told an error, not silence.
 const TOO_SOON_NS: u64 = 300_000_000;
-/// Lookups under one key of an index.
-type Ids = SmallVec<[u64; 2]>;
 
 /// Clients' side of DNS.
 #[derive(Debug, Default)]
@@ -97,21 +95,6 @@ pub(crate) fn owner(actor: &Actor, who: &Identifier, local: Option<SocketAddr>) 
 
 fn label(name: &str) -> &str {
     name.split('.').next().unwrap_or_default()
-}
-
-/// Takes `id` out of an index; ids are in order, but for those of lingering lookups, which are few.
-fn forget<K: Eq + Hash>(index: &mut HashMap<K, Ids>, key: &K, id: u64) {
-    if let Some(ids) = index.get_mut(key) {
-        match ids.binary_search(&id) {
-            Ok(at) => {
-                ids.remove(at);
-            }
-            Err(_) => ids.retain(|known| *known != id),
-        }
-        if ids.is_empty() {
-            index.remove(key);
-        }
-    }
 }
 
 impl Clients {

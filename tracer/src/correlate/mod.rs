@@ -18,6 +18,7 @@ mod clocks;
 mod connection;
 mod grouping;
 mod heard;
+mod ids;
 mod library;
 mod lookup;
 mod names;

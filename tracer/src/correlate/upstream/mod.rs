@@ -6,7 +6,6 @@ mod hops;
 mod inside;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use crate::record::{HostId, Timestamp};
 
 use super::by_socket::BySocket;
 use super::clocks::{self, HOSTS_SKEW_NS};
+use super::ids::{Ids, forget};
 use super::transaction::{Asked, EVENTS_MAX, Sent, SocketKey, Transaction};
 use super::wire::Question;
 
@@ -140,11 +140,11 @@ struct Forwarded {
 pub(crate) struct Resolvers {
     next: u64,
     sightings: HashMap<u64, Sighting>,
-    by_id: HashMap<(Asked, u16), Vec<u64>>,
-    waiting: HashMap<(Entity, Asked), Vec<u64>>,
+    by_id: HashMap<(Asked, u16), Ids>,
+    waiting: HashMap<(Entity, Asked), Ids>,
     forwarded: HashMap<u64, Forwarded>,
     by_socket: BySocket,
-    by_question: HashMap<(Entity, Asked), Vec<u64>>,
+    by_question: HashMap<(Entity, Asked), Ids>,
     oldest: VecDeque<(Timestamp, u64)>,
     /// UDP sockets that received queries.
     listeners: HashMap<(HostId, u64), Entity>,
@@ -162,15 +162,6 @@ fn site(who: &Identifier, actor: &Actor, local: SocketAddr) -> Entity {
         Some(id) => Entity::Cgroup(actor.host, id),
         None => Entity::Address(actor.host.of(local.ip()), local.ip()),
     })
-}
-
-fn forget<K: Eq + Hash>(index: &mut HashMap<K, Vec<u64>>, key: &K, id: u64) {
-    if let Some(ids) = index.get_mut(key) {
-        ids.retain(|i| *i != id);
-        if ids.is_empty() {
-            index.remove(key);
-        }
-    }
 }
 
 impl Resolvers {
@@ -271,7 +262,7 @@ impl Resolvers {
     ) {
         let Some(asked) = asked else { return };
         let id = dns.message.id;
-        let ids = self.by_id.get(&(asked.clone(), id)).map(Vec::as_slice).unwrap_or_default();
+        let ids = self.by_id.get(&(asked.clone(), id)).map(Ids::as_slice).unwrap_or_default();
         let open = ids.iter().copied().find(|i| {
             let sighting = self.sightings.get(i);
             sighting.is_some_and(|s| s.is_at(actor.host, dns.remote) && s.answered.is_none())
@@ -501,7 +492,7 @@ impl Resolvers {
 
     /// What was asked for a question, from those on that can have been open at `begin`.
     fn asked_around(&self, key: &(Entity, Asked), begin: Timestamp) -> &[u64] {
-        let ids = self.by_question.get(key).map(Vec::as_slice).unwrap_or_default();
+        let ids = self.by_question.get(key).map(Ids::as_slice).unwrap_or_default();
         let first = |id: &u64| self.forwarded.get(id).and_then(|f| f.sends.first()).map(|s| s.at);
         let before = ids.partition_point(|id| first(id).is_some_and(|at| at <= begin));
         ids.get(before.saturating_sub(EARLIER_MAX)..).unwrap_or_default()
