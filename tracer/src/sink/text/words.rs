@@ -2,20 +2,20 @@
 //! Pure functions.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use unicode_width::UnicodeWidthStr;
 
 use crate::context::Origin;
+use crate::digits;
 use crate::record::Timestamp;
 use crate::report::Identity;
-use crate::text::visible;
+use crate::text::{is_plain, visible};
 pub(crate) use crate::words::{count, duration};
 
 /// UTC time of day with nanoseconds.
 pub(crate) fn clock(at: Timestamp) -> String {
-    let seconds = at.0 / 1_000_000_000 % 86_400;
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{hour:02}:{minute:02}:{second:02}.{:09}", at.0 % 1_000_000_000)
+    digits::instant(at.0).as_str().get(11..29).unwrap_or_default().to_owned()
 }
 
 /// Nanoseconds as seconds with nine digits.
@@ -27,13 +27,20 @@ pub(crate) fn seconds(ns: i128) -> String {
 
 /// Columns that `text` takes on a terminal.
 pub(crate) fn width(text: &str) -> usize {
-    text.width()
+    if is_plain(text) { text.len() } else { text.width() }
 }
 
 /// `text` filled up with spaces to `columns`.
 pub(crate) fn pad(text: &str, columns: usize) -> String {
-    let missing = columns.saturating_sub(width(text));
-    format!("{text}{}", " ".repeat(missing))
+    let mut padded = String::new();
+    push_padded(&mut padded, text, columns);
+    padded
+}
+
+/// Appends `text` filled up with spaces to `columns`.
+pub(crate) fn push_padded(to: &mut String, text: &str, columns: usize) {
+    to.push_str(text);
+    to.extend(std::iter::repeat_n(' ', columns.saturating_sub(width(text))));
 }
 
 /// `text` wrapped at words to `columns`.
@@ -51,15 +58,22 @@ pub(crate) fn place(who: &Identity) -> String {
         (None, Some(pod), ..) => pod.clone(),
         (_, None, Some(id), _) => id.chars().take(12).collect(),
         (_, None, None, Some(path)) => path.clone(),
-        (_, None, None, None) => who.address.map_or_else(|| "-".into(), |a| a.to_string()),
+        (_, None, None, None) => match who.address {
+            Some(IpAddr::V4(ip)) => digits::ipv4(ip).as_str().to_owned(),
+            Some(ip) => ip.to_string(),
+            None => "-".into(),
+        },
     };
     // A pod is one of the cluster; all else is on its host.
     let place = match (&who.host, &who.pod) {
         (Some(host), None) => format!("{host}:{place}"),
         _ => place,
     };
-    let guessed = if who.named_by == Some(Origin::Proc) { " (guessed)" } else { "" };
-    format!("{}{guessed}", visible(&place))
+    let mut place = visible(&place);
+    if who.named_by == Some(Origin::Proc) {
+        place.push_str(" (guessed)");
+    }
+    place
 }
 
 /// `comm[pid]`, else what is known of it, else `-`.

@@ -80,6 +80,8 @@ pub fn agent(
     });
     let waiting = command.transpose()?;
     let mut process = PipelineProcess::start(pipeline_args, inherited)?;
+    // After the command's child was made: what is traced is to see the machine as it is.
+    super::spare_memory();
     rights::give_up(&options, invoker.as_ref())?;
     // Loading takes the longest and depends on nothing else.
     let loading = Loading::start(&options)?;
