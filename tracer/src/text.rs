@@ -24,11 +24,19 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// Like [`escape`], for text in which a backslash already is an escape: it stays as it is.
 pub fn visible(text: &str) -> String {
+    if is_plain(text) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         push_visible(&mut out, c);
     }
     out
+}
+
+/// Nothing but ASCII that a terminal shows as it is, one column each.
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'))
 }
 
 /// Whether a terminal shows `c` as it is: no control, no bidirectional mark, nothing invisible.

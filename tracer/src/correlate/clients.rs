@@ -528,7 +528,7 @@ impl Clients {
     pub(crate) fn advance(
         &mut self,
         now: Timestamp,
-        resolvers: &Resolvers,
+        resolvers: &mut Resolvers,
         done: &mut Vec<Lookup>,
     ) {
         while let Some((at, timer)) = self.timers.due(now) {
@@ -564,7 +564,7 @@ impl Clients {
     }
 
     /// The input ended.
-    pub(crate) fn finish(&mut self, resolvers: &Resolvers, done: &mut Vec<Lookup>) {
+    pub(crate) fn finish(&mut self, resolvers: &mut Resolvers, done: &mut Vec<Lookup>) {
         let ids: Vec<u64> = self.ages.iter().copied().collect();
         for id in ids {
             self.close(id, true, Timestamp(u64::MAX), resolvers);
@@ -583,7 +583,7 @@ impl Clients {
     }
 
     /// Closed lookups, as soon as the resolver's side of them can be known.
-    fn told(&mut self, now: Timestamp, resolvers: &Resolvers, done: &mut Vec<Lookup>) {
+    fn told(&mut self, now: Timestamp, resolvers: &mut Resolvers, done: &mut Vec<Lookup>) {
         while let Some((due, _)) = self.untied.front()
             && (*due <= now || self.untied.len() > UNTIED_MAX)
             && let Some((_, mut lookup)) = self.untied.pop_front()

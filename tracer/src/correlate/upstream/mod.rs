@@ -416,7 +416,7 @@ impl Resolvers {
             return None;
         }
         let until = transaction.ended()?;
-        self.dead.get(&self.sighting_of(transaction, until)?.site).copied()
+        self.dead.get(&self.sighting_of(transaction, until)?.1.site).copied()
     }
 
     /// Nothing more comes from `host`: silence there was seen until now. Where it was hardly seen,
@@ -445,14 +445,21 @@ impl Resolvers {
     /// What the resolver's side says about a client's transaction that waited until `until`, by the
     /// client's clock: where the two are on different hosts, the question's way is taken to be
     /// instant, so the difference of its times is that of the clocks.
-    pub(crate) fn tie(&self, transaction: &Transaction, until: Timestamp) -> Option<Received> {
-        let sighting = self.sighting_of(transaction, until)?;
+    ///
+    /// Where both sides tell of one question and one answer, nothing further can come of it: that is
+    /// the fate of nearly all, and what is remembered is small without them.
+    pub(crate) fn tie(&mut self, transaction: &Transaction, until: Timestamp) -> Option<Received> {
+        let (number, sighting) = self.sighting_of(transaction, until)?;
+        let over = sighting.is_over(transaction);
         let ahead = match sighting.resolver.host == transaction.actor.host {
             true => 0,
             false => clocks::ahead(&transaction.sends, &sighting.arrivals),
         };
         let mut received = self.received_until(sighting, clocks::shifted(until, ahead), 0)?;
         clocks::shift(&mut received, ahead.saturating_neg());
+        if over {
+            self.drop_entry(number);
+        }
         Some(received)
     }
 
@@ -498,7 +505,7 @@ impl Resolvers {
         ids.get(before.saturating_sub(EARLIER_MAX)..).unwrap_or_default()
     }
 
-    fn sighting_of(&self, transaction: &Transaction, until: Timestamp) -> Option<&Sighting> {
+    fn sighting_of(&self, transaction: &Transaction, until: Timestamp) -> Option<(u64, &Sighting)> {
         if self.sightings.is_empty() {
             return None;
         }
@@ -507,15 +514,15 @@ impl Resolvers {
         let skew = |s: &Sighting| if s.resolver.host == host { SKEW_NS } else { HOSTS_SKEW_NS };
         let all = || {
             let ids = self.by_id.get(&key).into_iter().flatten();
-            ids.filter_map(|i| self.sightings.get(i))
+            ids.filter_map(|i| Some((*i, self.sightings.get(i)?)))
         };
-        let near = |s: &&Sighting| {
+        let near = |(_, s): &(u64, &Sighting)| {
             let skew = skew(s);
             s.arrivals.first().is_some_and(|a| {
                 a.at.plus(skew) >= transaction.started() && a.at <= until.plus(skew)
             })
         };
-        let translated = |s: &&Sighting| {
+        let translated = |(_, s): &(u64, &Sighting)| {
             let skew = skew(s);
             s.arrivals.first().is_some_and(|a| {
                 let sends = &transaction.sends;
@@ -523,7 +530,7 @@ impl Resolvers {
             })
         };
         all()
-            .filter(|s| s.is_from(transaction.client, host))
+            .filter(|(_, s)| s.is_from(transaction.client, host))
             .find(near)
             .or_else(|| all().find(translated))
     }
@@ -531,15 +538,30 @@ impl Resolvers {
     /// Drops what is older than it can matter.
     pub(crate) fn expire(&mut self, now: Timestamp) {
         while let Some((at, number)) = self.oldest.front().copied() {
-            let full = self.oldest.len() > CAP;
-            if now.since(at) < KEPT_NS && !full {
+            let old = now.since(at) >= KEPT_NS;
+            if !old && self.sightings.len() + self.forwarded.len() <= CAP {
                 break;
             }
-            if now.since(at) < KEPT_NS {
-                self.evicted += 1;
-            }
+            self.evicted += u64::from(!old && self.is_there(number));
             self.oldest.pop_front();
             self.drop_entry(number);
+        }
+    }
+
+    fn is_there(&self, number: u64) -> bool {
+        self.sightings.contains_key(&number) || self.forwarded.contains_key(&number)
+    }
+
+    /// Forgets the places of entries that are over already.
+    fn forget_places(&mut self) {
+        while self.oldest.front().is_some_and(|(_, number)| !self.is_there(*number)) {
+            self.oldest.pop_front();
+        }
+        // Behind one that is waited for, many can be over.
+        if self.oldest.len() > 4 * CAP {
+            let (sightings, forwarded) = (&self.sightings, &self.forwarded);
+            let there = |n: &u64| sightings.contains_key(n) || forwarded.contains_key(n);
+            self.oldest.retain(|(_, number)| there(number));
         }
     }
 
@@ -556,6 +578,7 @@ impl Resolvers {
 
     fn number(&mut self, at: Timestamp) -> u64 {
         self.next += 1;
+        self.forget_places();
         self.oldest.push_back((at, self.next));
         self.expire(at);
         self.next
@@ -581,6 +604,15 @@ impl Sighting {
         if self.arrivals.len() < EVENTS_MAX {
             self.arrivals.push(sent);
         }
+    }
+
+    /// One arrival, one answer, of the very query that its client sent once and had answered.
+    fn is_over(&self, transaction: &Transaction) -> bool {
+        self.arrivals.len() == 1
+            && self.answered.is_some()
+            && self.client == transaction.client
+            && transaction.sends.len() == 1
+            && transaction.reply.is_some()
     }
 
     /// Seen on `host`, from `client`.
