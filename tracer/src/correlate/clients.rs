@@ -39,6 +39,8 @@ const LOOKUPS_MAX: usize = 65_536;
 const TRANSACTIONS_MAX: usize = 100_000;
 /// Open lookups under one first label of one process that a query is compared with, the newest.
 const LOOK_MAX: usize = 64;
+/// Their transactions, after which no further lookup is compared.
+const COMPARE_MAX: usize = 1_024;
 /// Closed lookups whose resolver may be told later, by another clock.
 const UNTIED_MAX: usize = 4_096;
 /// Transactions of one lookup.
@@ -59,6 +61,8 @@ pub(crate) struct Clients {
     /// Their ids, the oldest first.
     ages: BTreeSet<u64>,
     by_owner: HashMap<Owner, Ids>,
+    /// Those with a truncated answer, which connects to servers concern.
+    truncated: HashMap<Owner, Ids>,
     /// By owner and first label, hashed: all candidates of a walk begin with the name as typed.
     by_label: HashMap<u64, Ids>,
     labels: RandomState,
@@ -165,8 +169,13 @@ impl Clients {
             .get(&key)
             .into_iter()
             .flat_map(|ids| ids.iter().rev().take(LOOK_MAX))
-            .filter_map(|id| {
-                let lookup = self.lookups.get(id).filter(|lookup| lookup.owner == *owner)?;
+            .filter_map(|id| Some((id, self.lookups.get(id).filter(|l| l.owner == *owner)?)))
+            .scan(COMPARE_MAX, |room, (id, lookup)| {
+                let before = *room;
+                *room = room.saturating_sub(lookup.size());
+                (before > 0).then_some((id, lookup))
+            })
+            .filter_map(|(id, lookup)| {
                 let place = lookup.place(&query, &self.table)?;
                 let tied = lookup.tied(&query, &self.table);
                 Some(((tied, lookup.tid.is_some() && lookup.tid == tid, *id), place))
@@ -230,6 +239,7 @@ impl Clients {
             settings: Settings::of(config),
             deadline: None,
             over: false,
+            truncated: false,
             connects: Connects::default(),
         });
         lookup.elsewhere = lookup.is_elsewhere(first.server.ip());
@@ -272,7 +282,7 @@ impl Clients {
             transaction.try_number = u32::try_from(earlier + 1).unwrap_or(u32::MAX);
             last.transactions.push(id);
         }
-        if lookup.attempts.iter().map(|a| a.transactions.len()).sum::<usize>() > PER_LOOKUP_MAX {
+        if lookup.size() > PER_LOOKUP_MAX {
             lookup.over = true;
             self.evicted += 1;
         }
@@ -377,7 +387,10 @@ impl Clients {
         let Some(reply) = &t.reply else { return };
         let sent = Sent { at: reply.at, number: reply.number };
         self.answers.learn(t, sent);
-        if let Some(lookup) = self.lookups.get(&open.lookup) {
+        if let Some(lookup) = self.lookups.get_mut(&open.lookup) {
+            if t.cut_at().is_some() && !std::mem::replace(&mut lookup.truncated, true) {
+                self.truncated.entry(lookup.owner.clone()).or_default().push(open.lookup);
+            }
             self.names.learn(&lookup.owner, t.data(), lookup.walk.typed(), reply.at);
         }
     }
@@ -458,7 +471,8 @@ impl Clients {
     /// A connect to a DNS server began, or came to its outcome.
     pub(crate) fn stream(&mut self, note: StreamNote) {
         let Some(owner) = &note.owner else { return };
-        for id in self.by_owner.get(owner).cloned().unwrap_or_default() {
+        let ids = self.truncated.get(owner).into_iter().flatten();
+        for id in ids.rev().take(LOOK_MAX).copied().collect::<Ids>() {
             let Some(lookup) = self.lookups.get_mut(&id) else { continue };
             let Some(last) = lookup.attempts.last() else { continue };
             if !last.all(&self.table).any(|t| t.cut_at().is_some()) {
@@ -605,6 +619,9 @@ impl Clients {
         let Some(lookup) = self.lookups.remove(&id) else { return };
         self.ages.remove(&id);
         forget(&mut self.by_owner, &lookup.owner, id);
+        if lookup.truncated {
+            forget(&mut self.truncated, &lookup.owner, id);
+        }
         if let Some(first) = lookup.attempts.first() {
             let label = self.labels.hash_one((&lookup.owner, label(&first.name)));
             forget(&mut self.by_label, &label, id);

@@ -59,6 +59,8 @@ pub(crate) struct OpenLookup {
     pub(crate) deadline: Option<Timestamp>,
     /// Nothing more can come: its process ended.
     pub(crate) over: bool,
+    /// One of its answers was truncated.
+    pub(crate) truncated: bool,
     /// Its client's connects to DNS servers.
     pub(crate) connects: Connects,
 }
@@ -229,6 +231,11 @@ impl OpenLookup {
         })
     }
 
+    /// Its transactions.
+    pub(crate) fn size(&self) -> usize {
+        self.attempts.iter().map(|attempt| attempt.transactions.len()).sum()
+    }
+
     /// The thread it belongs to, as an index has it.
     pub(crate) fn thread(&self) -> Option<(Owner, u32)> {
         Some((self.owner.clone(), self.tid?))
@@ -302,7 +309,8 @@ impl OpenLookup {
         if self.over {
             return Some(Timestamp(0));
         }
-        if self.attempts.iter().any(|a| a.waits(table)) {
+        // As a rule it is the last one that waits.
+        if self.attempts.iter().rev().any(|a| a.waits(table)) {
             return None;
         }
         let ended = all().filter_map(Transaction::ended).max().unwrap_or_default();

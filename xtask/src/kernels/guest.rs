@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ impl Seen {
 }
 
 /// Runs the incident with svctrace watching and recording; the replay must say the same.
-pub(super) fn watch(binary: &PathBuf, incident: &Incident, watch: &Watch<'_>) -> Result<Seen> {
+pub(super) fn watch(binary: &Path, incident: &Incident, watch: &Watch<'_>) -> Result<Seen> {
     let lab = incident.set_up()?;
     (watch.change)(&lab)?;
     let capture = "/tmp/incident.pcapng.zst";
@@ -155,7 +155,7 @@ pub(super) fn incident(name: &str) -> Result<&'static Incident> {
 
 /// The story: its findings and no others, its cost what the client waited, but for the time in which
 /// an emulated machine starts a program.
-fn story(binary: &PathBuf, how: &Watch<'_>) -> Result<String> {
+fn story(binary: &Path, how: &Watch<'_>) -> Result<String> {
     judge_story(&watch(binary, incident("search-timeout")?, how)?)
 }
 
@@ -174,7 +174,7 @@ pub(super) fn judge_story(seen: &Seen) -> Result<String> {
 }
 
 /// A healthy request: nothing found, the connection's backend known.
-fn silent(binary: &PathBuf, how: &Watch<'_>) -> Result<String> {
+fn silent(binary: &Path, how: &Watch<'_>) -> Result<String> {
     let seen = watch(binary, incident("healthy")?, how)?;
     // An emulated machine may need more than the threshold for an ordinary walk.
     let slow = BTreeSet::from(["search-expansion", "slow-dns"]);
@@ -187,7 +187,7 @@ fn silent(binary: &PathBuf, how: &Watch<'_>) -> Result<String> {
 }
 
 /// Every answer takes long: that is what the walk costs.
-fn delayed(binary: &PathBuf) -> Result<String> {
+fn delayed(binary: &Path) -> Result<String> {
     let slow_link: &dyn Fn(&Lab) -> Result<()> = &|_| {
         net::on_node("tc", &["qdisc", "add", "dev", "vethclient", "root", "netem", "delay", DELAY])
             .map_err(|error| Lacking(format!("{error:#}")).into())
@@ -203,7 +203,7 @@ fn delayed(binary: &PathBuf) -> Result<String> {
 
 /// What the process that reads foreign bytes may still do on this kernel: of its walls only Landlock
 /// may be missing.
-fn confined(binary: &PathBuf) -> Result<String> {
+fn confined(binary: &Path) -> Result<String> {
     let capture = "/tmp/sandbox.pcapng";
     let words = ["--no-api", "-v", "-w", capture, "--", "true"];
     let live = Command::new(binary).args(words).output()?;

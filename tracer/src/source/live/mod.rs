@@ -135,3 +135,9 @@ pub use invoker::owner;
 pub use ring::{Ending, receive};
 pub use selector::Selector;
 pub use workload::Kind;
+
+/// From now on memory is taken page by page: huge pages, which the allocator asks for, would double what
+/// is resident on a node that may be short of it. What is refused only costs memory.
+fn spare_memory() {
+    let _ = nix::sys::prctl::set_thp_disable(true);
+}
