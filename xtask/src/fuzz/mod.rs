@@ -57,9 +57,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let [one] = &targets[..] {
         build.arg(one);
     }
+    let commit = table::commit()?;
     println!("fuzz: $ {}", cmd::line(&build));
     cmd::show(&mut build)?;
     let triple = triple()?;
+    let one = |target: &String| -> Result<Outcome> {
+        let outcome = run::target(&triple, target, options.time)?;
+        // At once: a run of hours that is interrupted keeps what was done.
+        if options.write {
+            table::write(std::slice::from_ref(&outcome), &commit)?;
+        }
+        Ok(outcome)
+    };
     let queue = Mutex::new(targets.iter());
     let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -68,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 loop {
                     let next = queue.lock().ok().and_then(|mut queue| queue.next());
                     let Some(target) = next else { break };
-                    let outcome = run::target(&triple, target, options.time);
+                    let outcome = one(target);
                     if let Ok(mut outcomes) = outcomes.lock() {
                         outcomes.push(outcome);
                     }
@@ -77,15 +86,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     });
     let outcomes = outcomes.into_inner().map_err(|_| anyhow::anyhow!("a run panicked"))?;
-    let outcomes = outcomes.into_iter().collect::<Result<Vec<Outcome>>>()?;
-    report(&outcomes, options.write)
+    report(&outcomes.into_iter().collect::<Result<Vec<Outcome>>>()?)
 }
 
-fn report(outcomes: &[Outcome], write: bool) -> Result<()> {
+fn report(outcomes: &[Outcome]) -> Result<()> {
     println!("\n{}", table::text(outcomes));
-    if write {
-        table::write(outcomes)?;
-    }
     let found: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.found.is_some()).collect();
     for outcome in &found {
         print!("{}", outcome.story());
