@@ -15,6 +15,9 @@ use xtask::{cmd, repo};
 
 use self::run::Outcome;
 
+/// Variables in which cargo describes the program that it runs.
+const OUR_OWN: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"];
+
 /// What to fuzz.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -131,10 +134,16 @@ fn check_tools() -> Result<()> {
 }
 
 /// cargo with the nightly toolchain, without the probes: no target loads them. cargo-fuzz asks for
-/// one codegen unit; several build on several cores (what comes later counts).
+/// one codegen unit; several build on several cores (what comes later counts). What cargo told us of
+/// ourselves goes: some build scripts look at it, and all would be built again after a build by hand.
 fn nightly(words: &[&str]) -> Command {
     let mut command = cmd::command("cargo");
     command.arg("+nightly").args(words).current_dir(repo::root());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| OUR_OWN.iter().any(|own| name.starts_with(own))) {
+            command.env_remove(&name);
+        }
+    }
     command.env("AYA_BUILD_SKIP", "1").env("RUSTFLAGS", "-Ccodegen-units=4");
     command
 }
