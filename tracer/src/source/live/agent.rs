@@ -245,6 +245,7 @@ impl Agent<'_> {
             tracing::warn!("{missing}");
         }
         self.command = waiting.map(Waiting::go).transpose()?;
+        super::return_memory();
         Ok(())
     }
 
