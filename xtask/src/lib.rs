@@ -7,3 +7,4 @@ pub mod interrupt;
 pub mod lab;
 pub mod repo;
 pub mod skips;
+pub mod usage;

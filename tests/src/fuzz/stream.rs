@@ -18,6 +18,9 @@ const OTHER_HOST: u8 = 128;
 const MANTISSA: u32 = 12;
 /// This exponent goes back in time.
 const BACK: u16 = 15;
+/// From this mantissa on the largest step is a jump: by 2^48 to 2^63 ns, 78 hours to 292 years.
+const JUMP: u16 = 0xff0;
+const JUMP_BITS: u32 = 48;
 
 /// Any bytes as records.
 pub fn decode(bytes: &[u8]) -> Vec<Record> {
@@ -30,8 +33,11 @@ pub fn decode(bytes: &[u8]) -> Vec<Record> {
         let step = input.u16();
         let mantissa = u64::from(step & ((1 << MANTISSA) - 1));
         at = match step >> MANTISSA {
-            BACK => at - mantissa * 1_000_000,
-            exponent => at + (mantissa << (2 * exponent)),
+            BACK => at.saturating_sub(mantissa * 1_000_000),
+            exponent if exponent == BACK - 1 && step & 0xfff >= JUMP => {
+                at.saturating_add(1 << (JUMP_BITS + u32::from(step & 0xf)))
+            }
+            exponent => at.saturating_add(mantissa << (2 * exponent)),
         };
         number += u64::from(!has(SAME) || number == 0);
         let probe = has(PROBE).then(|| input.u16());
@@ -107,7 +113,8 @@ pub fn encode(records: &[Record]) -> Vec<u8> {
 fn step(ns: u64) -> u16 {
     let exponent = (0..BACK).find(|exponent| ns >> (2 * exponent) < 1 << MANTISSA);
     let exponent = exponent.unwrap_or(BACK - 1);
-    let mantissa = (ns >> (2 * exponent)).min((1 << MANTISSA) - 1);
+    let most = if exponent == BACK - 1 { JUMP - 1 } else { (1 << MANTISSA) - 1 };
+    let mantissa = (ns >> (2 * exponent)).min(most.into());
     exponent << MANTISSA | u16::try_from(mantissa).unwrap_or_default()
 }
 

@@ -89,6 +89,15 @@ pub fn pipeline(data: &[u8]) {
     }
 }
 
+/// What others' records come to, however that is printed.
+pub(super) fn concluded(records: &[Record]) {
+    let options = Options { transactions: true, ..Options::default() };
+    let (json, text) = printed(options, Style::default(), records);
+    text.lines().chain(json.lines()).for_each(assert_visible);
+    let lines: Vec<Value> = json.lines().map(|line| parsed(line, false)).collect();
+    check(&lines);
+}
+
 fn records(data: &[u8]) -> Vec<Record> {
     let mut records = stream::decode(data);
     records.truncate(RECORDS_MAX);

@@ -8,7 +8,7 @@ use tracer::decode::{self, Decoder};
 use tracer::event::{Body, Protocol};
 use tracer::record::{Record, RecordKind, Timestamp};
 use tracer::redact::Redactor;
-use tracer::source::{Records, live::foreign, pcap};
+use tracer::source::{CaptureError, Records, live::foreign, pcap};
 
 use super::{Input, assert_visible, check_message};
 use crate::frames::{FORMATS, Frame, file};
@@ -72,10 +72,12 @@ fn record(payload: &[u8]) -> Option<Record> {
     Some(Record::bare(1, Timestamp(1), RecordKind::Packet, body))
 }
 
-/// Frames of a link layer in a capture file: which, then each behind its length.
+/// Frames of a link layer in a capture file: which, then each behind its length. What they come to, unless
+/// the first byte is large.
 pub fn packet(data: &[u8]) {
     let mut input = Input(data);
-    let link = LINKS[usize::from(input.u8()) % LINKS.len()];
+    let first = input.u8();
+    let link = LINKS[usize::from(first) % LINKS.len()];
     let format = FORMATS[usize::from(input.u8()) % FORMATS.len()];
     let snap = usize::from(input.u16()).max(16);
     let mut frames: Vec<Frame> = Vec::new();
@@ -86,10 +88,16 @@ pub fn packet(data: &[u8]) {
     }
     let records = open(file(format, link, snap, &frames));
     let (mut decoder, mut redactor) = (Decoder::default(), Redactor::new(b"key"));
-    for record in records {
-        let record = record.unwrap_or_else(|error| panic!("the file is whole: {error}"));
-        super::decode(&mut decoder, &record);
-        super::decode(&mut Decoder::default(), &redactor.record(&record));
+    let whole = |record: Result<Record, CaptureError>| {
+        record.unwrap_or_else(|error| panic!("the file is whole: {error}"))
+    };
+    let records: Vec<Record> = records.map(whole).collect();
+    for record in &records {
+        super::decode(&mut decoder, record);
+        super::decode(&mut Decoder::default(), &redactor.record(record));
+    }
+    if first < 0x80 {
+        super::whole::concluded(&records);
     }
 }
 

@@ -46,6 +46,24 @@ fn every_scenario_replays_to_the_same_records_and_output() {
 }
 
 #[test]
+fn descriptions_of_interfaces_have_a_bound() {
+    let whole = file(&small(), PLAIN);
+    let header = u32::from_le_bytes(whole[4..8].try_into().unwrap()) as usize;
+    // Interfaces of a MiB each: link type, no snap length, comments.
+    let comment = [&[1, 0, 0xfc, 0xff][..], &[b'x'; 0xfffc]].concat();
+    let body = [&[101, 0, 0, 0, 0, 0, 0, 0][..], &comment.repeat(16), &[0; 4]].concat();
+    let len = u32::try_from(body.len() + 12).unwrap().to_le_bytes();
+    let interface = [&[1, 0, 0, 0][..], &len, &body, &len].concat();
+    let with = |count| [&whole[..header], &interface.repeat(count), &whole[header..]].concat();
+    let (read, error) = replay(&[with(8)]);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(read, small());
+    let error = replay(&[with(20)]).1.unwrap();
+    assert_eq!(error.offset, (header + 15 * interface.len()) as u64);
+    assert!(error.to_string().contains("too many interfaces"), "{error}");
+}
+
+#[test]
 fn a_capture_of_a_capture_is_the_same_capture() {
     for (name, records) in scenarios::all() {
         let first = file(&records, PLAIN);

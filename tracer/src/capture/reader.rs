@@ -23,8 +23,9 @@ use crate::record::Record;
 
 /// Most bytes of one read, so that a large buffer is not touched for a small file.
 const CHUNK: usize = 256 << 10;
-/// More interfaces than any writer makes.
+/// More interfaces than any writer makes, and bytes of their descriptions, which stay in memory.
 const INTERFACES_MAX: u32 = 1 << 16;
+const DESCRIPTIONS_MAX: usize = 16 << 20;
 
 /// A record as stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +61,7 @@ pub struct Reader<R: Read> {
     blocks: PcapNgReader<Source<R>>,
     first: Option<Section>,
     interfaces: u32,
+    descriptions: usize,
     whole: bool,
     over: bool,
     skipped: Skipped,
@@ -78,6 +80,7 @@ impl<R: Read> Reader<R> {
             blocks,
             first: Some(first),
             interfaces: 0,
+            descriptions: 0,
             whole: false,
             over: false,
             skipped: Skipped::default(),
@@ -111,6 +114,7 @@ impl<R: Read> Reader<R> {
                 let context = &mut Context {
                     offset,
                     interfaces: &mut self.interfaces,
+                    descriptions: &mut self.descriptions,
                     whole: &mut self.whole,
                     skipped: &mut self.skipped,
                 };
@@ -143,6 +147,7 @@ impl<R: Read> Iterator for Reader<R> {
 struct Context<'a> {
     offset: u64,
     interfaces: &'a mut u32,
+    descriptions: &'a mut usize,
     whole: &'a mut bool,
     skipped: &'a mut Skipped,
 }
@@ -156,7 +161,7 @@ impl Context<'_> {
         let damaged = |what: &str| CaptureError::damaged(self.offset, what);
         match block.type_ {
             SECTION_HEADER_BLOCK => {
-                (*self.interfaces, *self.whole) = (0, false);
+                (*self.interfaces, *self.descriptions, *self.whole) = (0, 0, false);
                 section(state.section(), self.offset).map(|section| Some(Item::Section(section)))
             }
             BLOCK_RECORD => {
@@ -176,7 +181,8 @@ impl Context<'_> {
             }
             INTERFACE_DESCRIPTION_BLOCK => {
                 *self.interfaces += 1;
-                if *self.interfaces > INTERFACES_MAX {
+                *self.descriptions += block.body.len();
+                if *self.interfaces > INTERFACES_MAX || *self.descriptions > DESCRIPTIONS_MAX {
                     return Err(damaged("too many interfaces"));
                 }
                 Ok(None)

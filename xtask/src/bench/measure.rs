@@ -1,13 +1,11 @@
 //! Time, processor time and peak memory of whole processes, run in turn; medians of them. Knows no
 //! programs.
 
-use std::io;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::libc;
-use xtask::{cmd, interrupt};
+use xtask::{cmd, interrupt, usage};
 
 /// What one process took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,28 +25,13 @@ pub(super) fn once(command: &mut Command, fine: &[i32]) -> Result<Cost> {
     let start = Instant::now();
     let child =
         command.spawn().with_context(|| format!("cannot start `{}`", cmd::line(command)))?;
-    let pid = libc::pid_t::try_from(child.id())?;
-    let mut status = 0;
-    // SAFETY: rusage is plain numbers; all zero is a value of it.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to locals that live through the call; nobody else waits for the child.
-    while unsafe { libc::wait4(pid, &mut status, 0, &mut usage) } < 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error.into());
-        }
-    }
+    let usage = usage::wait(child)?;
     let wall = start.elapsed();
     interrupt::check()?;
-    if !libc::WIFEXITED(status) || !fine.contains(&libc::WEXITSTATUS(status)) {
-        bail!("`{}` failed (wait status {status:#x})", cmd::line(command));
+    if !usage.status.code().is_some_and(|code| fine.contains(&code)) {
+        bail!("`{}` failed ({})", cmd::line(command), usage.status);
     }
-    let time = |t: libc::timeval| {
-        Duration::from_secs(u64::try_from(t.tv_sec).unwrap_or_default())
-            + Duration::from_micros(u64::try_from(t.tv_usec).unwrap_or_default())
-    };
-    let cpu = time(usage.ru_utime) + time(usage.ru_stime);
-    Ok(Cost { wall, cpu, rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or_default() })
+    Ok(Cost { wall, cpu: usage.cpu, rss_kib: usage.rss_kib })
 }
 
 /// A program among those compared.

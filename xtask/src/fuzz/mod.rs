@@ -15,6 +15,9 @@ use xtask::{cmd, repo};
 
 use self::run::Outcome;
 
+/// Variables in which cargo describes the program that it runs.
+const OUR_OWN: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"];
+
 /// What to fuzz.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -57,9 +60,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let [one] = &targets[..] {
         build.arg(one);
     }
+    let commit = table::commit()?;
     println!("fuzz: $ {}", cmd::line(&build));
     cmd::show(&mut build)?;
     let triple = triple()?;
+    let one = |target: &String| -> Result<Outcome> {
+        let outcome = run::target(&triple, target, options.time)?;
+        // At once: a run of hours that is interrupted keeps what was done.
+        if options.write {
+            table::write(std::slice::from_ref(&outcome), &commit)?;
+        }
+        Ok(outcome)
+    };
     let queue = Mutex::new(targets.iter());
     let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -68,7 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 loop {
                     let next = queue.lock().ok().and_then(|mut queue| queue.next());
                     let Some(target) = next else { break };
-                    let outcome = run::target(&triple, target, options.time);
+                    let outcome = one(target);
                     if let Ok(mut outcomes) = outcomes.lock() {
                         outcomes.push(outcome);
                     }
@@ -77,15 +89,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     });
     let outcomes = outcomes.into_inner().map_err(|_| anyhow::anyhow!("a run panicked"))?;
-    let outcomes = outcomes.into_iter().collect::<Result<Vec<Outcome>>>()?;
-    report(&outcomes, options.write)
+    report(&outcomes.into_iter().collect::<Result<Vec<Outcome>>>()?)
 }
 
-fn report(outcomes: &[Outcome], write: bool) -> Result<()> {
+fn report(outcomes: &[Outcome]) -> Result<()> {
     println!("\n{}", table::text(outcomes));
-    if write {
-        table::write(outcomes)?;
-    }
     let found: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.found.is_some()).collect();
     for outcome in &found {
         print!("{}", outcome.story());
@@ -126,10 +134,16 @@ fn check_tools() -> Result<()> {
 }
 
 /// cargo with the nightly toolchain, without the probes: no target loads them. cargo-fuzz asks for
-/// one codegen unit; several build on several cores (what comes later counts).
+/// one codegen unit; several build on several cores (what comes later counts). What cargo told us of
+/// ourselves goes: some build scripts look at it, and all would be built again after a build by hand.
 fn nightly(words: &[&str]) -> Command {
     let mut command = cmd::command("cargo");
     command.arg("+nightly").args(words).current_dir(repo::root());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| OUR_OWN.iter().any(|own| name.starts_with(own))) {
+            command.env_remove(&name);
+        }
+    }
     command.env("AYA_BUILD_SKIP", "1").env("RUSTFLAGS", "-Ccodegen-units=4");
     command
 }

@@ -1,4 +1,6 @@
 //! One target's run: libFuzzer's options, what it prints, and a smaller input when it found something.
+//! On a machine that others use, or that sleeps, an input may take long for no fault of its own: it is
+//! tried again before it counts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,12 +8,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use xtask::usage::{self, Usage};
 use xtask::{cmd, repo};
 
 /// More resident memory than this is a finding, in MiB; the sanitizer needs most of it.
 const RSS_MAX_MIB: u32 = 2048;
 /// An input that takes longer is a finding, in seconds.
 const INPUT_WITHIN_S: u32 = 20;
+/// So often a run goes on after an input that took long only once.
+const STARVED_MAX: u32 = 50;
 /// Time to make a found input smaller, in seconds.
 const SMALLER_WITHIN_S: u32 = 60;
 /// Most bytes of an input: of captures, of what is text, of a filter, of others.
@@ -31,7 +36,7 @@ const DICTIONARIES: [(&str, &[&str]); 5] = [
 ];
 
 /// What came of a run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Outcome {
     pub(crate) target: String,
     pub(crate) executions: u64,
@@ -40,7 +45,10 @@ pub(crate) struct Outcome {
     /// Inputs worth keeping.
     pub(crate) corpus: u64,
     pub(crate) peak_mib: u64,
+    /// Start to end.
     pub(crate) time: Duration,
+    /// What it got of a processor in that time.
+    pub(crate) cpu: Duration,
     pub(crate) found: Option<Found>,
 }
 
@@ -51,9 +59,21 @@ pub(crate) struct Found {
     pub(crate) what: String,
     pub(crate) input: Option<PathBuf>,
     pub(crate) smaller: Option<PathBuf>,
+    /// It only took too long, by the clock on the wall.
+    late: bool,
 }
 
 impl Outcome {
+    /// One more life of the same run.
+    fn add(&mut self, told: &Told, time: Duration, cpu: Duration) {
+        self.executions += told.executions;
+        self.edges = (self.edges.0.max(told.edges.0), self.edges.1.max(told.edges.1));
+        self.corpus = self.corpus.max(told.corpus);
+        self.peak_mib = self.peak_mib.max(told.peak_mib);
+        self.time += time;
+        self.cpu += cpu;
+    }
+
     /// What was found, and what to do with it.
     pub(crate) fn story(&self) -> String {
         let Some(found) = &self.found else { return String::new() };
@@ -73,39 +93,94 @@ impl Outcome {
     }
 }
 
+/// What one target's run needs.
+struct Place {
+    program: PathBuf,
+    corpus: PathBuf,
+    seeds: PathBuf,
+    artifacts: PathBuf,
+    dictionary: Option<PathBuf>,
+    log: PathBuf,
+    length: u32,
+}
+
+impl Place {
+    fn new(triple: &str, target: &str) -> Result<Self> {
+        let fuzz = repo::root().join("fuzz");
+        let place = Self {
+            program: fuzz.join("target").join(triple).join("release").join(target),
+            corpus: fuzz.join("corpus").join(target),
+            seeds: fuzz.join("seeds").join(target),
+            artifacts: fuzz.join("artifacts").join(target),
+            dictionary: dictionary(&fuzz, target),
+            log: fuzz.join("log").join(format!("{target}.log")),
+            length: length(target),
+        };
+        for folder in [&place.corpus, &place.artifacts, &fuzz.join("log")] {
+            fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        Ok(place)
+    }
+
+    /// One life of libFuzzer, and what it wrote.
+    fn fuzz(&self, time: Duration) -> Result<(Usage, String)> {
+        let mut command = libfuzzer(&self.program);
+        command
+            .arg(&self.corpus)
+            .arg(&self.seeds)
+            .arg(format!("-artifact_prefix={}/", self.artifacts.display()))
+            .arg(format!("-max_total_time={}", time.as_secs()))
+            .arg(format!("-max_len={}", self.length))
+            .arg("-print_final_stats=1");
+        if let Some(dictionary) = &self.dictionary {
+            command.arg(format!("-dict={}", dictionary.display()));
+        }
+        command.stdout(Stdio::null()).stderr(fs::File::create(&self.log)?);
+        let child = command.spawn();
+        let child = child.with_context(|| format!("cannot start {}", self.program.display()))?;
+        let usage = usage::wait(child)?;
+        Ok((usage, String::from_utf8_lossy(&fs::read(&self.log)?).into_owned()))
+    }
+
+    /// The input once more, alone: whether it is done in time now.
+    fn passes(&self, input: &Path) -> bool {
+        let mut command = libfuzzer(&self.program);
+        command.arg(input).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    }
+}
+
 /// Fuzzes `target` for this long, or until something is found.
 pub(crate) fn target(triple: &str, target: &str, time: Duration) -> Result<Outcome> {
-    let fuzz = repo::root().join("fuzz");
-    let program = fuzz.join("target").join(triple).join("release").join(target);
-    let (corpus, artifacts) =
-        (fuzz.join("corpus").join(target), fuzz.join("artifacts").join(target));
-    for folder in [&corpus, &artifacts, &fuzz.join("log")] {
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    }
-    let log = fuzz.join("log").join(format!("{target}.log"));
-    let mut command = libfuzzer(&program);
-    command
-        .arg(&corpus)
-        .arg(fuzz.join("seeds").join(target))
-        .arg(format!("-artifact_prefix={}/", artifacts.display()))
-        .arg(format!("-max_total_time={}", time.as_secs()))
-        .arg(format!("-max_len={}", length(target)))
-        .arg("-print_final_stats=1");
-    if let Some(dictionary) = dictionary(&fuzz, target) {
-        command.arg(format!("-dict={}", dictionary.display()));
-    }
-    command.stdout(Stdio::null()).stderr(fs::File::create(&log)?);
-    println!("fuzz: {target} for {} s, log in {}", time.as_secs(), log.display());
-    let begun = Instant::now();
-    let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
-    let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-    let mut outcome = understood(target, &text, begun.elapsed());
-    if !status.success() {
+    let place = Place::new(triple, target)?;
+    println!("fuzz: {target} for {} s, log in {}", time.as_secs(), place.log.display());
+    let mut all = Outcome { target: target.to_owned(), ..Outcome::default() };
+    let mut left = time;
+    for _ in 0..STARVED_MAX {
+        let begun = Instant::now();
+        let (usage, text) = place.fuzz(left)?;
+        let lasted = begun.elapsed();
+        all.add(&understood(&text), lasted, usage.cpu);
+        if usage.status.success() {
+            break;
+        }
         let mut found = found(&text);
-        found.smaller = found.input.as_ref().and_then(|input| smaller(&program, input, &artifacts));
-        outcome.found = Some(found);
+        if let Some(input) = found.input.take_if(|input| found.late && place.passes(input)) {
+            println!("fuzz: {target}: {} took long only once; goes on", input.display());
+            let _ = fs::remove_file(&input);
+            // Of the time that it slept only what it worked counts.
+            left = left.saturating_sub(lasted.min(usage.cpu));
+            if left < Duration::from_secs(1) {
+                break;
+            }
+            continue;
+        }
+        found.smaller =
+            found.input.as_ref().and_then(|input| smaller(&place.program, input, &place.artifacts));
+        all.found = Some(found);
+        break;
     }
-    Ok(outcome)
+    Ok(all)
 }
 
 fn libfuzzer(program: &Path) -> Command {
@@ -147,8 +222,16 @@ fn smaller(program: &Path, input: &Path, artifacts: &Path) -> Option<PathBuf> {
     into.is_file().then_some(into)
 }
 
+/// Figures of one life of libFuzzer.
+struct Told {
+    executions: u64,
+    edges: (u64, u64),
+    corpus: u64,
+    peak_mib: u64,
+}
+
 /// What libFuzzer printed.
-fn understood(target: &str, text: &str, time: Duration) -> Outcome {
+fn understood(text: &str) -> Told {
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let stat = |name: &str| {
         text.lines().find_map(|line| number(line.strip_prefix("stat::")?.strip_prefix(name)?))
@@ -166,14 +249,11 @@ fn understood(target: &str, text: &str, time: Duration) -> Outcome {
         .lines()
         .rev()
         .find_map(|line| number(line.strip_prefix('#')?.split_whitespace().next()?));
-    Outcome {
-        target: target.to_owned(),
+    Told {
         executions: stat("number_of_executed_units:").or(done).unwrap_or(0),
         edges: (last("cov: ").unwrap_or(0), all.unwrap_or(0)),
         corpus: last("corp: ").unwrap_or(0),
         peak_mib: stat("peak_rss_mb:").unwrap_or(0),
-        time,
-        found: None,
     }
 }
 
@@ -185,7 +265,8 @@ fn found(text: &str) -> Found {
         text.lines().find_map(|line| line.split_once("Test unit written to ")).map(|at| at.1);
     let cut = |text: String| text.chars().take(300).collect();
     let what = if what.is_empty() { "it ended early; see its log".to_owned() } else { what };
-    Found { what: cut(what), input: input.map(|path| path.trim().into()), smaller: None }
+    let late = text.contains("ERROR: libFuzzer: timeout");
+    Found { what: cut(what), input: input.map(|path| path.trim().into()), smaller: None, late }
 }
 
 #[cfg(test)]
@@ -201,9 +282,14 @@ mod tests {
         let text = format!(
             "{LOG}Done 5000 runs in 3 second(s)\nstat::number_of_executed_units: 5000\nstat::peak_rss_mb:              52\n"
         );
-        let outcome = understood("dns", &text, Duration::from_secs(3));
-        assert_eq!((outcome.executions, outcome.edges, outcome.corpus), (5000, (123, 412), 7));
-        assert_eq!((outcome.peak_mib, outcome.found), (52, None));
+        let told = understood(&text);
+        assert_eq!((told.executions, told.edges, told.corpus), (5000, (123, 412), 7));
+        let mut all = Outcome::default();
+        for _ in 0..2 {
+            all.add(&told, Duration::from_secs(4), Duration::from_secs(3));
+        }
+        assert_eq!((all.executions, all.edges, all.peak_mib), (10_000, (123, 412), 52));
+        assert_eq!((all.time.as_secs(), all.cpu.as_secs()), (8, 6));
     }
 
     #[test]
@@ -211,11 +297,21 @@ mod tests {
         let text = format!(
             "{LOG}thread 'main' panicked at tests/src/fuzz/wire.rs:1:2:\nno such thing\n==1== ERROR: libFuzzer: deadly signal\nartifact_prefix='x/'; Test unit written to x/crash-abc\n"
         );
-        let outcome = understood("dns", &text, Duration::from_secs(3));
-        assert_eq!(outcome.executions, 4096, "the last that was told");
+        assert_eq!(understood(&text).executions, 4096, "the last that was told");
         let found = found(&text);
+        assert!(!found.late);
         assert!(found.what.ends_with("wire.rs:1:2: no such thing"), "{found:?}");
         assert_eq!(found.input, Some("x/crash-abc".into()));
+    }
+
+    #[test]
+    fn what_takes_long_is_told_from_what_crashes() {
+        let text = format!(
+            "{LOG}ALARM: working on the last Unit for 21 seconds\nartifact_prefix='x/'; Test unit written to x/timeout-abc\n==1== ERROR: libFuzzer: timeout after 21 seconds\n"
+        );
+        let found = found(&text);
+        assert!(found.late, "{found:?}");
+        assert_eq!(found.input, Some("x/timeout-abc".into()));
     }
 
     #[test]

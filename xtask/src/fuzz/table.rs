@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Seek, Write};
 
 use anyhow::{Context, Result};
 use xtask::{cmd, repo};
@@ -10,22 +11,38 @@ use super::run::Outcome;
 use crate::marks;
 
 const MARK: &str = "fuzz";
-const HEAD: [&str; 7] =
-    ["target", "executions", "edges reached", "corpus", "peak MiB", "time", "result"];
+const HEAD: [&str; 8] =
+    ["target", "executions", "edges reached", "corpus", "peak MiB", "time", "CPU", "result"];
 
 /// For the terminal.
 pub(super) fn text(outcomes: &[Outcome]) -> String {
     aligned(&outcomes.iter().map(cells).collect::<Vec<_>>())
 }
 
-/// Into docs/fuzzing.md, with the commit; rows of other targets stay.
-pub(super) fn write(outcomes: &[Outcome]) -> Result<()> {
+/// Into docs/fuzzing.md, with the commit that was built; rows of other targets stay, also those that
+/// another process writes now.
+pub(super) fn write(outcomes: &[Outcome], commit: &str) -> Result<()> {
     let path = repo::root().join("docs/fuzzing.md");
-    let page = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let work = || -> Result<()> {
+        let mut file = fs::File::options().read(true).write(true).open(&path)?;
+        file.lock()?;
+        let mut page = String::new();
+        file.read_to_string(&mut page)?;
+        let page = with_rows(&page, outcomes, commit)?;
+        file.rewind()?;
+        file.write_all(page.as_bytes())?;
+        Ok(file.set_len(page.len() as u64)?)
+    };
+    work().with_context(|| path.display().to_string())
+}
+
+/// The commit that is built, `+` behind it when a source is not as committed.
+pub(super) fn commit() -> Result<String> {
     let root = repo::root().to_string_lossy().into_owned();
     let commit = cmd::run("git", ["-C", &root, "rev-parse", "--short", "HEAD"])?;
-    let page = with_rows(&page, outcomes, commit.trim())?;
-    fs::write(&path, page).with_context(|| path.display().to_string())
+    let changed = cmd::run("git", ["-C", &root, "status", "--porcelain", "--", "*.rs", "*.toml"])?;
+    let mark = if changed.trim().is_empty() { "" } else { "+" };
+    Ok(format!("{}{mark}", commit.trim()))
 }
 
 fn with_rows(page: &str, outcomes: &[Outcome], commit: &str) -> Result<String> {
@@ -54,6 +71,7 @@ fn cells(outcome: &Outcome) -> Vec<String> {
         outcome.corpus.to_string(),
         outcome.peak_mib.to_string(),
         format!("{} s", outcome.time.as_secs()),
+        format!("{} s", outcome.cpu.as_secs()),
         if outcome.found.is_some() { "found something" } else { "clean" }.to_owned(),
     ]
 }
@@ -82,6 +100,7 @@ mod tests {
             corpus: 3,
             peak_mib: 4,
             time: Duration::from_secs(5),
+            cpu: Duration::from_secs(4),
             found: None,
         }
     }

@@ -31,8 +31,8 @@ pub use ties::{OtherAnswer, Received, Tie, UpstreamTry};
 
 /// Sightings and forwarded queries are kept this long after they began.
 const KEPT_NS: u64 = 120_000_000_000;
-/// Most of each.
-const CAP: usize = 32_768;
+/// Most of both: what fits a hash table of 32,768 places.
+const CAP: usize = 28_672;
 /// Clocks of two processors, and the way from the client's hook to the resolver's.
 const SKEW_NS: u64 = 1_000_000;
 /// A silence that was seen for less is no time-out when its host's recording ends.

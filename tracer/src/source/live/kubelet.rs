@@ -15,7 +15,6 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{
@@ -177,16 +176,17 @@ fn read(path: &Path) -> Option<String> {
     Some(text)
 }
 
-#[derive(Deserialize)]
-struct List {
-    items: Option<Vec<slim::Pod>>,
-}
-
-/// Reads a PodList; of a pod's environment and volumes nothing is even parsed into memory.
+/// Reads a PodList, one pod at a time; of a pod's environment and volumes nothing is even parsed into
+/// memory.
 pub(super) fn pods(body: &[u8]) -> anyhow::Result<Vec<Pod>> {
-    let list: List = serde_json::from_slice(body).context("kubelet: not a list of pods")?;
-    let items = list.items.unwrap_or_default().into_iter();
-    Ok(items.take(PODS_MAX).filter_map(pod).collect())
+    let (mut items, mut pods) = (api::Items::default(), Vec::new());
+    items.push(body, |item| {
+        if pods.len() < PODS_MAX {
+            pods.extend(serde_json::from_slice(item).ok().and_then(pod));
+        }
+    });
+    items.frame().context("kubelet: not a list of pods")?;
+    Ok(pods)
 }
 
 fn pod(item: slim::Pod) -> Option<Pod> {

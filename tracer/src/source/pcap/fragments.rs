@@ -28,7 +28,7 @@ pub(super) struct Fragments {
     pending: BTreeMap<Key, Pending>,
     /// Oldest first; may name finished ones.
     order: VecDeque<(Timestamp, Key)>,
-    /// Packets given up since the last call of [`lost`](Self::lost).
+    /// Packets given up.
     lost: u64,
 }
 
@@ -59,7 +59,9 @@ impl Fragments {
         }
         let whole = self.pending.remove(&key)?;
         let (bytes, _) = whole.buffer.take_bufs();
-        whole_packet(ip, payload.ip_number, &bytes)
+        let packet = whole_packet(ip, payload.ip_number, &bytes);
+        self.lost += u64::from(packet.is_none()); // longer than a packet can be
+        packet
     }
 
     fn expire(&mut self, now: Timestamp) {
@@ -75,9 +77,10 @@ impl Fragments {
         }
     }
 
-    /// Packets given up since the last call.
-    pub(super) fn lost(&mut self) -> u64 {
-        std::mem::take(&mut self.lost)
+    /// Nothing follows: how many packets never became whole.
+    pub(super) fn finish(&mut self) -> u64 {
+        let waiting = std::mem::take(&mut self.pending).len() as u64;
+        std::mem::take(&mut self.lost) + waiting
     }
 }
 

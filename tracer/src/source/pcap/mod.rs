@@ -106,9 +106,11 @@ impl Reader {
             }
             Content::Other => None,
             Content::UnknownLink => {
-                if self.unread.len() < LINKS_MAX {
-                    missed(&mut self.unread, format!("packets of link type {link}"), 1, at);
+                let mut what = format!("packets of link type {link}");
+                if self.unread.len() >= LINKS_MAX && !self.unread.contains_key(&what) {
+                    "packets of other link types".clone_into(&mut what);
                 }
+                missed(&mut self.unread, what, 1, at);
                 None
             }
         };
@@ -143,7 +145,7 @@ impl Reader {
             let what = "packet blocks that make no sense".to_owned();
             missed(&mut self.unread, what, strange, self.last);
         }
-        let fragments = self.packets.fragments.lost();
+        let fragments = self.packets.fragments.finish();
         if fragments > 0 {
             let what = "packets of which a fragment is missing".to_owned();
             missed(&mut self.unread, what, fragments, self.last);

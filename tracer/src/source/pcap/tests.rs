@@ -109,7 +109,7 @@ fn fragments_come_together_in_any_order() {
             assert_eq!(records[0].number, 3, "the piece that made it whole");
             assert!(records[0].body.ends_with(&whole[8..]), "turn {turn}");
             assert!(!records[0].cut);
-            assert_eq!(packets.fragments.lost(), 0);
+            assert_eq!(packets.fragments.finish(), 0);
         }
     }
 }
@@ -123,7 +123,7 @@ fn fragments_never_pile_up() {
         let (ip, _) = LaxIpSlice::from_slice(&piece).unwrap();
         assert!(fragments.add(&ip, Timestamp(u64::from(n))).is_none());
     }
-    assert!(fragments.lost() > 19_000);
+    assert!(fragments.finish() > 19_000);
 }
 
 #[test]

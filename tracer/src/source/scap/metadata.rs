@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::out::Out;
 use crate::context::{Container, Origin, Pod, Port, Service};
@@ -63,11 +64,13 @@ struct ContainerJson {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct KubernetesEvent {
+struct KubernetesEvent<'a> {
     kind: String,
     #[serde(rename = "type")]
     change: String,
-    items: Option<Vec<Item>>,
+    /// One by one: as objects they take many times the room of their text.
+    #[serde(borrow)]
+    items: Option<Vec<&'a RawValue>>,
 }
 
 /// The fields of all kinds that matter here.
@@ -228,12 +231,16 @@ fn by_name(container: &ContainerJson) -> Option<Known> {
 
 /// An event with Kubernetes objects.
 pub(super) fn kubernetes_json(json: &[u8], out: &mut Out) {
-    let Some(event) = parsed::<KubernetesEvent>(json) else { return };
+    let Some(event) = parsed::<KubernetesEvent<'_>>(json) else { return };
     let deleted = event.change == "DELETED";
     if event.change == "ERROR" {
         return;
     }
     for item in event.items.unwrap_or_default() {
+        let item = serde_json::from_str::<Item>(item.get()).unwrap_or_default();
+        if item.name.is_empty() {
+            continue; // no object is without a name
+        }
         match event.kind.as_str() {
             "Pod" => out.context(RecordKind::Pod, &pod(item, deleted)),
             "Service" => out.context(RecordKind::Service, &service(item, deleted)),

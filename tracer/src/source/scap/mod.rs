@@ -94,6 +94,10 @@ impl Iterator for Reader {
                 return self.error.take().map(Err);
             }
             for _ in 0..BATCH {
+                // One event can say much (the objects of a cluster).
+                if self.engine.out.is_full() {
+                    break;
+                }
                 let done = match self.blocks.next() {
                     Ok(Some(block)) => self.engine.block(&block),
                     Ok(None) => {

@@ -262,9 +262,19 @@ impl Out {
         }
     }
 
+    /// No more than this may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.queue.len() > HOLD_MAX || self.queued > HOLD_BYTES_MAX
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// The next record, if all before it is known.
     pub(super) fn pop(&mut self) -> Option<Record> {
-        let full = self.finished || self.queue.len() > HOLD_MAX || self.queued > HOLD_BYTES_MAX;
+        let full = self.finished || self.is_full();
         if self.now == 0 && !full {
             return None;
         }

@@ -24,6 +24,7 @@ pub(super) use list::{Page, escaped};
 pub(super) use pace::Pace;
 pub(super) use reporter::{Facts, Reporter, line};
 pub(super) use request::{Failure, object};
+pub(super) use split::Items;
 pub(super) use watch::{Followed, Identity, Place, Watch, target};
 
 /// What a failure is, and the sentence for it.

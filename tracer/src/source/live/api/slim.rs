@@ -2,16 +2,56 @@
 //! while it is parsed. Fields have the shapes of the API's own types. Checks nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// `null` where the API means "none".
-fn or_empty<'de, D, T>(from: D) -> Result<T, D::Error>
+/// No list inside an object is longer. In memory an element can take many times the room of its text,
+/// so what comes behind is read over.
+const ELEMENTS_MAX: usize = 4096;
+
+/// The first elements of a list, or `null`.
+fn first<'de, D, T>(from: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
+    T: Deserialize<'de>,
 {
-    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
+    struct First<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for First<T> {
+        type Value = Option<Vec<T>>;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("a list or null")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut first = Vec::new();
+            while first.len() < ELEMENTS_MAX {
+                let Some(element) = list.next_element()? else { return Ok(Some(first)) };
+                first.push(element);
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(Some(first))
+        }
+    }
+
+    from.deserialize_any(First(PhantomData))
+}
+
+/// `null` where the API means "none".
+fn or_empty<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(first(from)?.unwrap_or_default())
 }
 
 /// `metadata`.
@@ -25,6 +65,7 @@ pub(in crate::source::live) struct Meta {
     pub(in crate::source::live) creation_timestamp: Option<String>,
     pub(in crate::source::live) labels: Option<BTreeMap<String, String>>,
     pub(in crate::source::live) annotations: Option<Annotations>,
+    #[serde(default, deserialize_with = "first")]
     pub(in crate::source::live) owner_references: Option<Vec<OwnerReference>>,
 }
 
@@ -70,6 +111,7 @@ pub(in crate::source::live) struct PodSpec {
 /// `dnsConfig`.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(in crate::source::live) struct DnsConfig {
+    #[serde(default, deserialize_with = "first")]
     pub(in crate::source::live) searches: Option<Vec<String>>,
 }
 
@@ -80,14 +122,17 @@ pub(in crate::source::live) struct PodStatus {
     pub(in crate::source::live) phase: Option<String>,
     #[serde(rename = "hostIP")]
     pub(in crate::source::live) host_ip: Option<String>,
-    #[serde(rename = "hostIPs")]
+    #[serde(rename = "hostIPs", default, deserialize_with = "first")]
     pub(in crate::source::live) host_ips: Option<Vec<PodIp>>,
     #[serde(rename = "podIP")]
     pub(in crate::source::live) pod_ip: Option<String>,
-    #[serde(rename = "podIPs")]
+    #[serde(rename = "podIPs", default, deserialize_with = "first")]
     pub(in crate::source::live) pod_ips: Option<Vec<PodIp>>,
+    #[serde(default, deserialize_with = "first")]
     pub(in crate::source::live) init_container_statuses: Option<Vec<ContainerStatus>>,
+    #[serde(default, deserialize_with = "first")]
     pub(in crate::source::live) container_statuses: Option<Vec<ContainerStatus>>,
+    #[serde(default, deserialize_with = "first")]
     pub(in crate::source::live) ephemeral_container_statuses: Option<Vec<ContainerStatus>>,
 }
 
@@ -122,11 +167,12 @@ pub(in crate::source::live) struct Service {
 pub(in crate::source::live) struct ServiceSpec {
     #[serde(rename = "clusterIP")]
     pub(in crate::source::live) cluster_ip: Option<String>,
-    #[serde(rename = "clusterIPs")]
+    #[serde(rename = "clusterIPs", default, deserialize_with = "first")]
     pub(in crate::source::live) cluster_ips: Option<Vec<String>>,
-    #[serde(rename = "externalIPs")]
+    #[serde(rename = "externalIPs", default, deserialize_with = "first")]
     pub(in crate::source::live) external_ips: Option<Vec<String>>,
     pub(in crate::source::live) external_name: Option<String>,
+    #[serde(default, deserialize_with = "first")]
     pub(in crate::source::live) ports: Option<Vec<ServicePort>>,
 }
 
@@ -140,6 +186,7 @@ pub(in crate::source::live) struct ServiceStatus {
 /// The balancer in front of it.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(in crate::source::live) struct LoadBalancer {
+    #[serde(default, deserialize_with = "first")]
     pub(in crate::source::live) ingress: Option<Vec<Ingress>>,
 }
 
@@ -166,6 +213,7 @@ pub(in crate::source::live) struct EndpointSlice {
     pub(in crate::source::live) metadata: Meta,
     #[serde(default, deserialize_with = "or_empty")]
     pub(in crate::source::live) endpoints: Vec<Endpoint>,
+    #[serde(default, deserialize_with = "first")]
     pub(in crate::source::live) ports: Option<Vec<EndpointPort>>,
 }
 

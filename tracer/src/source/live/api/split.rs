@@ -66,7 +66,7 @@ impl Lines {
 
 /// Items of a list.
 #[derive(Debug, Default)]
-pub(super) struct Items {
+pub(in crate::source::live) struct Items {
     depth: usize,
     in_string: bool,
     escaped: bool,
@@ -82,7 +82,7 @@ pub(super) struct Items {
 
 impl Items {
     /// Takes what has arrived; `found` gets each whole item.
-    pub(super) fn push(&mut self, piece: &[u8], mut found: impl FnMut(&[u8])) {
+    pub(in crate::source::live) fn push(&mut self, piece: &[u8], mut found: impl FnMut(&[u8])) {
         for byte in piece {
             self.step(*byte, &mut found);
         }
@@ -161,7 +161,7 @@ impl Items {
     }
 
     /// The list without its items; `None` when its end has not come, or it is too long.
-    pub(super) fn frame(&self) -> Option<&[u8]> {
+    pub(in crate::source::live) fn frame(&self) -> Option<&[u8]> {
         (self.ended && !self.frame_full).then_some(&self.frame)
     }
 

@@ -206,3 +206,25 @@ fn a_bomb_is_read_block_by_block() {
     }
     assert_eq!((count, error.unwrap().offset), (200, at as u64));
 }
+
+#[test]
+fn objects_of_a_cluster_do_not_pile_up() {
+    let mut file = File::new();
+    let items = vec![r#"{"name":"a"}"#; 30_000].join(",");
+    let json = format!(r#"{{"kind":"Service","type":"ADDED","items":[{items},{{}},7]}}"#);
+    for at in 0..10 {
+        file.event(0x221, at, 0, 260, &[json.as_bytes()]);
+        file.event(0x204, at, 10, 4, &[&n(3)]);
+    }
+    let mut blocks = Blocks::new(Box::new(Cursor::new(file.0))).unwrap();
+    let mut engine = Engine::new(Options::default());
+    engine.block(&blocks.next().unwrap().unwrap()).unwrap();
+    let mut reader = Reader { blocks, engine, error: None, ended: false };
+    let (mut services, mut most) = (0, 0);
+    while let Some(record) = reader.next() {
+        services += usize::from(record.unwrap().kind == RecordKind::Service);
+        most = most.max(reader.engine.out.waiting());
+    }
+    assert_eq!(services, 300_000);
+    assert!(most < 100_000, "{most} at once");
+}
