@@ -1,6 +1,9 @@
 //! Builds the probes (`tracer-ebpf`) with whatever eBPF toolchain is there; without one the rest
 //! still builds and the binary says that it cannot trace live.
 
+#[path = "build/slim.rs"]
+mod slim;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -41,7 +44,14 @@ fn main() -> Result<()> {
     build_ebpf(
         [Package { name: "tracer-ebpf", root_dir, ..Package::default() }],
         Toolchain::Custom(toolchain),
-    )
+    )?;
+    slim_down(&Path::new(&env::var("OUT_DIR")?).join("tracer-ebpf"))
+}
+
+fn slim_down(file: &Path) -> Result<()> {
+    let whole = fs::read(file).with_context(|| format!("no {}", file.display()))?;
+    let slim = slim::without_debug_info(&whole).context("the probes are no ELF as we know it")?;
+    fs::write(file, slim).with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn without(why: &str) -> Result<()> {

@@ -47,7 +47,7 @@ pub struct Output {
 impl Output {
     /// The lines of this `type`.
     pub fn lines(&self, kind: &str) -> Vec<Value> {
-        lines(&self.json).into_iter().filter(|line| line["type"] == kind).collect()
+        of_type(&lines(&self.json), kind).into_iter().cloned().collect()
     }
 
     /// Codes of the findings, in order.
@@ -60,6 +60,11 @@ impl Output {
 /// JSON lines, each checked against the schema.
 pub fn lines(json: &str) -> Vec<Value> {
     json.lines().map(checked).collect()
+}
+
+/// Those of this `type`.
+pub fn of_type<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|line| line["type"] == kind).collect()
 }
 
 /// One JSON line, checked against the schema.

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 use tests::capture::{file, replay, ring, writer};
-use tests::{binary, lines};
+use tests::{binary, lines, of_type};
 use tracer::capture::{Item, Options, Reader, Skipped, What};
 use tracer::record::{HostId, Record, RecordKind, Timestamp};
 use tracer::source::CaptureErrorKind;
@@ -566,7 +566,7 @@ fn the_recorded_incident_tells_the_story() {
     let output = binary::run(&["-r", path, "-o", "json"]);
     assert_eq!((output.status.code(), binary::stderr(&output).as_str()), (Some(0), ""));
     let lines = lines(&binary::stdout(&output));
-    let of = |kind: &str| lines.iter().filter(|line| line["type"] == kind).collect::<Vec<_>>();
+    let of = |kind: &str| of_type(&lines, kind);
     let root = of("finding")[0];
     assert_eq!(
         (&root["code"], &root["confidence"]),

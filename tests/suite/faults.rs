@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tests::{binary, lines};
+use tests::{binary, lines, of_type};
 use xtask::lab::incidents::{self, run_client};
 use xtask::lab::trace::lab_args;
 use xtask::lab::{self, Lab, PodSpec};
@@ -66,12 +66,8 @@ fn dnsperf(test: &str) -> bool {
     there
 }
 
-fn of_kind<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|line| line["type"] == kind).collect()
-}
-
 fn codes(lines: &[Value]) -> BTreeSet<&str> {
-    of_kind(lines, "finding").iter().filter_map(|f| f["code"].as_str()).collect()
+    of_type(lines, "finding").iter().filter_map(|f| f["code"].as_str()).collect()
 }
 
 /// A hundred times, at any moment from the start on, agent or pipeline or both: what was flushed
@@ -149,7 +145,7 @@ fn two_at_once() {
         assert_eq!(traced.status.code(), Some(0), "{}", traced.stderr);
         assert_eq!(codes(&lines(&traced.stdout)), expected, "{}", traced.stdout);
     }
-    let names = |text: &str| of_kind(&lines(text), "lookup").len();
+    let names = |text: &str| of_type(&lines(text), "lookup").len();
     assert_eq!((names(&first.stdout), names(&second.stdout)), (1, 2), "{}", second.stdout);
 }
 
@@ -157,7 +153,6 @@ fn two_at_once() {
 struct Foreign {
     program: OwnedFd,
     cgroup: File,
-    hook: u32,
 }
 
 /// `BPF_CGROUP_INET_EGRESS` and `BPF_PROG_TYPE_CGROUP_SKB` of linux/bpf.h.
@@ -200,7 +195,7 @@ impl Foreign {
         this[2] = EGRESS;
         this[3] = flags;
         bpf(8, &mut this).unwrap();
-        Self { program, cgroup, hook: EGRESS }
+        Self { program, cgroup }
     }
 }
 
@@ -213,7 +208,7 @@ impl Drop for Foreign {
         let mut this = [0; 32];
         this[0] = self.cgroup.as_raw_fd() as u32;
         this[1] = self.program.as_raw_fd() as u32;
-        this[2] = self.hook;
+        this[2] = EGRESS;
         let _ = bpf(9, &mut this);
     }
 }
@@ -232,7 +227,7 @@ fn beside_programs_of_others() {
     assert!(run_client(&lab, &CURL).unwrap().status.success());
     let traced = trace_1.finish(PATIENCE).unwrap();
     assert_eq!(traced.status.code(), Some(0), "{}", traced.stderr);
-    assert_eq!(of_kind(&lines(&traced.stdout), "lookup").len(), 2, "{}", traced.stdout);
+    assert_eq!(of_type(&lines(&traced.stdout), "lookup").len(), 2, "{}", traced.stdout);
     drop(after);
     // The pod's own folder, which holds its containers, is where a pod is traced.
     for flags in [0, OVERRIDE] {
@@ -262,10 +257,10 @@ fn the_cgroup_is_removed() {
     lab.down().unwrap();
     assert_eq!(traced.status.code(), Some(0), "{}", traced.stderr);
     let lines = lines(&traced.stdout);
-    let lookups = of_kind(&lines, "lookup");
+    let lookups = of_type(&lines, "lookup");
     assert_eq!(lookups.len(), 1, "{}", traced.stdout);
     assert_eq!(lookups[0]["identity"]["pod"], "gone");
-    assert_eq!(of_kind(&lines, "summary")[0]["lost"], 0, "{}", traced.stdout);
+    assert_eq!(of_type(&lines, "summary")[0]["lost"], 0, "{}", traced.stdout);
 }
 
 /// One processor for svctrace, as after the others were taken away: it sees what all of them do.
@@ -288,7 +283,7 @@ fn on_one_processor() {
     lab.down().unwrap();
     let lines = lines(&traced.stdout);
     assert_eq!(codes(&lines), incident.findings.iter().copied().collect(), "{}", traced.stdout);
-    assert_eq!(of_kind(&lines, "summary")[0]["lost"], 0, "{}", traced.stdout);
+    assert_eq!(of_type(&lines, "summary")[0]["lost"], 0, "{}", traced.stdout);
 }
 
 /// Nothing is traced when nothing can be recorded, and the sentence says why.
@@ -380,7 +375,7 @@ fn a_lost_terminal() {
     lab.down().unwrap();
     let replay = binary::run(&["-r", capture.to_str().unwrap(), "-o", "json"]);
     assert_eq!(replay.status.code(), Some(0), "closed in order: {}", binary::stderr(&replay));
-    assert!(!of_kind(&lines(&binary::stdout(&replay)), "lookup").is_empty());
+    assert!(!of_type(&lines(&binary::stdout(&replay)), "lookup").is_empty());
 }
 
 /// Far more than two processors can follow, in a tiny ring: every message that the load sent or got
@@ -408,19 +403,19 @@ fn overload_accounts_for_everything() {
     let lines = lines(&traced.stdout);
     let seen = |direction: &str| {
         let dns = |l: &&&Value| l["kind"] == "dns" && l["direction"] == direction;
-        of_kind(&lines, "event").iter().filter(dns).count() as u64
+        of_type(&lines, "event").iter().filter(dns).count() as u64
     };
     let lost = |probe: &str| -> u64 {
         let of = |l: &&&Value| l["stage"] == "kernel" && l["source"] == probe;
-        of_kind(&lines, "loss").iter().filter(of).filter_map(|l| l["count"].as_u64()).sum()
+        of_type(&lines, "loss").iter().filter(of).filter_map(|l| l["count"].as_u64()).sum()
     };
     assert_eq!(traced.status.code(), Some(3), "loss is told: {}", traced.stderr);
     assert!(lost("target_egress") > 0, "no overload: {said}");
     assert_eq!(seen("out") + lost("target_egress"), number("Queries sent:"), "{said}");
     assert_eq!(seen("in") + lost("target_ingress"), number("Queries completed:"), "{said}");
-    let all: u64 = of_kind(&lines, "loss").iter().filter_map(|l| l["count"].as_u64()).sum();
-    assert_eq!(of_kind(&lines, "summary")[0]["lost"].as_u64(), Some(all));
-    for finding in of_kind(&lines, "finding").iter().filter(|f| f["code"] != "events-lost") {
+    let all: u64 = of_type(&lines, "loss").iter().filter_map(|l| l["count"].as_u64()).sum();
+    assert_eq!(of_type(&lines, "summary")[0]["lost"].as_u64(), Some(all));
+    for finding in of_type(&lines, "finding").iter().filter(|f| f["code"] != "events-lost") {
         assert!(!finding["caveats"].as_array().unwrap().is_empty(), "{finding}");
     }
 }

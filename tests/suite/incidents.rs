@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{binary, lines};
+use tests::{binary, lines, of_type};
 use xtask::lab::matrix::{LABEL, Ran, Row, Scene, Stage, scenes};
 use xtask::lab::trace::Traced;
 use xtask::{cmd, skips};
@@ -158,15 +158,14 @@ fn watch(scene: &Scene) -> Vec<Result> {
 
 fn judge(scene: &Scene, traced: &Traced, ran: Vec<Ran>) -> Vec<Result> {
     let lines = lines(&traced.stdout);
-    let of = |kind: &'static str| lines.iter().filter(move |line| line["type"] == kind);
-    assert_eq!(of("summary").next().unwrap()["lost"], 0, "{}", scene.name);
-    let findings: Vec<&Value> = of("finding").collect();
+    assert_eq!(of_type(&lines, "summary")[0]["lost"], 0, "{}", scene.name);
+    let findings = of_type(&lines, "finding");
     for finding in &findings {
         assert_ne!(finding["lookups"].as_array().unwrap().len(), 0, "{finding}");
     }
     let one = |ran: Ran| {
-        let lookups: Vec<&Value> =
-            of("lookup").filter(|l| l["identity"]["pod"] == ran.pod.as_str()).collect();
+        let mut lookups = of_type(&lines, "lookup");
+        lookups.retain(|lookup| lookup["identity"]["pod"] == ran.pod.as_str());
         outcome(scene.name, ran, &lookups, &findings)
     };
     ran.into_iter().map(one).collect()

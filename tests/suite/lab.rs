@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::{binary, lines, pcap};
+use tests::{binary, lines, of_type, pcap};
 use tracer::record::RecordKind;
 use xtask::lab::incidents::{self, ClientRun, Incident, run_client};
 use xtask::lab::trace::{Echo, Trace, Traced, lab_args};
@@ -78,7 +78,7 @@ pub(crate) fn watch(incident: &Incident, more: &[&str]) -> Watched {
 
 impl Watched {
     fn of(&self, kind: &str) -> Vec<&Value> {
-        self.lines.iter().filter(|line| line["type"] == kind).collect()
+        of_type(&self.lines, kind)
     }
 
     fn finding(&self, code: &str) -> &Value {
@@ -278,7 +278,7 @@ fn tcpdump_sees_the_same() {
     nix::sys::signal::kill(pid, Signal::SIGINT).unwrap();
     tcpdump.wait().unwrap();
     let lines = lines(&traced.stdout);
-    let transactions: Vec<_> = lines.iter().filter(|line| line["type"] == "transaction").collect();
+    let transactions = of_type(&lines, "transaction");
     let pairs = pairs(&pcap::dns_messages(&fs::read(&file).unwrap()));
     assert!(pairs.len() >= 8, "{} pairs", pairs.len());
     for Pair { asked, answered_ns } in &pairs {

@@ -2,7 +2,7 @@
 //! a resolver whose TCP port is closed. Needs root; skipped by name where that is missing.
 
 use serde_json::Value;
-use tests::{binary, lines};
+use tests::{binary, lines, of_type};
 use xtask::lab::Lab;
 use xtask::lab::incidents::{ClientRun, run_client};
 
@@ -20,7 +20,7 @@ struct Seen {
 
 impl Seen {
     fn of(&self, kind: &str) -> Vec<&Value> {
-        self.lines.iter().filter(|line| line["type"] == kind).collect()
+        of_type(&self.lines, kind)
     }
 }
 
@@ -37,7 +37,7 @@ fn seen(lab: &Lab, words: &[&str]) -> Seen {
     let replay = binary::run(&["-r", capture, "-o", "json", "--events"]);
     assert_eq!(binary::stdout(&replay), traced.stdout, "the replay equals the live run");
     let lines = lines(&traced.stdout);
-    let lost: Vec<_> = lines.iter().filter(|line| line["type"] == "loss").collect();
+    let lost = of_type(&lines, "loss");
     assert!(lost.is_empty(), "{lost:?}");
     Seen { client, lines, all: traced.stdout }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 
 use serde_json::Value;
-use tests::{binary, lines};
+use tests::{binary, lines, of_type};
 use xtask::lab::clients::{self, CLIENTS, Client};
 use xtask::lab::incidents;
 use xtask::skips;
@@ -68,7 +68,7 @@ fn run(test: &str, incident: &str, names: &[&str]) -> Option<(Vec<Ran>, Vec<Valu
     assert_eq!(binary::stdout(&replay), traced.stdout, "the replay equals the live run");
     let lines = lines(&traced.stdout);
     let mut by_pid: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
-    for line in lines.iter().filter(|line| line["type"] == "lookup") {
+    for line in of_type(&lines, "lookup") {
         by_pid.entry(line["identity"]["pid"].as_u64().unwrap()).or_default().push(line.clone());
     }
     let ran = ended.into_iter().map(|(client, pid, stdout)| {
@@ -116,9 +116,8 @@ fn each_library_in_health() {
         // Node's own resolver asks for names as they are.
         assert_eq!(ran.lookups[2]["search_source"].is_null(), alone, "{}", ran.lookups[2]);
     }
-    let codes: Vec<&Value> =
-        lines.iter().filter(|l| l["type"] == "finding").map(|l| &l["code"]).collect();
-    assert!(codes.iter().all(|code| *code == "nxdomain"), "{codes:?}");
+    let findings = of_type(&lines, "finding");
+    assert!(findings.iter().all(|finding| finding["code"] == "nxdomain"), "{findings:?}");
 }
 
 /// What each library makes of a suffix whose answers never come, told in seconds and in words.
@@ -135,7 +134,7 @@ fn each_library_with_a_silent_upstream() {
         let slack = (0.05 * took).max(0.1); // Java and Node start their threads first
         assert!((took - seen).abs() < slack, "{}: {seen} s, not {took} s", ran.client.name);
     }
-    let findings = lines.iter().filter(|line| line["type"] == "finding");
+    let findings = of_type(&lines, "finding").into_iter();
     // Those that gave up long before the others may have been told first.
     let silences: Vec<_> = findings.filter(|line| line["code"] == "upstream-timeout").collect();
     let clients: Vec<_> =

@@ -5,6 +5,7 @@
 mod api;
 mod captures;
 mod cli;
+mod clocks;
 mod faults;
 mod fuzz;
 mod healthy;

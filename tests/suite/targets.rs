@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::lines;
+use tests::{lines, of_type};
 use xtask::lab::trace::{Echo, Trace, Traced, lab_args};
 use xtask::lab::{self, Lab, PodSpec};
 
@@ -43,10 +43,6 @@ fn who(args: &[&str]) -> Traced {
 fn run(mut command: Command, args: &[&str]) {
     let status = command.args(args).stdout(Stdio::null()).status().unwrap();
     assert!(status.success(), "{command:?}: {status}");
-}
-
-fn of_type<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|line| line["type"] == kind).collect()
 }
 
 #[test]

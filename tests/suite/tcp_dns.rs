@@ -337,6 +337,50 @@ fn a_question_over_tcp_that_its_connection_takes_down() {
     assert_eq!(output.codes(), ["resolver-unreachable"]);
 }
 
+/// A connection that was idle for as long as the server has patience: it closes it just as the next
+/// question leaves, which is asked again on a new one.
+#[test]
+fn an_idle_connection_that_is_closed_while_a_question_leaves() {
+    for (flag, waits, codes) in
+        [("F", 1, &[][..]), ("R", 1, &[]), ("F", 900, &["resolver-unreachable"])]
+    {
+        let mut conn = Conn::new(CLIENT, SERVER);
+        let mut frames = again(&mut conn);
+        frames.push((6 * MS, conn.from("P", &prefixed(&message(7, "A", Some(0), &["192.0.2.1"])))));
+        let question = prefixed(&message(8, "A", None, &[]));
+        frames.push((10_006 * MS, conn.to("P", &question)));
+        frames.push(((10_006 + waits) * MS, conn.from(flag, &[])));
+        let mut next = Conn::new("10.0.0.5:40002", SERVER);
+        let from = (10_007 + waits) * MS;
+        frames.extend(next.open(from));
+        frames.push((from + 2 * MS, next.to("P", &question)));
+        let answer = prefixed(&message(8, "A", Some(0), &["192.0.2.1"]));
+        frames.push((from + 3 * MS, next.from("P", &answer)));
+        let output = seen(frames);
+        let lookups = output.lines("lookup");
+        assert_eq!(lookups.len(), 2, "{}", output.json);
+        assert_eq!(lookups[1]["outcome"], "answered");
+        let outcomes: Vec<_> = transactions(&output).iter().map(|t| t["outcome"].clone()).collect();
+        assert_eq!(outcomes, ["answered", "unreachable", "answered"], "what was seen is told");
+        assert_eq!(output.codes(), codes, "{flag} after {waits} ms");
+    }
+}
+
+/// The server's answer ends with its connection: that is not for us to have lost.
+#[test]
+fn an_answer_that_its_server_breaks_off() {
+    let mut conn = Conn::new(CLIENT, SERVER);
+    let mut frames = again(&mut conn);
+    let answer = prefixed(&message(7, "A", Some(0), &["192.0.2.1"; 30]));
+    frames.push((6 * MS, conn.from("P", &answer[..100])));
+    frames.push((7 * MS, conn.from("F", &[])));
+    let output = seen(frames);
+    assert_eq!((output.lines("loss").len(), output.verdict.incomplete), (0, 0), "{}", output.json);
+    assert_eq!(output.lines("summary")[0]["broken_off"], 1);
+    assert!(output.text.contains("1 DNS message over TCP broken off by its sender"));
+    assert_eq!(output.codes(), ["resolver-unreachable"]);
+}
+
 #[test]
 fn what_cannot_be_looked_into_is_named() {
     let mut conn = Conn::new(CLIENT, "1.1.1.1:853");

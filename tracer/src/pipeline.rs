@@ -150,6 +150,7 @@ impl Pipeline {
         for finding in findings {
             self.output(Output::Finding(finding))?;
         }
+        self.counts.broken_off = self.decoder.broken_off();
         self.counts.unmatched = self.correlator.unmatched();
         self.counts.evicted = self.correlator.evicted() + self.who.evicted();
         let summary = self.diagnoser.summary(&self.counts);

@@ -4,13 +4,27 @@
 use std::fmt::Write;
 
 /// Printable UTF-8 stays; a backslash is doubled; control bytes and invalid bytes become `\xNN`,
-/// format, bidirectional and other invisible characters `\u{...}`.
+/// format, bidirectional and other invisible characters and marks that change another one `\u{...}`.
 pub fn escape(bytes: &[u8]) -> String {
+    shown(bytes, "\\\\")
+}
+
+/// Like [`escape`], for text in which a backslash already is an escape: it stays as it is.
+pub fn visible(text: &str) -> String {
+    if is_plain(text) { text.to_owned() } else { visible_bytes(text.as_bytes()) }
+}
+
+/// Like [`visible`], for names that may have escapes of their own, as systemd's cgroups have.
+pub fn visible_bytes(bytes: &[u8]) -> String {
+    shown(bytes, "\\")
+}
+
+fn shown(bytes: &[u8], backslash: &str) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             if c == '\\' {
-                out.push_str("\\\\");
+                out.push_str(backslash);
             } else {
                 push_visible(&mut out, c);
             }
@@ -22,13 +36,9 @@ pub fn escape(bytes: &[u8]) -> String {
     out
 }
 
-/// Like [`escape`], for text in which a backslash already is an escape: it stays as it is.
-pub fn visible(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        push_visible(&mut out, c);
-    }
-    out
+/// Nothing but ASCII that a terminal shows as it is, one column each.
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'))
 }
 
 /// Whether a terminal shows `c` as it is: no control, no bidirectional mark, nothing invisible.
@@ -71,6 +81,11 @@ mod tests {
         for (given, want) in cases {
             assert_eq!(escape(given), want);
         }
+        // A combining mark, a soft hyphen, a direction mark, a tag; systemd's own escape stays.
+        let odd = visible("a\u{319}b\u{ad}c\u{202e}d\u{e0041}gr\u{fc}n \\x2d");
+        assert_eq!(odd, "a\\u{319}b\\u{ad}c\\u{202e}d\\u{e0041}gr\u{fc}n \\x2d");
+        assert!(odd.chars().all(is_visible));
         assert_eq!(visible("a\\032b\x1b"), "a\\032b\\x1b");
+        assert_eq!(visible_bytes(b"a\\x2db\xff"), "a\\x2db\\xff");
     }
 }

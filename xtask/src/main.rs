@@ -9,6 +9,7 @@ mod dist;
 mod fuzz;
 mod kernels;
 mod lab_cli;
+mod marks;
 mod setup;
 mod sudo;
 mod test;

@@ -17,7 +17,7 @@ use tracer::sink::text::{Style, Text, Times};
 use tracer_common::bodies::call;
 
 use super::{Input, assert_visible, stream};
-use crate::Shared;
+use crate::{Shared, of_type};
 use crate::records::{
     Process, Stream, close, connect, established, loss, query, response, syscall,
 };
@@ -135,7 +135,7 @@ fn hash(data: &[u8]) -> u64 {
 
 /// What lines of one run say about one another.
 fn check(lines: &[Value]) {
-    let of = |kind: &'static str| lines.iter().filter(move |line| line["type"] == kind);
+    let of = |kind: &str| of_type(lines, kind).into_iter();
     let summary = lines.last().unwrap();
     assert_eq!((&summary["type"], of("summary").count()), (&"summary".into(), 1));
     let ids = |kind| of(kind).map(|line| number(&line["id"])).collect::<BTreeSet<u64>>();

@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 
 use foldhash::HashMap;
-use smallvec::SmallVec;
 
+use super::ids::{Ids, forget, without};
 use super::transaction::SocketKey;
 use crate::record::HostId;
-
-/// Ids of one socket and DNS id, oldest first; as a rule one.
-type Ids = SmallVec<[u64; 2]>;
 
 /// The index. Sockets with a cookie are told when they close, so theirs are kept in order.
 #[derive(Debug, Default)]
@@ -27,7 +24,7 @@ impl BySocket {
             SocketKey::Cookie(host, cookie) => self.cookies.get(&(host, cookie, key.1)),
             SocketKey::Flow { .. } => self.flows.get(key),
         };
-        ids.map(SmallVec::as_slice).unwrap_or_default()
+        ids.map(Ids::as_slice).unwrap_or_default()
     }
 
     pub(crate) fn add(&mut self, key: (SocketKey, u16), id: u64) {
@@ -44,10 +41,8 @@ impl BySocket {
     }
 
     pub(crate) fn remove(&mut self, key: &(SocketKey, u16), id: u64) {
-        if let SocketKey::Flow { tcp: true, .. } = key.0
-            && self.streams.get_mut(&key.0).is_some_and(|ids| without(ids, id))
-        {
-            self.streams.remove(&key.0);
+        if let SocketKey::Flow { tcp: true, .. } = key.0 {
+            forget(&mut self.streams, &key.0, id);
         }
         match key.0 {
             SocketKey::Cookie(host, cookie) => {
@@ -56,11 +51,7 @@ impl BySocket {
                     self.cookies.remove(&key);
                 }
             }
-            SocketKey::Flow { .. } => {
-                if self.flows.get_mut(key).is_some_and(|ids| without(ids, id)) {
-                    self.flows.remove(key);
-                }
-            }
+            SocketKey::Flow { .. } => forget(&mut self.flows, key, id),
         }
     }
 
@@ -83,10 +74,4 @@ impl BySocket {
     pub(crate) fn is_empty(&self) -> bool {
         self.streams.is_empty() && self.cookies.is_empty() && self.flows.is_empty()
     }
-}
-
-/// Takes `id` out; true when nothing is left.
-fn without(ids: &mut Ids, id: u64) -> bool {
-    ids.retain(|known| *known != id);
-    ids.is_empty()
 }

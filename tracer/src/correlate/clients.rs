@@ -2,13 +2,12 @@
 //! by record time. What a query means for a resolver is `upstream`'s business.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::HashMap;
 use foldhash::quality::RandomState;
-use smallvec::SmallVec;
 
 use tracer_common::record::probe;
 
@@ -21,6 +20,7 @@ use super::by_socket::BySocket;
 use super::connection::StreamNote;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
 use super::heard::{Answers, Gone, Orphan, Orphans, Stray, Unmatched};
+use super::ids::{Ids, forget};
 use super::library::Sockets;
 use super::lookup::{
     Attempt, Lookup, doubt_early_closes, finished, lookup_outcome, strict, waited_out,
@@ -39,6 +39,8 @@ const LOOKUPS_MAX: usize = 65_536;
 const TRANSACTIONS_MAX: usize = 100_000;
 /// Open lookups under one first label of one process that a query is compared with, the newest.
 const LOOK_MAX: usize = 64;
+/// Their transactions, after which no further lookup is compared.
+const COMPARE_MAX: usize = 1_024;
 /// Closed lookups whose resolver may be told later, by another clock.
 const UNTIED_MAX: usize = 4_096;
 /// Transactions of one lookup.
@@ -47,8 +49,6 @@ const PER_LOOKUP_MAX: usize = 512;
 const MARGIN_NS: u64 = 1_000_000_000;
 /// A client that closes within this time was told an error, not silence.
 const TOO_SOON_NS: u64 = 300_000_000;
-/// Lookups under one key of an index.
-type Ids = SmallVec<[u64; 2]>;
 
 /// Clients' side of DNS.
 #[derive(Debug, Default)]
@@ -61,6 +61,8 @@ pub(crate) struct Clients {
     /// Their ids, the oldest first.
     ages: BTreeSet<u64>,
     by_owner: HashMap<Owner, Ids>,
+    /// Those with a truncated answer, which connects to servers concern.
+    truncated: HashMap<Owner, Ids>,
     /// By owner and first label, hashed: all candidates of a walk begin with the name as typed.
     by_label: HashMap<u64, Ids>,
     labels: RandomState,
@@ -97,21 +99,6 @@ pub(crate) fn owner(actor: &Actor, who: &Identifier, local: Option<SocketAddr>) 
 
 fn label(name: &str) -> &str {
     name.split('.').next().unwrap_or_default()
-}
-
-/// Takes `id` out of an index; ids are in order, but for those of lingering lookups, which are few.
-fn forget<K: Eq + Hash>(index: &mut HashMap<K, Ids>, key: &K, id: u64) {
-    if let Some(ids) = index.get_mut(key) {
-        match ids.binary_search(&id) {
-            Ok(at) => {
-                ids.remove(at);
-            }
-            Err(_) => ids.retain(|known| *known != id),
-        }
-        if ids.is_empty() {
-            index.remove(key);
-        }
-    }
 }
 
 impl Clients {
@@ -182,8 +169,13 @@ impl Clients {
             .get(&key)
             .into_iter()
             .flat_map(|ids| ids.iter().rev().take(LOOK_MAX))
-            .filter_map(|id| {
-                let lookup = self.lookups.get(id).filter(|lookup| lookup.owner == *owner)?;
+            .filter_map(|id| Some((id, self.lookups.get(id).filter(|l| l.owner == *owner)?)))
+            .scan(COMPARE_MAX, |room, (id, lookup)| {
+                let before = *room;
+                *room = room.saturating_sub(lookup.size());
+                (before > 0).then_some((id, lookup))
+            })
+            .filter_map(|(id, lookup)| {
                 let place = lookup.place(&query, &self.table)?;
                 let tied = lookup.tied(&query, &self.table);
                 Some(((tied, lookup.tid.is_some() && lookup.tid == tid, *id), place))
@@ -247,6 +239,7 @@ impl Clients {
             settings: Settings::of(config),
             deadline: None,
             over: false,
+            truncated: false,
             connects: Connects::default(),
         });
         lookup.elsewhere = lookup.is_elsewhere(first.server.ip());
@@ -289,7 +282,7 @@ impl Clients {
             transaction.try_number = u32::try_from(earlier + 1).unwrap_or(u32::MAX);
             last.transactions.push(id);
         }
-        if lookup.attempts.iter().map(|a| a.transactions.len()).sum::<usize>() > PER_LOOKUP_MAX {
+        if lookup.size() > PER_LOOKUP_MAX {
             lookup.over = true;
             self.evicted += 1;
         }
@@ -394,7 +387,10 @@ impl Clients {
         let Some(reply) = &t.reply else { return };
         let sent = Sent { at: reply.at, number: reply.number };
         self.answers.learn(t, sent);
-        if let Some(lookup) = self.lookups.get(&open.lookup) {
+        if let Some(lookup) = self.lookups.get_mut(&open.lookup) {
+            if t.cut_at().is_some() && !std::mem::replace(&mut lookup.truncated, true) {
+                self.truncated.entry(lookup.owner.clone()).or_default().push(open.lookup);
+            }
             self.names.learn(&lookup.owner, t.data(), lookup.walk.typed(), reply.at);
         }
     }
@@ -475,7 +471,8 @@ impl Clients {
     /// A connect to a DNS server began, or came to its outcome.
     pub(crate) fn stream(&mut self, note: StreamNote) {
         let Some(owner) = &note.owner else { return };
-        for id in self.by_owner.get(owner).cloned().unwrap_or_default() {
+        let ids = self.truncated.get(owner).into_iter().flatten();
+        for id in ids.rev().take(LOOK_MAX).copied().collect::<Ids>() {
             let Some(lookup) = self.lookups.get_mut(&id) else { continue };
             let Some(last) = lookup.attempts.last() else { continue };
             if !last.all(&self.table).any(|t| t.cut_at().is_some()) {
@@ -545,7 +542,7 @@ impl Clients {
     pub(crate) fn advance(
         &mut self,
         now: Timestamp,
-        resolvers: &Resolvers,
+        resolvers: &mut Resolvers,
         done: &mut Vec<Lookup>,
     ) {
         while let Some((at, timer)) = self.timers.due(now) {
@@ -581,7 +578,7 @@ impl Clients {
     }
 
     /// The input ended.
-    pub(crate) fn finish(&mut self, resolvers: &Resolvers, done: &mut Vec<Lookup>) {
+    pub(crate) fn finish(&mut self, resolvers: &mut Resolvers, done: &mut Vec<Lookup>) {
         let ids: Vec<u64> = self.ages.iter().copied().collect();
         for id in ids {
             self.close(id, true, Timestamp(u64::MAX), resolvers);
@@ -600,7 +597,7 @@ impl Clients {
     }
 
     /// Closed lookups, as soon as the resolver's side of them can be known.
-    fn told(&mut self, now: Timestamp, resolvers: &Resolvers, done: &mut Vec<Lookup>) {
+    fn told(&mut self, now: Timestamp, resolvers: &mut Resolvers, done: &mut Vec<Lookup>) {
         while let Some((due, _)) = self.untied.front()
             && (*due <= now || self.untied.len() > UNTIED_MAX)
             && let Some((_, mut lookup)) = self.untied.pop_front()
@@ -622,6 +619,9 @@ impl Clients {
         let Some(lookup) = self.lookups.remove(&id) else { return };
         self.ages.remove(&id);
         forget(&mut self.by_owner, &lookup.owner, id);
+        if lookup.truncated {
+            forget(&mut self.truncated, &lookup.owner, id);
+        }
         if let Some(first) = lookup.attempts.first() {
             let label = self.labels.hash_one((&lookup.owner, label(&first.name)));
             forget(&mut self.by_label, &label, id);

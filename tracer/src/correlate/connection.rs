@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
+use foldhash::HashMap;
+
 use crate::context::Role;
 use crate::describe::errno_name;
 use crate::event::{
@@ -28,6 +30,8 @@ const GRACE_NS: u64 = 50_000_000;
 const PATIENCE_NS: u64 = 900_000_000;
 const OPEN_MAX: usize = 16_384;
 const PEERS_MAX: usize = 4_096;
+/// Connects that are told stay in the order until there are so many more than open ones.
+const ORDER_SPARE: usize = 1_024;
 const EVENTS_MAX: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,16 +108,25 @@ struct Open {
     retransmits: u32,
     events: Vec<u64>,
     deadline: Option<Timestamp>,
+    /// Which one it was.
+    turn: u64,
 }
 
 /// All connects under way.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     open: BTreeMap<Key, Open>,
+    /// Connects so far.
+    turns: u64,
+    /// By turn; those that are not open any more go with time.
+    order: VecDeque<(u64, Key)>,
+    /// Established, and the backend's side not known: by their client.
+    waiting: HashMap<Client, Key>,
     timers: BTreeSet<(Timestamp, Key)>,
     /// Accepts seen at the far end: client address to accepting address.
-    peers: BTreeMap<Client, SocketAddr>,
-    peer_order: VecDeque<Client>,
+    peers: HashMap<Client, (u64, SocketAddr)>,
+    peer_order: VecDeque<(u64, Client)>,
+    accepts: u64,
     /// Of DNS servers, not taken yet.
     notes: Vec<StreamNote>,
     /// Clocks of several hosts can differ by so much, in nanoseconds.
@@ -195,11 +208,8 @@ impl Connections {
             }
             self.tell(&key, names, done); // the socket connects again
         }
-        if self.open.len() >= OPEN_MAX
-            && let Some(oldest) = self.open.keys().next().cloned()
-        {
-            self.open.remove(&oldest);
-            self.evicted += 1;
+        if self.open.len() >= OPEN_MAX {
+            self.give_up_oldest(names, done);
         }
         let actor = with_task(&event.actor, who);
         let ports = who.host(&actor).map_or(&[][..], |h| &h.dns_ports);
@@ -209,7 +219,10 @@ impl Connections {
             let (owner, server, at) = (owner.clone(), remote, event.at);
             self.notes.push(StreamNote { owner, server, at, connected: None });
         }
+        self.turns += 1;
+        self.order.push_back((self.turns, key.clone()));
         let open = Open {
+            turn: self.turns,
             owner,
             quiet: dns || who.role(&actor) == Some(Role::Resolver),
             dns,
@@ -227,6 +240,17 @@ impl Connections {
             deadline: None,
         };
         self.open.insert(key, open);
+    }
+
+    /// Tells the oldest as it is.
+    fn give_up_oldest(&mut self, names: &Names, done: &mut Vec<Connection>) {
+        while let Some((turn, key)) = self.order.pop_front() {
+            if self.open.get(&key).is_some_and(|open| open.turn == turn) {
+                self.tell(&key, names, done);
+                self.evicted += 1;
+                return;
+            }
+        }
     }
 
     fn packet(
@@ -311,19 +335,18 @@ impl Connections {
     /// The far end took `client`'s connection.
     fn accepted(&mut self, host: HostId, client: SocketAddr, server: SocketAddr) {
         let client = (host.of(client.ip()), client);
-        if self.peers.insert(client, server).is_none() {
-            self.peer_order.push_back(client);
-        }
+        self.accepts += 1;
+        self.peers.insert(client, (self.accepts, server));
+        self.peer_order.push_back((self.accepts, client));
         if self.peer_order.len() > PEERS_MAX
-            && let Some(oldest) = self.peer_order.pop_front()
+            && let Some((turn, oldest)) = self.peer_order.pop_front()
+            && self.peers.get(&oldest).is_some_and(|(latest, _)| *latest == turn)
         {
             self.peers.remove(&oldest);
         }
-        let ready = self.open.iter().find(|(_, open)| {
-            open.client() == Some(client)
-                && matches!(open.outcome, Some((ConnectionOutcome::Established, _)))
-        });
-        if let Some(key) = ready.map(|(key, _)| key.clone()) {
+        if let Some(key) = self.waiting.remove(&client)
+            && self.open.get(&key).is_some_and(Open::is_established)
+        {
             self.due(&key, Timestamp(0));
         }
     }
@@ -367,9 +390,11 @@ impl Connections {
             open.established.get_or_insert(at);
         }
         self.decide(key, ConnectionOutcome::Established, at);
-        let known = self.open.get(key).and_then(Open::client);
-        if known.is_some_and(|client| self.peers.contains_key(&client)) {
+        let Some(client) = self.open.get(key).and_then(Open::client) else { return };
+        if self.peers.contains_key(&client) {
             self.due(key, Timestamp(0));
+        } else if self.open.get(key).is_some_and(Open::is_established) {
+            self.waiting.insert(client, key.clone());
         }
     }
 
@@ -420,6 +445,15 @@ impl Connections {
 
     fn tell(&mut self, key: &Key, names: &Names, done: &mut Vec<Connection>) {
         let Some(open) = self.open.remove(key) else { return };
+        // The order keeps as many that are gone, no more.
+        if self.order.len() > 2 * self.open.len() + ORDER_SPARE {
+            let known = &self.open;
+            self.order.retain(|(turn, key)| known.get(key).is_some_and(|o| o.turn == *turn));
+        }
+        let client = open.client();
+        if let Some(client) = client.filter(|client| self.waiting.get(client) == Some(key)) {
+            self.waiting.remove(&client);
+        }
         let (outcome, at) = open.outcome.unwrap_or((ConnectionOutcome::Undecided, open.started));
         let fine = matches!(outcome, ConnectionOutcome::Established | ConnectionOutcome::Undecided);
         if open.dns {
@@ -433,7 +467,7 @@ impl Connections {
         }
         let name = open.owner.as_ref().and_then(|o| names.of(o, open.remote.ip()));
         done.push(Connection {
-            backend: open.client().and_then(|client| self.peers.remove(&client)),
+            backend: client.and_then(|client| self.peers.remove(&client)).map(|(_, server)| server),
             name: name.map(str::to_owned),
             outcome,
             errno: open.errno,
@@ -472,6 +506,10 @@ impl Open {
     fn client(&self) -> Option<Client> {
         let local = self.local?;
         Some((self.actor.host.of(local.ip()), local))
+    }
+
+    fn is_established(&self) -> bool {
+        matches!(self.outcome, Some((ConnectionOutcome::Established, _)))
     }
 
     fn note(&mut self, number: u64) {

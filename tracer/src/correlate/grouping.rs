@@ -59,6 +59,8 @@ pub(crate) struct OpenLookup {
     pub(crate) deadline: Option<Timestamp>,
     /// Nothing more can come: its process ended.
     pub(crate) over: bool,
+    /// One of its answers was truncated.
+    pub(crate) truncated: bool,
     /// Its client's connects to DNS servers.
     pub(crate) connects: Connects,
 }
@@ -227,6 +229,11 @@ impl OpenLookup {
             let again = t.id == query.id && t.asked == *query.asked;
             t.socket == *query.socket || again && t.reply.as_ref().is_none_or(Reply::is_error)
         })
+    }
+
+    /// Its transactions.
+    pub(crate) fn size(&self) -> usize {
+        self.attempts.iter().map(|attempt| attempt.transactions.len()).sum()
     }
 
     /// The thread it belongs to, as an index has it.

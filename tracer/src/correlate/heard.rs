@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 
 use crate::record::{HostId, Timestamp};
 
@@ -19,6 +19,8 @@ const ORPHANS_MAX: usize = 1_024;
 /// Answers remembered per server, and servers.
 const ANSWERS_MAX: usize = 512;
 const SERVERS_MAX: usize = 256;
+/// Of those, told with one silent query.
+const AROUND_MAX: usize = 64;
 /// Answers this much before a silent query still show that the server lived.
 const BEFORE_NS: u64 = 1_000_000_000;
 
@@ -84,28 +86,31 @@ impl Unmatched {
 /// Queries whose lookups were told as timed out while their sockets stayed open.
 #[derive(Debug, Default)]
 pub(crate) struct Gone {
-    known: HashMap<(SocketKey, u16), Asked>,
+    known: HashMap<(SocketKey, u16), (Timestamp, Asked)>,
     order: VecDeque<(Timestamp, (SocketKey, u16))>,
 }
 
 impl Gone {
     pub(crate) fn keep(&mut self, t: &Transaction) {
         let key = (t.socket.clone(), t.id);
-        self.order.push_back((t.last_send(), key.clone()));
-        self.known.insert(key, t.asked.clone());
         let now = t.last_send();
+        self.order.push_back((now, key.clone()));
+        self.known.insert(key, (now, t.asked.clone()));
         while let Some((at, _)) = self.order.front()
             && (self.order.len() > GONE_MAX || now.since(*at) >= GONE_NS)
-            && let Some((_, key)) = self.order.pop_front()
+            && let Some((at, key)) = self.order.pop_front()
         {
-            self.known.remove(&key);
+            // Another query may have the key by now.
+            if self.known.get(&key).is_some_and(|(latest, _)| *latest == at) {
+                self.known.remove(&key);
+            }
         }
     }
 
     /// The response answers one of them, which is forgotten then.
     pub(crate) fn answered(&mut self, key: &(SocketKey, u16), asked: Option<&Asked>) -> bool {
         let known = self.known.get(key);
-        let fits = known.is_some_and(|known| asked.is_none_or(|asked| asked == known));
+        let fits = known.is_some_and(|(_, known)| asked.is_none_or(|asked| asked == known));
         if fits {
             self.known.remove(key);
         }
@@ -167,6 +172,11 @@ impl Orphans {
     }
 }
 
+/// Labels at the end of both names that are the same.
+fn shared_labels(a: &str, b: &str) -> usize {
+    a.rsplit('.').zip(b.rsplit('.')).take_while(|(a, b)| a == b).count()
+}
+
 /// The server, and where its address means something.
 fn server(t: &Transaction) -> (HostId, SocketAddr) {
     (t.actor.host.of(t.server.ip()), t.server)
@@ -192,10 +202,23 @@ impl Answers {
         log.push_back(OtherAnswer { name: Arc::clone(&t.asked.name), sent });
     }
 
-    /// Other names that the same server answered, from just before the query on.
+    /// Other names that the same server answered, from just before the query on. Of many each once,
+    /// and those that share the most labels with its own name, for they say the most.
     pub(crate) fn around(&self, t: &Transaction) -> Vec<OtherAnswer> {
         let from = Timestamp(t.started().0.saturating_sub(BEFORE_NS));
         let log = self.0.get(&server(t)).into_iter().flatten();
-        log.filter(|o| o.sent.at >= from && o.name != t.asked.name).cloned().collect()
+        let others = log.filter(|o| o.sent.at >= from && o.name != t.asked.name);
+        let mut others: Vec<(usize, &OtherAnswer)> = others.map(|o| (0, o)).collect();
+        if others.len() > AROUND_MAX {
+            let mut seen: HashSet<&str> = HashSet::default();
+            others.retain(|(_, other)| seen.insert(&other.name));
+            for (labels, other) in &mut others {
+                *labels = shared_labels(&other.name, &t.asked.name);
+            }
+            others.sort_by_key(|(labels, _)| std::cmp::Reverse(*labels));
+            others.truncate(AROUND_MAX);
+            others.sort_by_key(|(_, other)| (other.sent.at, other.sent.number));
+        }
+        others.into_iter().map(|(_, other)| other.clone()).collect()
     }
 }

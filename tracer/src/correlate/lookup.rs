@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use smallvec::SmallVec;
+
 use crate::event::Actor;
 use crate::identify::Identifier;
 use crate::record::Timestamp;
@@ -79,32 +81,33 @@ pub(crate) fn combine(verdicts: impl IntoIterator<Item = Outcome>) -> Outcome {
 /// What came of each type of an attempt: the last try counts, or an earlier one that answered. Of
 /// queries that went to several servers together the one that was answered well counts.
 fn by_type<'a>(
-    transactions: impl Iterator<Item = &'a Transaction> + Clone,
+    transactions: impl Iterator<Item = &'a Transaction>,
 ) -> impl Iterator<Item = Outcome> {
-    let all = transactions.clone();
-    let first_of_type = transactions.enumerate().filter({
-        let all = all.clone();
-        move |(index, t)| {
-            all.clone().take(*index).all(|earlier| earlier.asked.qtype != t.asked.qtype)
-        }
+    let mut all: SmallVec<[(usize, &Transaction); 4]> = transactions.enumerate().collect();
+    all.sort_by(|(_, a), (_, b)| a.asked.qtype.cmp(&b.asked.qtype));
+    let mut types: SmallVec<[(usize, Outcome); 2]> = all
+        .chunk_by(|(_, a), (_, b)| a.asked.qtype == b.asked.qtype)
+        .filter_map(|of_type| Some((of_type.first()?.0, of_one_type(of_type)?)))
+        .collect();
+    types.sort_unstable_by_key(|(first, _)| *first);
+    types.into_iter().map(|(_, outcome)| outcome)
+}
+
+/// `of_type`: in order.
+fn of_one_type(of_type: &[(usize, &Transaction)]) -> Option<Outcome> {
+    if of_type.iter().any(|(_, t)| t.verdict() == Outcome::Answered) {
+        return Some(Outcome::Answered);
+    }
+    let (_, last) = of_type.last()?;
+    let good = of_type.iter().find(|(_, t)| {
+        let good = t.reply.as_ref().is_some_and(|r| !r.is_error());
+        good && t.id == last.id && t.socket == last.socket
     });
-    first_of_type.map(move |(_, first)| {
-        let qtype = &first.asked.qtype;
-        let of_type = all.clone().filter(|t| t.asked.qtype == *qtype);
-        if of_type.clone().any(|t| t.verdict() == Outcome::Answered) {
-            return Outcome::Answered;
-        }
-        let Some(last) = of_type.clone().last() else { return Outcome::Undecided };
-        let mut together = of_type.filter(|t| t.id == last.id && t.socket == last.socket);
-        let good = together.find(|t| t.reply.as_ref().is_some_and(|r| !r.is_error()));
-        good.unwrap_or(last).verdict()
-    })
+    Some(good.map_or(*last, |(_, good)| *good).verdict())
 }
 
 /// The outcome of an attempt: one type that answered is enough.
-pub(crate) fn attempt_outcome<'a>(
-    transactions: impl Iterator<Item = &'a Transaction> + Clone,
-) -> Outcome {
+pub(crate) fn attempt_outcome<'a>(transactions: impl Iterator<Item = &'a Transaction>) -> Outcome {
     combine(by_type(transactions))
 }
 

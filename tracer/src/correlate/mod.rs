@@ -18,6 +18,7 @@ mod clocks;
 mod connection;
 mod grouping;
 mod heard;
+mod ids;
 mod library;
 mod lookup;
 mod names;
@@ -132,7 +133,7 @@ impl Correlator {
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.connections.finish(&self.clients.names, &mut connections);
         self.streams();
-        self.clients.finish(&self.resolvers, &mut lookups);
+        self.clients.finish(&mut self.resolvers, &mut lookups);
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
         done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
     }
@@ -224,7 +225,7 @@ impl Correlator {
         self.now = self.now.max(at);
         self.held(self.now);
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
-        self.clients.advance(self.now, &self.resolvers, &mut lookups);
+        self.clients.advance(self.now, &mut self.resolvers, &mut lookups);
         self.connections.advance(self.now, &self.clients.names, &mut connections);
         self.streams();
         self.resolvers.expire(self.now);

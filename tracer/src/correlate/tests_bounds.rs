@@ -93,6 +93,71 @@ fn names_in_mixed_case_match_and_show_as_sent() {
     assert_eq!(names, ["wWw.ExAmPlE.oRg", "WWW.example.ORG"]);
 }
 
+/// The id is used again while the socket lives: what is forgotten is the older query.
+#[test]
+fn a_query_with_the_id_of_an_older_one_is_remembered_in_its_own_right() {
+    let s = socket(0);
+    let name = |n: u64| format!("n{n}.critical-app.svc.cluster.local");
+    let steps = vec![
+        s.open(0),
+        s.ask(MS, &name(0), "A", 1),
+        s.ask(60 * S, &name(1), "A", 1),
+        s.ask(125 * S, &name(2), "A", 2),
+        s.told(150 * S, &name(1), "A", 1, Says::NoData),
+    ];
+    let bench = played(steps, 155 * S);
+    assert_eq!(bench.summary.unwrap().unmatched.get("late"), Some(&1));
+}
+
+#[test]
+fn of_many_other_answers_those_nearest_to_a_silent_name_are_kept() {
+    let mut steps = Vec::new();
+    for n in 0..300 {
+        let s = socket(1 + n);
+        let name = if n == 250 { "b.example.org".to_owned() } else { format!("n{n}.example.net") };
+        let at = n * MS;
+        steps.extend([s.open(at), s.ask(at, &name, "A", 7)]);
+        steps.extend([
+            s.told(at + US, &name, "A", 7, Says::Addr("192.0.2.1")),
+            s.close(at + 2 * US),
+        ]);
+    }
+    let s = socket(0);
+    steps.extend([s.open(400 * MS), s.ask(400 * MS, "a.example.org", "A", 1)]);
+    let bench = played(steps, 20 * S);
+    let silent = bench.lookups.iter().find(|l| l.name == "a.example.org").unwrap();
+    let others = &silent.attempts[0].transactions[0].tie.others;
+    assert_eq!(others.len(), 64);
+    assert_eq!(others[63].name.as_ref(), "b.example.org", "in order of time");
+}
+
+fn connect(n: u64, at: u64) -> Step {
+    let mut step = socket(n).open(at);
+    if let Body::SocketAddress(call) = &mut step.body {
+        call.protocol = crate::event::Protocol::Tcp;
+        call.remote = addr("192.0.2.7:80");
+    }
+    step
+}
+
+/// The keys of later connects sort before those of earlier ones.
+#[test]
+fn of_too_many_connects_the_oldest_is_told() {
+    const OPEN_MAX: u64 = 16_384;
+    let mut bench = Bench::node(false);
+    for n in 0..OPEN_MAX {
+        bench.play_as_is(vec![connect(2 * OPEN_MAX - n, n)]);
+    }
+    assert_eq!(bench.connections.len(), 0);
+    bench.play_as_is(vec![connect(1, OPEN_MAX)]);
+    let told: Vec<_> = bench.connections.iter().map(|c| c.actor.cookie).collect();
+    assert_eq!(told, [Some(100 + 2 * OPEN_MAX)]);
+    let refused = socket(1).fails(OPEN_MAX + MS, crate::event::Call::Connect, 111);
+    bench.play_as_is(vec![refused]).quiet_until(S);
+    assert_eq!(bench.connections.len(), 2, "the newest goes on");
+    assert_eq!(bench.connections[1].outcome, crate::report::ConnectionOutcome::Refused);
+}
+
 /// 300,000 queries that nobody answers, from one process with ever new names.
 #[test]
 fn the_open_transactions_are_bounded_and_what_is_given_up_is_counted() {

@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 
+use foldhash::HashSet;
 use smallvec::SmallVec;
 
 use crate::record::Timestamp;
 use crate::report::{ConnectionOutcome, Followed, TransactionOutcome, Transport};
 
-use super::transaction::{GaveUp, Transaction};
+use super::transaction::{Asked, GaveUp, Transaction};
 
 /// A client that asks again over TCP begins within this time.
 const BEGIN_NS: u64 = 1_000_000_000;
@@ -77,13 +78,15 @@ impl Connects {
     /// Until when something may follow truncated answers among `last`; `None` if there are none.
     pub(crate) fn expected<'a>(
         &self,
-        last: impl Iterator<Item = &'a Transaction> + Clone,
+        last: impl DoubleEndedIterator<Item = &'a Transaction> + Clone,
     ) -> Option<Timestamp> {
-        let pending = last.clone().enumerate().filter(|(index, t)| {
-            let again = |later: &Transaction| later.asked == t.asked;
-            t.cut_at().is_some() && !last.clone().skip(index + 1).any(again)
-        });
-        let answered = pending.filter_map(|(_, t)| t.cut_at()).max()?;
+        if last.clone().all(|t| t.cut_at().is_none()) {
+            return None;
+        }
+        // The last of each question: whatever was cut before it was asked again.
+        let mut asked: HashSet<&Asked> = HashSet::default();
+        let pending = last.rev().filter(|t| asked.insert(&t.asked));
+        let answered = pending.filter_map(Transaction::cut_at).max()?;
         let open = self.open.iter().map(|(_, since)| since.plus(CONNECT_NS));
         let done = self.done.iter().map(|connected| connected.at.plus(BEGIN_NS));
         open.chain(done).chain([answered.plus(BEGIN_NS)]).max()

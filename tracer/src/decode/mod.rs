@@ -56,6 +56,11 @@ impl Decoder {
         self.connections.take_lost()
     }
 
+    /// Messages over TCP that their senders broke off, so far.
+    pub fn broken_off(&self) -> u64 {
+        self.connections.broken_off()
+    }
+
     /// The input ended: what stands behind a gap is lost.
     pub fn finish(&mut self) {
         self.connections.finish();

@@ -24,6 +24,7 @@ mod servers;
 mod slow;
 mod summary;
 mod truncated;
+mod unjudged;
 mod upstream;
 mod what_if;
 mod words;
@@ -77,14 +78,21 @@ struct Case {
     last: Timestamp,
     /// There are too many.
     due_now: bool,
+    /// Which change was its last one.
+    changed: u64,
 }
 
 /// Makes findings and the summary.
 #[derive(Debug)]
 pub struct Diagnoser {
     threshold_ns: u64,
-    cases: Vec<Case>,
-    /// The earliest instant at which one of them is due.
+    /// By number.
+    cases: BTreeMap<u64, Case>,
+    /// Which of them has a finding.
+    case_of: BTreeMap<Key, u64>,
+    /// Changes to cases so far.
+    changes: u64,
+    /// None of them is due before.
     next_due: Timestamp,
     told: u64,
     losses: VecDeque<context::Loss>,
@@ -98,7 +106,9 @@ impl Diagnoser {
     pub fn new(threshold_ns: u64) -> Self {
         Self {
             threshold_ns,
-            cases: Vec::new(),
+            cases: BTreeMap::new(),
+            case_of: BTreeMap::new(),
+            changes: 0,
             next_due: Timestamp(u64::MAX),
             told: 0,
             losses: VecDeque::new(),
@@ -169,10 +179,12 @@ impl Diagnoser {
         if self.next_due > now {
             return;
         }
-        let (mut due, open) =
-            std::mem::take(&mut self.cases).into_iter().partition::<Vec<_>, _>(|c| c.due() <= now);
-        self.keep(open);
-        due.sort_by_key(Case::due);
+        let due = self.cases.iter().filter(|(_, case)| case.due() <= now).map(|(number, _)| *number);
+        let due: Vec<u64> = due.collect();
+        let mut due: Vec<Case> = due.into_iter().filter_map(|number| self.take(number)).collect();
+        let open = self.cases.values().map(Case::due);
+        self.next_due = open.min().unwrap_or(Timestamp(u64::MAX));
+        due.sort_by_key(|case| (case.due(), case.changed));
         for case in due {
             self.tell(&case, who, out);
         }
@@ -185,7 +197,10 @@ impl Diagnoser {
 
     /// Nothing follows: everything is told.
     pub fn finish(&mut self, who: &Identifier, out: &mut Vec<Finding>) {
-        for case in std::mem::take(&mut self.cases) {
+        let mut cases: Vec<Case> = std::mem::take(&mut self.cases).into_values().collect();
+        self.case_of.clear();
+        cases.sort_by_key(|case| case.changed);
+        for case in cases {
             self.tell(&case, who, out);
         }
         self.tell_slow(Timestamp(u64::MAX), true, who, out);
@@ -195,7 +210,7 @@ impl Diagnoser {
     fn tell_slow(&mut self, now: Timestamp, end: bool, who: &Identifier, out: &mut Vec<Finding>) {
         for (key, draft, at) in self.servers.due(now, end) {
             let drafts = BTreeMap::from([(key, draft)]);
-            self.tell(&Case { drafts, first: at, last: at, due_now: true }, who, out);
+            self.tell(&Case { drafts, first: at, last: at, due_now: true, changed: 0 }, who, out);
         }
     }
 
@@ -265,7 +280,8 @@ impl Diagnoser {
         let by_upstream: BTreeSet<Key> = found.iter().map(|d| d.key.clone()).collect();
         let silence = transaction.silence().filter(|(from, to)| to.since(*from) >= SILENCE_NS);
         if transaction.outcome() == TransactionOutcome::Unreachable {
-            found.extend(resolver::unreachable(lookup, transaction));
+            let healed = resolver::made_good(attempt, transaction, self.threshold_ns);
+            found.extend(resolver::unreachable(lookup, transaction).filter(|_| !healed));
         } else if let Some(silence) = silence
             && found.is_empty()
         {
@@ -290,42 +306,46 @@ impl Diagnoser {
     }
 
     fn gather(&mut self, drafts: Vec<Draft>, now: Timestamp) {
-        let mut case = Case { drafts: BTreeMap::new(), first: now, last: now, due_now: false };
+        // Blocks that share a finding are one.
+        let known = drafts.iter().filter_map(|draft| self.case_of.get(&draft.key).copied());
+        let mut known: BTreeSet<u64> = known.collect();
+        self.changes += 1;
+        let number = known.pop_first().unwrap_or(self.changes);
+        let others: Vec<Case> = known.into_iter().filter_map(|other| self.take(other)).collect();
+        let case = self.cases.entry(number).or_insert_with(|| Case::new(now));
+        (case.first, case.last) = (case.first.min(now), case.last.max(now));
+        case.changed = self.changes;
+        for other in others {
+            (case.first, case.last) = (case.first.min(other.first), case.last.max(other.last));
+            case.due_now |= other.due_now;
+            for draft in other.drafts.into_values() {
+                self.case_of.insert(draft.key.clone(), number);
+                case.add(draft);
+            }
+        }
         for draft in drafts {
+            if !case.drafts.contains_key(&draft.key) {
+                self.case_of.insert(draft.key.clone(), number);
+            }
             case.add(draft);
         }
-        // Blocks that share a finding are one.
-        let (same, mut others) =
-            std::mem::take(&mut self.cases).into_iter().partition::<Vec<_>, _>(|c| c.shares(&case));
-        let mut merged: Option<Case> = None;
-        for one in same.into_iter().chain([case]) {
-            merged = Some(match merged {
-                None => one,
-                Some(mut all) => {
-                    all.first = all.first.min(one.first);
-                    all.last = all.last.max(one.last);
-                    for draft in one.drafts.into_values() {
-                        all.add(draft);
-                    }
-                    all
-                }
-            });
-        }
-        if let Some(all) = merged.as_mut().filter(|all| all.drafts.len() > DRAFTS_MAX) {
-            all.due_now = true;
-        }
-        others.extend(merged);
-        if others.len() > CASES_MAX
-            && let Some(oldest) = others.iter_mut().min_by_key(|c| c.first)
+        case.due_now |= case.drafts.len() > DRAFTS_MAX;
+        self.next_due = self.next_due.min(case.due());
+        if self.cases.len() > CASES_MAX
+            && let Some(oldest) = self.cases.values_mut().min_by_key(|case| case.first)
         {
             oldest.due_now = true;
+            self.next_due = Timestamp(0);
         }
-        self.keep(others);
     }
 
-    fn keep(&mut self, cases: Vec<Case>) {
-        self.next_due = cases.iter().map(Case::due).min().unwrap_or(Timestamp(u64::MAX));
-        self.cases = cases;
+    /// Takes a block out.
+    fn take(&mut self, number: u64) -> Option<Case> {
+        let case = self.cases.remove(&number)?;
+        for key in case.drafts.keys() {
+            self.case_of.remove(key);
+        }
+        Some(case)
     }
 
     fn tell(&mut self, case: &Case, who: &Identifier, out: &mut Vec<Finding>) {
@@ -368,6 +388,10 @@ impl Diagnoser {
 }
 
 impl Case {
+    fn new(now: Timestamp) -> Self {
+        Self { drafts: BTreeMap::new(), first: now, last: now, due_now: false, changed: 0 }
+    }
+
     fn add(&mut self, draft: Draft) {
         match self.drafts.get_mut(&draft.key) {
             Some(known) => known.merge(draft),
@@ -375,10 +399,6 @@ impl Case {
                 self.drafts.insert(draft.key.clone(), draft);
             }
         }
-    }
-
-    fn shares(&self, other: &Self) -> bool {
-        other.drafts.keys().any(|k| self.drafts.contains_key(k))
     }
 
     fn due(&self) -> Timestamp {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use crate::correlate::{GaveUp, Lookup, Received, Transaction};
+use crate::correlate::{Attempt, GaveUp, Lookup, Received, Transaction};
 use crate::describe::errno_name;
 use crate::event::Actor;
 use crate::identify::Identifier;
@@ -206,6 +206,14 @@ pub(crate) fn unreachable(lookup: &Lookup, transaction: &Transaction) -> Option<
     draft.charge((transaction.started(), at));
     draft.show(transaction.events.iter().copied().chain(cut_short));
     Some(draft)
+}
+
+/// The server closed a connection just as the query went out, as it may with one that was idle
+/// (RFC 7766 section 6.2.3), and answered when it was asked again at once.
+pub(crate) fn made_good(attempt: &Attempt, t: &Transaction, threshold_ns: u64) -> bool {
+    let Some((at, GaveUp::ServerClosed | GaveUp::Errno(104))) = t.gave_up else { return false };
+    let mut later = attempt.transactions.iter().filter(|l| l.asked == t.asked && l.started() >= at);
+    at.since(t.started()) < threshold_ns && later.any(|later| later.reply.is_some())
 }
 
 pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identifier) -> Text {

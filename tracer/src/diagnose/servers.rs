@@ -26,6 +26,8 @@ type Address = (HostId, SocketAddr);
 #[derive(Debug, Default)]
 struct Server {
     latencies: Quantiles,
+    /// Of answers since the last finding.
+    recent: Quantiles,
     slow: u64,
     unanswered: u64,
     /// Not told yet, and since when.
@@ -69,6 +71,7 @@ impl Servers {
             server.unanswered += u64::from(unanswered);
             if let Some(ns) = ns {
                 server.latencies.add(ns);
+                server.recent.add(ns);
                 server.slow += u64::from(ns >= self.threshold_ns);
             }
         }
@@ -134,14 +137,15 @@ impl Servers {
 }
 
 impl Server {
+    /// Of what was not told yet.
     fn spread(&self) -> Spread {
-        let at = |permille| self.latencies.at(permille).unwrap_or(0);
+        let at = |permille| self.recent.at(permille).unwrap_or(0);
         Spread {
-            answers: self.latencies.count(),
+            answers: self.recent.count(),
             p50: at(500),
             p95: at(950),
             p99: at(990),
-            max: self.latencies.max().unwrap_or(0),
+            max: self.recent.max().unwrap_or(0),
         }
     }
 
@@ -157,6 +161,7 @@ impl Server {
             return None;
         }
         let (_, mut draft) = self.draft.take()?;
+        self.recent = Quantiles::default();
         if let Facts::Slow(facts) = &mut draft.facts {
             facts.spread = spread;
             draft.key.class = facts.class().map(str::to_owned);

@@ -48,7 +48,7 @@ pub(crate) struct Facts {
     upstreams: BTreeMap<SocketAddr, u64>,
     /// Answers that came after the client had given up.
     late: u64,
-    /// Of all answers; filled when it is told.
+    /// Of all answers since the finding before; filled when it is told.
     pub(crate) spread: Spread,
 }
 

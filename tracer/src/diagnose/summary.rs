@@ -33,6 +33,8 @@ pub struct Counts {
     pub cut: u64,
     /// Records or messages that could not be decoded.
     pub undecoded: u64,
+    /// Messages over TCP that their senders broke off.
+    pub broken_off: u64,
     /// Records that came too late for their place in time.
     pub late: u64,
     /// Correlation state given up.
@@ -176,6 +178,7 @@ impl Totals {
             // The source's own count of cut payloads covers records that carry the flag.
             cut: counts.cut.max(self.cut),
             undecoded: counts.undecoded.saturating_add(self.undecoded),
+            broken_off: counts.broken_off,
             late: counts.late,
             evicted: counts.evicted,
             unmatched_responses: counts.unmatched.total(),

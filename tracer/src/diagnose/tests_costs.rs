@@ -192,6 +192,46 @@ fn without_resolv_conf_the_names_alone_are_judged() {
     assert_eq!(tried(of, "ndots:2").queries_saved, 8);
 }
 
+/// `name` is asked with the suffixes before `index`, which do not have it; then nobody answers well.
+fn fails_at(of: &Client, n: u64, name: &str, index: usize) -> Vec<Step> {
+    let mut all = suffixed(name, index);
+    all.push(SEARCH.split(' ').nth(index).map_or(name.to_owned(), |s| format!("{name}.{s}")));
+    let mut names: Vec<(&str, [Says; 2])> = all.iter().map(|n| (n.as_str(), NX)).collect();
+    if let Some(last) = names.last_mut() {
+        last.1 = [Says::Rcode(2); 2];
+    }
+    lookup(of, n, &names)
+}
+
+#[test]
+fn a_name_of_which_nothing_is_known_may_need_the_list() {
+    let a = client("glibc");
+    let with = |more: Vec<Vec<Step>>| {
+        summary([vec![walk(&a, 0, "api.example.org", FOUND)], more].concat())
+    };
+    let unknown = with(vec![fails_at(&a, 20, "db.prod.shop", 1)]);
+    let of = only(&unknown);
+    assert_eq!(of.unjudged_lookups, 1);
+    let two = tried(of, "ndots:2");
+    assert_eq!((two.queries_saved, two.unknown_names, two.safe), (8, 1, false), "{two:?}");
+    assert!(of.why.contains("of 1 name, whose lookups failed"), "{}", of.why);
+    assert_eq!(of.recommended, None);
+    assert!(tried(of, "without critical-app.svc.cluster.local").safe, "it has no such name");
+    assert!(!tried(of, "without svc.cluster.local").safe);
+    // Its dots keep it out of the matter, it failed where the list was done with, or it came to
+    // a result another time.
+    for more in [
+        vec![fails_at(&a, 20, "db.prod", 1)],
+        vec![fails_at(&a, 20, "db.prod.shop", 4)],
+        vec![fails_at(&a, 20, "db.prod.shop", 1), walk(&a, 40, "db.prod.shop", NX)],
+        vec![walk(&a, 20, "db.prod.shop", FOUND), fails_at(&a, 40, "db.prod.shop", 1)],
+    ] {
+        let known = with(more);
+        assert_eq!(only(&known).unjudged_lookups, 1);
+        assert_eq!(only(&known).recommended.as_deref(), Some("ndots:2"), "{}", only(&known).why);
+    }
+}
+
 #[test]
 fn quiet_runs_have_no_advice() {
     let a = client("glibc");

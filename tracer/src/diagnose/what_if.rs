@@ -4,13 +4,13 @@
 //! were not looked up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::correlate::Lookup;
 use crate::report::{Identity, Outcome, SearchSource, WhatIf, WorkloadCosts};
 
 use super::load::{Cost, Priced};
 use super::remedy::{self, Snippet};
+use super::unjudged::{Unjudged, hash};
 use super::upstream::within;
 use super::words;
 
@@ -115,7 +115,7 @@ pub(super) struct Profile {
     suffixes: BTreeMap<String, Suffix>,
     names: BTreeSet<u64>,
     names_capped: bool,
-    unjudged: u64,
+    unjudged: Unjudged,
 }
 
 /// Saved, in queries, bytes and nanoseconds.
@@ -189,6 +189,9 @@ impl Profile {
                 others.add(priced.cost);
             }
         }
+        if at.is_some() || matches!(lookup.outcome, Outcome::Nxdomain | Outcome::Nodata) {
+            self.unjudged.judged(&lookup.name);
+        }
         let class = self.classes.entry(dots(&lookup.name)).or_default();
         class.attempts += lookup.attempts.len() as u64;
         class.spent.add(all);
@@ -204,7 +207,7 @@ impl Profile {
             (Some(false), true) => &mut class.itself_first,
             (Some(false), false) => &mut class.itself_last,
             (None, _) if !matches!(lookup.outcome, Outcome::Nxdomain | Outcome::Nodata) => {
-                self.unjudged += 1;
+                self.unjudged.add(lookup, dots(&lookup.name));
                 return;
             }
             (None, true) => return,
@@ -258,9 +261,7 @@ impl Profile {
     }
 
     fn count_name(&mut self, name: &str) {
-        let mut hasher = DefaultHasher::new();
-        name.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = hash(name);
         if self.names.len() < NAMES_MAX {
             self.names.insert(hash);
         } else if !self.names.contains(&hash) {
@@ -296,7 +297,7 @@ impl Profile {
             }
         }
         self.names_capped |= other.names_capped;
-        self.unjudged += other.unjudged;
+        self.unjudged.merge(&other.unjudged);
     }
 
     /// musl asks a name with enough dots as it is and nothing else. It may be at work where no
@@ -330,7 +331,10 @@ impl Profile {
                 saved.spend(class.candidates(more));
             }
         }
-        what_if(format!("ndots:{wanted}"), saved, breaks, leaks)
+        // Those that would be asked as they are first, and were not.
+        let sooner = |dots| dots >= wanted && self.ndots.is_none_or(|ndots| dots < ndots);
+        let unknown = self.unjudged.may_need(&self.search, sooner);
+        what_if(format!("ndots:{wanted}"), saved, breaks, leaks, unknown)
     }
 
     fn trailing_dot(&self) -> WhatIf {
@@ -340,13 +344,14 @@ impl Profile {
                 saved.save(tally.cost);
             }
         }
-        what_if("trailing-dot".to_owned(), saved, Tally::default(), Tally::default())
+        what_if("trailing-dot".to_owned(), saved, Tally::default(), Tally::default(), 0)
     }
 
     fn without(&self, name: &str, suffix: &Suffix) -> WhatIf {
         let mut saved = Change::default();
         saved.save(suffix.spent);
-        what_if(format!("without {name}"), saved, suffix.needed.clone(), Tally::default())
+        let (needed, unknown) = (suffix.needed.clone(), self.unjudged.may_need_suffix(name));
+        what_if(format!("without {name}"), saved, needed, Tally::default(), unknown)
     }
 
     /// A suffix that is not the cluster's.
@@ -400,13 +405,14 @@ impl Profile {
     }
 }
 
-fn what_if(change: String, saved: Change, breaks: Tally, leaks: Tally) -> WhatIf {
+fn what_if(change: String, saved: Change, breaks: Tally, leaks: Tally, unknown: u64) -> WhatIf {
     WhatIf {
         change,
         queries_saved: saved.queries,
         bytes_saved: saved.bytes,
         time_saved_ns: saved.ns,
-        safe: saved.queries > 0 && breaks.lookups == 0 && leaks.lookups == 0,
+        safe: saved.queries > 0 && breaks.lookups == 0 && leaks.lookups == 0 && unknown == 0,
+        unknown_names: unknown,
         breaks_lookups: breaks.lookups,
         breaks: breaks.names,
         leaks_lookups: leaks.lookups,
@@ -446,9 +452,15 @@ fn advice(identity: &Identity, profile: &Profile, tried: &[WhatIf]) -> Advice {
             snippet: Some(remedy::option(identity, "ndots", Some(&n.to_string()))),
         };
     }
-    let why = profile
-        .harm()
-        .unwrap_or_else(|| format!("checked with {names}: no smaller ndots spares a query"));
+    let unknown = tried.iter().filter(|w| w.change.starts_with("ndots:") && w.queries_saved > 0);
+    let why = match (profile.harm(), unknown.map(|w| w.unknown_names).max().unwrap_or(0)) {
+        (Some(harm), _) => harm,
+        (None, 0) => format!("checked with {names}: no smaller ndots spares a query"),
+        (None, n) => format!(
+            "checked with {names}: of {}, whose lookups failed, nobody knows whether a suffix has it",
+            words::count(usize::try_from(n).unwrap_or(usize::MAX), "name", "names")
+        ),
+    };
     Advice { recommended: None, why, snippet: None }
 }
 
@@ -483,7 +495,7 @@ pub(super) fn told(identity: &Identity, profile: &Profile) -> WorkloadCosts {
         libraries: profile.libraries.iter().map(|l| (*l).to_owned()).collect(),
         names: profile.names.len() as u64,
         names_capped: profile.names_capped,
-        unjudged_lookups: profile.unjudged,
+        unjudged_lookups: profile.unjudged.lookups,
         what_if,
         recommended: advice.recommended,
         why: advice.why,

@@ -108,7 +108,12 @@ pub struct WhatIf {
     pub leaks_lookups: u64,
     /// Some of these names.
     pub leaks: Vec<String>,
-    /// It saves something, breaks nothing that was seen, and leaks nothing.
+    /// Names that it concerns and that may need what it takes away: no lookup of them came to a
+    /// result.
+    #[serde(skip_serializing_if = "super::is_zero")]
+    pub unknown_names: u64,
+    /// It saves something, breaks nothing that was seen, leaks nothing, and concerns no name of which
+    /// nothing is known.
     pub safe: bool,
 }
 

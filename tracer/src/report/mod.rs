@@ -631,6 +631,10 @@ pub struct Summary {
     pub cut: u64,
     /// Records or messages that could not be decoded.
     pub undecoded: u64,
+    /// DNS messages over TCP that their senders began and did not end: the connection was closed or
+    /// reset. No loss of ours.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub broken_off: u64,
     /// Records that came too late for their place in time.
     pub late: u64,
     /// Correlation state given up because its cap was reached.
@@ -658,6 +662,11 @@ pub struct Summary {
     pub leaks: Leaks,
     /// DNS servers that clients asked, the busiest first.
     pub servers: Vec<Server>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// How fast a DNS server answered its clients: first send to response, repeated queries left out.

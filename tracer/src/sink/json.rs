@@ -53,7 +53,9 @@ impl Formatter for Careful {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        if fragment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        // serde_json escapes the control characters below the space itself; DEL and all that is not
+        // ASCII have the highest bit, or get it with one more.
+        if fragment.bytes().fold(0, |all, byte| all | byte | byte.wrapping_add(1)) < 0x80 {
             return CompactFormatter.write_string_fragment(writer, fragment);
         }
         let mut rest = fragment;

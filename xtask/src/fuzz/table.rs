@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek, Write};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use xtask::{cmd, repo};
 
 use super::run::Outcome;
+use crate::marks;
 
-const BEGIN: &str = "<!-- fuzz -->\n";
-const END: &str = "<!-- end of fuzz -->\n";
+const MARK: &str = "fuzz";
 const HEAD: [&str; 8] =
     ["target", "executions", "edges reached", "corpus", "peak MiB", "time", "CPU", "result"];
 
@@ -46,23 +46,20 @@ pub(super) fn commit() -> Result<String> {
 }
 
 fn with_rows(page: &str, outcomes: &[Outcome], commit: &str) -> Result<String> {
-    let parts = page.split_once(BEGIN).and_then(|(before, rest)| {
-        rest.split_once(END).map(|(table, after)| (before, table, after))
-    });
-    let Some((before, table, after)) = parts else { bail!("docs/fuzzing.md has no place for it") };
+    let old = marks::part(page, MARK).context("docs/fuzzing.md has no place for it")?;
     let row = |line: &str| {
         let inner = line.strip_prefix('|')?.strip_suffix('|')?;
         let cells: Vec<String> = inner.split('|').map(|cell| cell.trim().to_owned()).collect();
         Some((cells.first()?.clone(), cells))
     };
-    let mut rows: BTreeMap<String, Vec<String>> = table.lines().skip(2).filter_map(row).collect();
+    let mut rows: BTreeMap<String, Vec<String>> = old.lines().skip(2).filter_map(row).collect();
     for outcome in outcomes {
         let mut cells = cells(outcome);
         cells.push(commit.to_owned());
         rows.insert(outcome.target.clone(), cells);
     }
     let table = aligned(&rows.into_values().collect::<Vec<_>>());
-    Ok(format!("{before}{BEGIN}{table}{END}{after}"))
+    marks::with_part(page, MARK, &table).context("docs/fuzzing.md has lost its place")
 }
 
 fn cells(outcome: &Outcome) -> Vec<String> {
@@ -79,28 +76,14 @@ fn cells(outcome: &Outcome) -> Vec<String> {
     ]
 }
 
+/// With the head that fits.
 fn aligned(rows: &[Vec<String>]) -> String {
     let mut head: Vec<String> = HEAD.map(str::to_owned).into();
     if rows.iter().any(|row| row.len() > HEAD.len()) {
         head.push("commit".to_owned());
     }
-    let width = |column: usize| {
-        let cells = rows.iter().chain([&head]).filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
-    };
-    let line = |row: &[String]| {
-        let cells = row.iter().enumerate().map(|(column, cell)| {
-            let width = width(column);
-            if column == 0 { format!(" {cell:width$} ") } else { format!(" {cell:>width$} ") }
-        });
-        format!("|{}|\n", cells.collect::<Vec<_>>().join("|"))
-    };
-    let rules = (0..head.len()).map(|column| {
-        let dashes = "-".repeat(width(column));
-        if column == 0 { format!(" {dashes} ") } else { format!(" {dashes}:") }
-    });
-    let rules = format!("|{}|\n", rules.collect::<Vec<_>>().join("|"));
-    [line(&head), rules].into_iter().chain(rows.iter().map(|row| line(row))).collect()
+    let all: Vec<Vec<String>> = [head].into_iter().chain(rows.iter().cloned()).collect();
+    marks::table(&all)
 }
 
 #[cfg(test)]
@@ -124,8 +107,8 @@ mod tests {
 
     #[test]
     fn each_target_owns_its_row() {
-        let page = format!("head\n{BEGIN}{END}tail\n");
-        let page = with_rows(&page, &[outcome("b", 1), outcome("a", 2)], "c0de").unwrap();
+        let page = "head\n<!-- fuzz -->\n<!-- end of fuzz -->\ntail\n";
+        let page = with_rows(page, &[outcome("b", 1), outcome("a", 2)], "c0de").unwrap();
         let page = with_rows(&page, &[outcome("b", 777)], "beef").unwrap();
         assert!(page.starts_with("head\n") && page.ends_with("tail\n"), "{page}");
         assert!(page.contains("777") && !page.contains("| b      |          1 |"), "{page}");

@@ -1,10 +1,10 @@
 //! What runs inside a guest: the lab's small incident, traced live, recorded and replayed; the same
-//! with IPVS in place of iptables, and with netem's delay, both of which the host may lack. Prints
-//! one line `check NAME RESULT` each for the table.
+//! with IPVS in place of iptables, with netem's delay, both of which the host may lack, and with a
+//! clock that jumps. Prints one line `check NAME RESULT` each for the table.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use xtask::lab::incidents::{self, Incident};
 use xtask::lab::trace::{Echo, Trace, lab_args};
 use xtask::lab::{self, Lab, net};
 use xtask::{cmd, interrupt};
+
+use super::clock;
 
 /// An emulated machine is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,19 +30,26 @@ pub(crate) struct Options {
     /// The svctrace to try
     #[arg(long)]
     binary: PathBuf,
+    /// This machine's clock may be set
+    #[arg(long)]
+    own_clock: bool,
 }
 
 /// Every check, whatever came of those before it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     interrupt::catch()?;
     let binary = &options.binary;
-    let checks: [(&str, &dyn Fn() -> Result<String>); 6] = [
+    let checks: [(&str, &dyn Fn() -> Result<String>); 7] = [
         ("sandbox", &|| confined(binary)),
-        ("incident", &|| story(binary, &|_| Ok(()))),
-        ("healthy", &|| silent(binary, &|_| Ok(()))),
-        ("incident-ipvs", &|| story(binary, &ipvs)),
-        ("healthy-ipvs", &|| silent(binary, &ipvs)),
+        ("incident", &|| story(binary, &Watch::default())),
+        ("healthy", &|| silent(binary, &Watch::default())),
+        ("incident-ipvs", &|| story(binary, &Watch { change: &ipvs, ..Watch::default() })),
+        ("healthy-ipvs", &|| silent(binary, &Watch { change: &ipvs, ..Watch::default() })),
         ("netem", &|| delayed(binary)),
+        ("clock-jumps", &|| match options.own_clock {
+            true => clock::jumps(binary),
+            false => bail!(Lacking("this machine's clock is not ours to set".to_owned())),
+        }),
     ];
     for (name, check) in checks {
         match check() {
@@ -73,10 +82,27 @@ impl std::fmt::Display for Lacking {
 
 impl std::error::Error for Lacking {}
 
-/// What a live run found, and what its client waited for the name.
-struct Seen {
+/// What is different about a run.
+pub(super) struct Watch<'a> {
+    /// Done to the lab before svctrace starts.
+    pub(super) change: &'a dyn Fn(&Lab) -> Result<()>,
+    /// Done while the client runs.
+    pub(super) meanwhile: &'a (dyn Fn() -> Result<()> + Sync),
+    /// More options for svctrace, live and replaying.
+    pub(super) more: &'a [&'a str],
+}
+
+impl Default for Watch<'_> {
+    fn default() -> Self {
+        Self { change: &|_| Ok(()), meanwhile: &|| Ok(()), more: &[] }
+    }
+}
+
+/// What a live run found and said, and what its client waited for the name.
+pub(super) struct Seen {
     findings: Vec<Value>,
-    lines: Vec<Value>,
+    pub(super) lines: Vec<Value>,
+    pub(super) said: String,
     waited: f64,
 }
 
@@ -92,44 +118,50 @@ impl Seen {
 }
 
 /// Runs the incident with svctrace watching and recording; the replay must say the same.
-fn watch(
-    binary: &PathBuf,
-    incident: &Incident,
-    change: &dyn Fn(&Lab) -> Result<()>,
-) -> Result<Seen> {
+pub(super) fn watch(binary: &Path, incident: &Incident, watch: &Watch<'_>) -> Result<Seen> {
     let lab = incident.set_up()?;
-    change(&lab)?;
+    (watch.change)(&lab)?;
     let capture = "/tmp/incident.pcapng.zst";
     let args = ["--pod", "client", "-n", "critical-app", "-o", "json", "--force", "-w", capture];
-    let args = lab_args(true).into_iter().chain(args.map(str::to_owned));
-    let mut trace = Trace::start(binary, args, Echo::Quiet)?;
+    let args = args.iter().chain(watch.more).map(|word| (*word).to_owned());
+    let mut trace = Trace::start(binary, lab_args(true).into_iter().chain(args), Echo::Quiet)?;
     trace.wait_attached(PATIENCE)?;
-    let clients = incident.run_clients(&lab)?;
+    let clients = std::thread::scope(|scope| {
+        let meanwhile = scope.spawn(watch.meanwhile);
+        let clients = incident.run_clients(&lab);
+        meanwhile.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        clients
+    })?;
     let traced = trace.finish(PATIENCE)?;
     lab.down()?;
     let code = traced.status.code();
     ensure!(code == Some(0), "svctrace ended with {code:?}: {}", traced.stderr.trim());
     let client = clients.first().context("no client ran")?;
     ensure!(client.status.success(), "the client failed: {}", client.stderr.trim());
-    let replay = Command::new(binary).args(["-r", capture, "-o", "json"]).output()?;
+    let replay =
+        Command::new(binary).args(["-r", capture, "-o", "json"]).args(watch.more).output()?;
     fs::remove_file(capture)?;
     ensure!(replay.stdout == traced.stdout.as_bytes(), "the replay differs from the live run");
     let parsed: Result<Vec<Value>, _> = traced.stdout.lines().map(serde_json::from_str).collect();
     let lines = parsed?;
     let findings = lines.iter().filter(|l| l["type"] == "finding").cloned().collect();
     let waited = client.name_lookup().context("curl said no time")?;
-    Ok(Seen { findings, lines, waited })
+    Ok(Seen { findings, lines, said: traced.stderr, waited })
 }
 
-fn incident(name: &str) -> Result<&'static Incident> {
+pub(super) fn incident(name: &str) -> Result<&'static Incident> {
     incidents::find(name)
 }
 
 /// The story: its findings and no others, its cost what the client waited, but for the time in which
 /// an emulated machine starts a program.
-fn story(binary: &PathBuf, change: &dyn Fn(&Lab) -> Result<()>) -> Result<String> {
+fn story(binary: &Path, how: &Watch<'_>) -> Result<String> {
+    judge_story(&watch(binary, incident("search-timeout")?, how)?)
+}
+
+/// What must have been seen of the story.
+pub(super) fn judge_story(seen: &Seen) -> Result<String> {
     let incident = incident("search-timeout")?;
-    let seen = watch(binary, incident, change)?;
     let expected: BTreeSet<&str> = incident.findings.iter().copied().collect();
     ensure!(seen.codes() == expected, "found {:?}, expected {expected:?}", seen.codes());
     let cost = seen.cost("upstream-timeout").context("the root has no cost")?;
@@ -142,8 +174,8 @@ fn story(binary: &PathBuf, change: &dyn Fn(&Lab) -> Result<()>) -> Result<String
 }
 
 /// A healthy request: nothing found, the connection's backend known.
-fn silent(binary: &PathBuf, change: &dyn Fn(&Lab) -> Result<()>) -> Result<String> {
-    let seen = watch(binary, incident("healthy")?, change)?;
+fn silent(binary: &Path, how: &Watch<'_>) -> Result<String> {
+    let seen = watch(binary, incident("healthy")?, how)?;
     // An emulated machine may need more than the threshold for an ordinary walk.
     let slow = BTreeSet::from(["search-expansion", "slow-dns"]);
     ensure!(seen.codes().is_subset(&slow), "found {:?}", seen.codes());
@@ -155,11 +187,13 @@ fn silent(binary: &PathBuf, change: &dyn Fn(&Lab) -> Result<()>) -> Result<Strin
 }
 
 /// Every answer takes long: that is what the walk costs.
-fn delayed(binary: &PathBuf) -> Result<String> {
-    let seen = watch(binary, incident("healthy")?, &|_| {
+fn delayed(binary: &Path) -> Result<String> {
+    let slow_link: &dyn Fn(&Lab) -> Result<()> = &|_| {
         net::on_node("tc", &["qdisc", "add", "dev", "vethclient", "root", "netem", "delay", DELAY])
             .map_err(|error| Lacking(format!("{error:#}")).into())
-    })?;
+    };
+    let how = Watch { change: slow_link, ..Watch::default() };
+    let seen = watch(binary, incident("healthy")?, &how)?;
     let cost = seen.cost("search-expansion");
     let cost = cost.with_context(|| format!("no search-expansion in {:?}", seen.codes()))?;
     // Three suffixes, each one delayed answer.
@@ -169,7 +203,7 @@ fn delayed(binary: &PathBuf) -> Result<String> {
 
 /// What the process that reads foreign bytes may still do on this kernel: of its walls only Landlock
 /// may be missing.
-fn confined(binary: &PathBuf) -> Result<String> {
+fn confined(binary: &Path) -> Result<String> {
     let capture = "/tmp/sandbox.pcapng";
     let words = ["--no-api", "-v", "-w", capture, "--", "true"];
     let live = Command::new(binary).args(words).output()?;

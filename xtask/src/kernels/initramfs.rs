@@ -28,7 +28,7 @@ echo "=== exit $?"
 if [ -d /sys/kernel/btf ]; then mount -t tmpfs none /sys/kernel/btf; fi
 svctrace probes > /tmp/probes && echo "check without-btf ok" || echo "check without-btf FAILED"
 if [ -d /sys/kernel/btf ]; then umount /sys/kernel/btf; fi
-xtask guest --binary /bin/svctrace
+xtask guest --binary /bin/svctrace --own-clock
 echo "=== end"
 poweroff -f
 "#;

@@ -3,6 +3,7 @@
 //! `fetch`, booting in `boot`, what happens inside in `guest`, docs/kernels.md in `page`.
 
 mod boot;
+mod clock;
 mod fetch;
 pub(crate) mod guest;
 mod initramfs;
@@ -18,6 +19,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use xtask::{cmd, repo};
 
 use self::table::Outcome;
 
@@ -76,13 +78,12 @@ pub(crate) fn run(args: &KernelsArgs) -> Result<bool> {
     if cfg!(not(target_arch = "x86_64")) {
         bail!("the kernel matrix is made of amd64 kernels; this machine is another architecture");
     }
-    let root = project_root()?;
-    let work = root.join("target/kernels");
+    let work = repo::root().join("target/kernels");
     std::fs::create_dir_all(&work)?;
     let wanted = |label: &str| args.only.is_empty() || args.only.iter().any(|o| o == label);
 
     println!("building the static binary (its own target directory: the first time takes minutes)");
-    let binary = build_static(&root, &work)?;
+    let binary = build_static(&work)?;
     let mut outcomes = Vec::new();
     if wanted("running") {
         println!("running kernel: trying");
@@ -90,7 +91,10 @@ pub(crate) fn run(args: &KernelsArgs) -> Result<bool> {
     }
     let guests: Vec<&Series> = SERIES.iter().filter(|s| wanted(s.label)).collect();
     if !guests.is_empty() {
-        need("qemu-system-x86_64", "qemu-system-x86")?;
+        let (program, package) = ("qemu-system-x86_64", "qemu-system-x86");
+        if cmd::find(program).is_none() {
+            bail!("no {program}: install the package {package} (`cargo xtask setup` does)");
+        }
         let image = initramfs::build(&work, &binary, args.refresh)?;
         for pair in guests.chunks(AT_ONCE) {
             outcomes.extend(std::thread::scope(|scope| {
@@ -107,7 +111,7 @@ pub(crate) fn run(args: &KernelsArgs) -> Result<bool> {
     }
     table::print(&outcomes);
     if args.write {
-        page::write(&root, &outcomes)?;
+        page::write(&outcomes)?;
     }
     Ok(outcomes.iter().all(Outcome::acceptable))
 }
@@ -151,21 +155,14 @@ fn on_this_kernel(binary: &Path) -> Outcome {
     }
 }
 
-fn project_root() -> Result<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_owned)
-        .context("xtask lies in no project")
-}
-
-fn build_static(root: &Path, work: &Path) -> Result<PathBuf> {
+fn build_static(work: &Path) -> Result<PathBuf> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let target_dir = work.join("build");
     let status = Command::new("cargo")
         .args(["build", "--quiet", "--package", "tracer", "--bin", "svctrace"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(&target_dir)
-        .current_dir(root)
+        .current_dir(repo::root())
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .status()
         .context("cannot start cargo")?;
@@ -173,12 +170,4 @@ fn build_static(root: &Path, work: &Path) -> Result<PathBuf> {
         bail!("the static build failed");
     }
     Ok(target_dir.join(TARGET).join("debug/svctrace"))
-}
-
-fn need(program: &str, package: &str) -> Result<()> {
-    let found = Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
-    if !found {
-        bail!("no {program}: install the package {package} (`cargo xtask setup` does)");
-    }
-    Ok(())
 }

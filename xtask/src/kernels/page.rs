@@ -2,23 +2,19 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use xtask::repo;
 
 use super::table::{self, Outcome};
-
-const BEGIN: &str = "<!-- kernels -->\n";
-const END: &str = "<!-- end of kernels -->\n";
+use crate::marks;
 
 /// Replaces the table in the page.
-pub(super) fn write(root: &Path, outcomes: &[Outcome]) -> Result<()> {
-    let path = root.join("docs/kernels.md");
+pub(super) fn write(outcomes: &[Outcome]) -> Result<()> {
+    let path = repo::root().join("docs/kernels.md");
     let old = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let (Some(from), Some(to)) = (old.find(BEGIN), old.find(END)) else {
-        bail!("{} has lost its marks", path.display());
-    };
-    let new = format!("{}{BEGIN}{}{}", &old[..from], text(outcomes), &old[to..]);
+    let new = marks::with_part(&old, "kernels", &text(outcomes))
+        .with_context(|| format!("{} has lost its marks", path.display()))?;
     fs::write(&path, new).with_context(|| path.display().to_string())
 }
 

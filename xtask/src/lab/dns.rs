@@ -128,14 +128,6 @@ pub(crate) fn set_aaaa_swallowed(swallowed: bool) -> Result<()> {
     net::iptables(&net::of_pod("dns"), &[&[flag, "OUTPUT"], &from[..], &ONE_AAAA[..]].concat())
 }
 
-/// Closes the TCP port of the cluster's server to the client pods, or opens it again.
-pub(crate) fn set_tcp_refused(refused: bool) -> Result<()> {
-    let flag = if refused { "-I" } else { "-D" };
-    let to = ["-p", "tcp", "-d", "10.244.1.20", "--dport", "53"];
-    let how = ["-j", "REJECT", "--reject-with", "tcp-reset"];
-    net::iptables(net::NODE, &[&[flag, "FORWARD"], &to[..], &how[..]].concat())
-}
-
 /// Whether a DNS server at `server` answers a question, asked from the current namespace.
 pub(crate) fn answers(server: SocketAddr) -> bool {
     // id 1, recursion desired, one question: kubernetes.default.svc.cluster.local A IN

@@ -19,8 +19,6 @@ pub enum Fault {
     AaaaLost,
     /// The cluster's DNS server gets the first AAAA question, and its answer never leaves its pod.
     AaaaSwallowed,
-    /// The cluster's DNS server answers over UDP; its TCP port is closed.
-    ResolverTcpRefused,
 }
 
 impl Fault {
@@ -32,7 +30,6 @@ impl Fault {
             Self::ResolverDown => kill_resolver(lab),
             Self::AaaaLost => dns::set_aaaa_lost(true),
             Self::AaaaSwallowed => dns::set_aaaa_swallowed(true),
-            Self::ResolverTcpRefused => dns::set_tcp_refused(true),
         }
     }
 
@@ -44,7 +41,6 @@ impl Fault {
             Self::ResolverDown => Ok(()),
             Self::AaaaLost => dns::set_aaaa_lost(false),
             Self::AaaaSwallowed => dns::set_aaaa_swallowed(false),
-            Self::ResolverTcpRefused => dns::set_tcp_refused(false),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::event::{Actor, Dns};
 use crate::identify::{Entity, Identifier};
 use crate::record::{HostId, Task};
 
+use super::super::ids::Ids;
 use super::super::transaction::{Asked, Sent};
 use super::super::wire::Question;
 use super::{Resolvers, STALE_NS, site};
@@ -55,7 +56,7 @@ impl Resolvers {
         &self,
         actor: &Actor,
         dns: &Dns,
-        waiting: Option<&Vec<u64>>,
+        waiting: Option<&Ids>,
         who: &Identifier,
     ) -> bool {
         let pid = |actor: &Actor| who.task(actor).map(|task| task.pid);

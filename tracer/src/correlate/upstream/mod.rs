@@ -6,7 +6,6 @@ mod hops;
 mod inside;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use crate::record::{HostId, Timestamp};
 
 use super::by_socket::BySocket;
 use super::clocks::{self, HOSTS_SKEW_NS};
+use super::ids::{Ids, forget};
 use super::transaction::{Asked, EVENTS_MAX, Sent, SocketKey, Transaction};
 use super::wire::Question;
 
@@ -140,11 +140,11 @@ struct Forwarded {
 pub(crate) struct Resolvers {
     next: u64,
     sightings: HashMap<u64, Sighting>,
-    by_id: HashMap<(Asked, u16), Vec<u64>>,
-    waiting: HashMap<(Entity, Asked), Vec<u64>>,
+    by_id: HashMap<(Asked, u16), Ids>,
+    waiting: HashMap<(Entity, Asked), Ids>,
     forwarded: HashMap<u64, Forwarded>,
     by_socket: BySocket,
-    by_question: HashMap<(Entity, Asked), Vec<u64>>,
+    by_question: HashMap<(Entity, Asked), Ids>,
     oldest: VecDeque<(Timestamp, u64)>,
     /// UDP sockets that received queries.
     listeners: HashMap<(HostId, u64), Entity>,
@@ -164,13 +164,14 @@ fn site(who: &Identifier, actor: &Actor, local: SocketAddr) -> Entity {
     })
 }
 
-fn forget<K: Eq + Hash>(index: &mut HashMap<K, Vec<u64>>, key: &K, id: u64) {
-    if let Some(ids) = index.get_mut(key) {
-        ids.retain(|i| *i != id);
-        if ids.is_empty() {
-            index.remove(key);
-        }
-    }
+/// The latest of `ids` that fits.
+fn latest<'a, T>(
+    ids: &[u64],
+    all: &'a mut HashMap<u64, T>,
+    fits: impl Fn(&T) -> bool,
+) -> Option<&'a mut T> {
+    let id = ids.iter().rev().find(|id| all.get(id).is_some_and(&fits))?;
+    all.get_mut(id)
 }
 
 impl Resolvers {
@@ -184,14 +185,9 @@ impl Resolvers {
         who: &Identifier,
     ) {
         let id = dns.message.id;
-        let known = self.by_id.get(&(asked.clone(), id)).and_then(|ids| {
-            ids.iter().rev().copied().find(|i| {
-                self.sightings
-                    .get(i)
-                    .is_some_and(|s| s.is_at(actor.host, dns.remote) && s.answered.is_none())
-            })
-        });
-        if let Some(sighting) = known.and_then(|i| self.sightings.get_mut(&i)) {
+        let waits = |s: &Sighting| s.is_at(actor.host, dns.remote) && s.answered.is_none();
+        let known = self.by_id.get(&(asked.clone(), id)).map(Ids::as_slice);
+        if let Some(sighting) = latest(known.unwrap_or_default(), &mut self.sightings, waits) {
             sighting.arrived(sent);
             return;
         }
@@ -271,7 +267,7 @@ impl Resolvers {
     ) {
         let Some(asked) = asked else { return };
         let id = dns.message.id;
-        let ids = self.by_id.get(&(asked.clone(), id)).map(Vec::as_slice).unwrap_or_default();
+        let ids = self.by_id.get(&(asked.clone(), id)).map(Ids::as_slice).unwrap_or_default();
         let open = ids.iter().copied().find(|i| {
             let sighting = self.sightings.get(i);
             sighting.is_some_and(|s| s.is_at(actor.host, dns.remote) && s.answered.is_none())
@@ -327,12 +323,9 @@ impl Resolvers {
     ) {
         let socket = SocketKey::of(actor, dns);
         let id = dns.message.id;
-        let again = self.by_socket.get(&(socket.clone(), id)).iter().rev().copied().find(|i| {
-            self.forwarded
-                .get(i)
-                .is_some_and(|f| f.asked == asked && f.wire == dns.remote && f.reply.is_none())
-        });
-        if let Some(forwarded) = again.and_then(|i| self.forwarded.get_mut(&i)) {
+        let again = |f: &Forwarded| f.asked == asked && f.wire == dns.remote && f.reply.is_none();
+        let known = self.by_socket.get(&(socket.clone(), id));
+        if let Some(forwarded) = latest(known, &mut self.forwarded, again) {
             if forwarded.sends.len() < EVENTS_MAX {
                 forwarded.sends.push(sent);
             }
@@ -425,7 +418,7 @@ impl Resolvers {
             return None;
         }
         let until = transaction.ended()?;
-        self.dead.get(&self.sighting_of(transaction, until)?.site).copied()
+        self.dead.get(&self.sighting_of(transaction, until)?.1.site).copied()
     }
 
     /// Nothing more comes from `host`: silence there was seen until now. Where it was hardly seen,
@@ -454,14 +447,21 @@ impl Resolvers {
     /// What the resolver's side says about a client's transaction that waited until `until`, by the
     /// client's clock: where the two are on different hosts, the question's way is taken to be
     /// instant, so the difference of its times is that of the clocks.
-    pub(crate) fn tie(&self, transaction: &Transaction, until: Timestamp) -> Option<Received> {
-        let sighting = self.sighting_of(transaction, until)?;
+    ///
+    /// Where both sides tell of one question and one answer, nothing further can come of it: that is
+    /// the fate of nearly all, and what is remembered is small without them.
+    pub(crate) fn tie(&mut self, transaction: &Transaction, until: Timestamp) -> Option<Received> {
+        let (number, sighting) = self.sighting_of(transaction, until)?;
+        let over = sighting.is_over(transaction);
         let ahead = match sighting.resolver.host == transaction.actor.host {
             true => 0,
             false => clocks::ahead(&transaction.sends, &sighting.arrivals),
         };
         let mut received = self.received_until(sighting, clocks::shifted(until, ahead), 0)?;
         clocks::shift(&mut received, ahead.saturating_neg());
+        if over {
+            self.drop_entry(number);
+        }
         Some(received)
     }
 
@@ -501,13 +501,13 @@ impl Resolvers {
 
     /// What was asked for a question, from those on that can have been open at `begin`.
     fn asked_around(&self, key: &(Entity, Asked), begin: Timestamp) -> &[u64] {
-        let ids = self.by_question.get(key).map(Vec::as_slice).unwrap_or_default();
+        let ids = self.by_question.get(key).map(Ids::as_slice).unwrap_or_default();
         let first = |id: &u64| self.forwarded.get(id).and_then(|f| f.sends.first()).map(|s| s.at);
         let before = ids.partition_point(|id| first(id).is_some_and(|at| at <= begin));
         ids.get(before.saturating_sub(EARLIER_MAX)..).unwrap_or_default()
     }
 
-    fn sighting_of(&self, transaction: &Transaction, until: Timestamp) -> Option<&Sighting> {
+    fn sighting_of(&self, transaction: &Transaction, until: Timestamp) -> Option<(u64, &Sighting)> {
         if self.sightings.is_empty() {
             return None;
         }
@@ -516,15 +516,15 @@ impl Resolvers {
         let skew = |s: &Sighting| if s.resolver.host == host { SKEW_NS } else { HOSTS_SKEW_NS };
         let all = || {
             let ids = self.by_id.get(&key).into_iter().flatten();
-            ids.filter_map(|i| self.sightings.get(i))
+            ids.filter_map(|i| Some((*i, self.sightings.get(i)?)))
         };
-        let near = |s: &&Sighting| {
+        let near = |(_, s): &(u64, &Sighting)| {
             let skew = skew(s);
             s.arrivals.first().is_some_and(|a| {
                 a.at.plus(skew) >= transaction.started() && a.at <= until.plus(skew)
             })
         };
-        let translated = |s: &&Sighting| {
+        let translated = |(_, s): &(u64, &Sighting)| {
             let skew = skew(s);
             s.arrivals.first().is_some_and(|a| {
                 let sends = &transaction.sends;
@@ -532,7 +532,7 @@ impl Resolvers {
             })
         };
         all()
-            .filter(|s| s.is_from(transaction.client, host))
+            .filter(|(_, s)| s.is_from(transaction.client, host))
             .find(near)
             .or_else(|| all().find(translated))
     }
@@ -540,15 +540,30 @@ impl Resolvers {
     /// Drops what is older than it can matter.
     pub(crate) fn expire(&mut self, now: Timestamp) {
         while let Some((at, number)) = self.oldest.front().copied() {
-            let full = self.oldest.len() > CAP;
-            if now.since(at) < KEPT_NS && !full {
+            let old = now.since(at) >= KEPT_NS;
+            if !old && self.sightings.len() + self.forwarded.len() <= CAP {
                 break;
             }
-            if now.since(at) < KEPT_NS {
-                self.evicted += 1;
-            }
+            self.evicted += u64::from(!old && self.is_there(number));
             self.oldest.pop_front();
             self.drop_entry(number);
+        }
+    }
+
+    fn is_there(&self, number: u64) -> bool {
+        self.sightings.contains_key(&number) || self.forwarded.contains_key(&number)
+    }
+
+    /// Forgets the places of entries that are over already.
+    fn forget_places(&mut self) {
+        while self.oldest.front().is_some_and(|(_, number)| !self.is_there(*number)) {
+            self.oldest.pop_front();
+        }
+        // Behind one that is waited for, many can be over.
+        if self.oldest.len() > 4 * CAP {
+            let (sightings, forwarded) = (&self.sightings, &self.forwarded);
+            let there = |n: &u64| sightings.contains_key(n) || forwarded.contains_key(n);
+            self.oldest.retain(|(_, number)| there(number));
         }
     }
 
@@ -565,6 +580,7 @@ impl Resolvers {
 
     fn number(&mut self, at: Timestamp) -> u64 {
         self.next += 1;
+        self.forget_places();
         self.oldest.push_back((at, self.next));
         self.expire(at);
         self.next
@@ -590,6 +606,15 @@ impl Sighting {
         if self.arrivals.len() < EVENTS_MAX {
             self.arrivals.push(sent);
         }
+    }
+
+    /// One arrival, one answer, of the very query that its client sent once and had answered.
+    fn is_over(&self, transaction: &Transaction) -> bool {
+        self.arrivals.len() == 1
+            && self.answered.is_some()
+            && self.client == transaction.client
+            && transaction.sends.len() == 1
+            && transaction.reply.is_some()
     }
 
     /// Seen on `host`, from `client`.

@@ -45,6 +45,8 @@ pub(super) struct Out {
     pub(super) told: Vec<Told>,
     /// Gaps in the stream, and places where messages began that could not be found.
     pub(super) gaps: u64,
+    /// Messages that their sender began and, ending the connection, did not end.
+    pub(super) broken_off: u64,
 }
 
 /// One direction.
@@ -143,11 +145,32 @@ impl Half {
 
     /// Nothing more will come: what is under way is lost.
     pub(super) fn abandon(&mut self, out: &mut Out) {
+        if self.ended() {
+            self.broken_off(out);
+        }
         while !self.waiting.is_empty() {
             self.skip(Timestamp(0), 0, out);
         }
         if self.framing.under_way() {
             out.gaps += 1;
+            self.framing = Framing::Lost;
+        }
+    }
+
+    /// The connection was reset, by the sender behind the byte before `end`. What is under way is not
+    /// ours to lose, unless something is missing.
+    pub(super) fn reset(&mut self, end: Option<u32>, out: &mut Out) {
+        let next = self.next;
+        let more = |end: Option<u32>| next.zip(end).is_some_and(|(next, end)| ahead(next, end) > 0);
+        if self.waiting.is_empty() && self.acked.is_none() && !more(self.end) && !more(end) {
+            self.broken_off(out);
+        }
+        self.abandon(out);
+    }
+
+    fn broken_off(&mut self, out: &mut Out) {
+        if self.framing.under_way() {
+            out.broken_off += 1;
             self.framing = Framing::Lost;
         }
     }

@@ -79,6 +79,7 @@ pub(super) struct Connections {
     held: usize,
     /// Gaps in streams and messages given up, not taken yet.
     lost: u64,
+    broken_off: u64,
 }
 
 impl Connections {
@@ -104,6 +105,7 @@ impl Connections {
         self.held = (self.held + held).saturating_sub(connection.held);
         connection.held = held;
         self.lost += there.gaps + back.gaps;
+        self.broken_off += there.broken_off + back.broken_off;
         for (direction, out) in [(opposite, back), (direction, there)] {
             messages.extend(out.told.into_iter().map(|told| Message {
                 direction,
@@ -120,11 +122,16 @@ impl Connections {
         std::mem::take(&mut self.lost)
     }
 
+    /// Messages that their senders broke off, so far.
+    pub(super) fn broken_off(&self) -> u64 {
+        self.broken_off
+    }
+
     /// Nothing follows: what waits behind a hole is given up. A message that merely goes on is open.
     pub(super) fn finish(&mut self) {
         let halves = self.all.values().flat_map(|connection| [&connection.out, &connection.r#in]);
         self.lost += halves.filter(|half| half.waits()).count() as u64;
-        *self = Self { lost: self.lost, ..Self::default() };
+        *self = Self { lost: self.lost, broken_off: self.broken_off, ..Self::default() };
     }
 
     /// Forgets who is idle, and who is too much.
@@ -146,6 +153,7 @@ impl Connections {
                 connection.out.abandon(&mut out);
                 connection.r#in.abandon(&mut out);
                 self.lost += out.gaps;
+                self.broken_off += out.broken_off;
             }
         }
     }
@@ -183,8 +191,8 @@ impl Connection {
             }
         }
         if rst {
-            sending.abandon(there);
-            receiving.abandon(back);
+            sending.reset(Some(seq.wrapping_add(size)), there);
+            receiving.reset(None, back);
         }
     }
 }

@@ -162,17 +162,6 @@ fn a_hole_inside_a_message_costs_that_message_only() {
 }
 
 #[test]
-fn an_end_inside_a_message_is_counted() {
-    let all = stream(&[dns_like(1, 600)]);
-    let reset = Segment { rst: true, ..segment(Direction::In, 3, 900, &[]) };
-    let (got, lost) = told([syn(1, 99), out(2, 100, &all[..300]), reset]);
-    assert_eq!((got.len(), lost), (0, 1));
-    let end = Segment { fin: true, ..out(3, 400, &[]) };
-    let (got, lost) = told([syn(1, 99), out(2, 100, &all[..300]), end]);
-    assert_eq!((got.len(), lost), (0, 1));
-}
-
-#[test]
 fn ends_used_again_by_another_connection() {
     let message = stream(&[dns_like(1, 60)]);
     let (got, lost) = told([
@@ -216,6 +205,37 @@ fn one_connection_is_bounded() {
         assert!(connections.held <= 320 * 1024, "{n}: {}", connections.held);
     }
     assert!(connections.take_lost() > 0);
+}
+
+/// What a sender ends in the middle of a message was never there to lose; what is missing was.
+#[test]
+fn a_message_broken_off_is_no_loss() {
+    let message = stream(&[dns_like(1, 40)]);
+    let part = || out(2, 1, &message[..30]);
+    let fin = |seq| Segment { fin: true, ..out(3, seq, &[]) };
+    let rst = |seq| Segment { rst: true, ..out(3, seq, &[]) };
+    let back = Segment { rst: true, ack: Some(31), ..segment(Direction::In, 3, 9, &[]) };
+    let more = Segment { ack: Some(41), ..back.clone() };
+    let behind = out(2, 21, &message[20..30]);
+    for (segments, broken_off, lost) in [
+        (vec![part(), fin(31)], 1, 0),
+        (vec![part(), rst(31)], 1, 0),
+        (vec![part(), back], 1, 0),
+        // The end of it was received, but not seen; there is a hole.
+        (vec![part(), fin(41), rst(42)], 0, 1),
+        (vec![part(), rst(41)], 0, 1),
+        (vec![part(), more], 0, 1),
+        (vec![out(2, 1, &message[..10]), behind, rst(31)], 0, 2),
+        // A connection that begins anew says nothing of how the old one ended.
+        (vec![part(), syn(4, 900_000)], 0, 1),
+    ] {
+        let (mut connections, mut messages) = (Connections::default(), Vec::new());
+        for segment in std::iter::once(syn(1, 0)).chain(segments.clone()) {
+            connections.add(key(), segment, &mut messages);
+        }
+        let got = (connections.broken_off(), connections.take_lost());
+        assert_eq!(got, (broken_off, lost), "{segments:?}");
+    }
 }
 
 /// The capture ends with something behind a hole: that is not silent; a message that goes on is open.

@@ -1,6 +1,8 @@
 //! One line per lookup, connection, transaction, event or loss.
 
-use super::words::{clock, count, duration, pad, place, process, width};
+use std::fmt::Write as _;
+
+use super::words::{clock, count, duration, pad, place, process, push_padded, width};
 use super::{BAD, BOLD, Clock, DIM, GOOD, ODD, Style};
 use crate::context::{LossStage, Origin};
 use crate::record::Timestamp;
@@ -185,28 +187,27 @@ impl Columns {
         self.process = width(&row.process).clamp(self.process, 24);
         self.subject = width(&row.subject).clamp(self.subject, 56);
         let took = row.took.map_or_else(|| "-".into(), duration);
-        let line = |time: &str, cells: [&str; 4]| {
-            let [place, process, what, subject] = cells;
-            format!(
-                "{}  {}  {}  {}  {}",
-                pad(time, width(&row.time)),
-                pad(place, self.place),
-                pad(process, self.process),
-                pad(what, 7),
-                pad(subject, self.subject)
-            )
+        let widths = [width(&row.time), self.place, self.process, 7, self.subject];
+        let line = |text: &mut String, cells: [&str; 5]| {
+            for (cell, width) in cells.into_iter().zip(widths) {
+                push_padded(text, cell, width);
+                text.push_str("  ");
+            }
         };
-        let mut text = String::new();
+        let mut text = String::with_capacity(192);
         if !self.headed {
             self.headed = true;
-            let head = line("TIME", ["POD", "PROCESS", "WHAT", "NAME OR ADDRESS"]);
-            let head = format!("{head}  {}  {:>9}  NOTES", pad("OUTCOME", 11), "TOOK");
+            let mut head = String::new();
+            line(&mut head, ["TIME", "POD", "PROCESS", "WHAT", "NAME OR ADDRESS"]);
+            let head = format!("{head}{}  {:>9}  NOTES", pad("OUTCOME", 11), "TOOK");
             text = format!("{}\n", style.paint(&head, DIM));
         }
-        text.push_str(&line(&row.time, [&row.place, &row.process, row.what, &row.subject]));
+        line(&mut text, [&row.time, &row.place, &row.process, row.what, &row.subject]);
         let outcome = style.paint(&pad(&row.outcome, 11), row.paint);
         let notes = row.notes.join(", ");
-        text.push_str(format!("  {outcome}  {took:>9}  {notes}").trim_end());
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{outcome}  {took:>9}  {notes}");
+        text.truncate(text.trim_end().len());
         text
     }
 }

@@ -56,6 +56,11 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
     let oddities = [
         (of.cut, "payload cut", "payloads cut"),
         (of.undecoded, "record not understood", "records not understood"),
+        (
+            of.broken_off,
+            "DNS message over TCP broken off by its sender",
+            "DNS messages over TCP broken off by their senders",
+        ),
         (of.late, "record came late", "records came late"),
         (of.evicted, "entry given up for lack of room", "entries given up for lack of room"),
         (of.unmatched_responses, "response without a question", "responses without a question"),

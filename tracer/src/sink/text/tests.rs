@@ -112,6 +112,7 @@ fn summary() -> Summary {
         lost: 3,
         cut: 0,
         undecoded: 1,
+        broken_off: 0,
         late: 0,
         evicted: 0,
         unmatched_responses: 0,
@@ -322,6 +323,7 @@ fn the_summary_says_what_dns_cost() {
         breaks: Vec::new(),
         leaks_lookups: 0,
         leaks: Vec::new(),
+        unknown_names: 0,
         safe,
     };
     let workload = WorkloadCosts {

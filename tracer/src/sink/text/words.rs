@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::context::Origin;
 use crate::record::Timestamp;
 use crate::report::Identity;
-use crate::text::visible;
+use crate::text::{is_plain, visible};
 pub(crate) use crate::words::{count, duration};
 
 /// UTC time of day with nanoseconds.
@@ -27,13 +27,20 @@ pub(crate) fn seconds(ns: i128) -> String {
 
 /// Columns that `text` takes on a terminal.
 pub(crate) fn width(text: &str) -> usize {
-    text.width()
+    if is_plain(text) { text.len() } else { text.width() }
 }
 
 /// `text` filled up with spaces to `columns`.
 pub(crate) fn pad(text: &str, columns: usize) -> String {
-    let missing = columns.saturating_sub(width(text));
-    format!("{text}{}", " ".repeat(missing))
+    let mut padded = String::new();
+    push_padded(&mut padded, text, columns);
+    padded
+}
+
+/// Appends `text` filled up with spaces to `columns`.
+pub(crate) fn push_padded(to: &mut String, text: &str, columns: usize) {
+    to.push_str(text);
+    to.extend(std::iter::repeat_n(' ', columns.saturating_sub(width(text))));
 }
 
 /// `text` wrapped at words to `columns`.

@@ -11,6 +11,7 @@ use procfs::process::Process;
 
 use super::probes::cgroup_root;
 pub(super) use crate::cgroup_path::{container_id, pod_uid};
+use crate::text::visible_bytes;
 
 /// Most directories one walk looks at; a node has some hundreds.
 const WALK_MAX: usize = 100_000;
@@ -71,7 +72,7 @@ impl Mount {
     /// Path below the mount, starting with `/`.
     pub(super) fn relative(&self, dir: &Path) -> String {
         let below = dir.strip_prefix(&self.root).unwrap_or(dir);
-        format!("/{}", super::convert::escape(below.as_os_str().as_encoded_bytes()))
+        format!("/{}", visible_bytes(below.as_os_str().as_encoded_bytes()))
     }
 
     /// The cgroups above `dir`, the root last.

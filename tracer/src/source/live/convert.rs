@@ -1,8 +1,7 @@
-//! Kernel bytes to records: checks the header, turns boot times into Unix times, escapes names.
+//! Kernel bytes to records: checks the header, turns boot times into Unix times, makes names visible.
 //! Leaves what a body means to `decode`.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -15,7 +14,7 @@ use tracer_common::record::{FLAG_CUT, RecordHeader, WIRE_VERSION, kind as wire, 
 
 use crate::context::Process;
 use crate::record::{HostId, Record, RecordKind, Task, Timestamp};
-use crate::text::is_visible;
+use crate::text::visible_bytes;
 
 /// Why kernel bytes are no record.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -59,7 +58,7 @@ pub(super) fn record(raw: &[u8]) -> Result<Record, Unreadable> {
         task: (pid != 0).then(|| Task {
             pid,
             tid: u32_at(header, offset_of!(RecordHeader, tid)),
-            comm: escape(until_nul(comm)),
+            comm: visible_bytes(until_nul(comm)),
         }),
         cgroup: known(u64_at(header, offset_of!(RecordHeader, cgroup_id))),
         cookie: known(u64_at(header, offset_of!(RecordHeader, cookie))),
@@ -193,28 +192,6 @@ pub(super) fn lifecycle(raw: &[u8]) -> Option<Lifecycle> {
     }
 }
 
-/// Printable text of bytes from outside; control and invisible characters, marks that change another
-/// one and invalid UTF-8 become `\xNN`.
-pub(super) fn escape(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    let hex = |text: &mut String, bytes: &[u8]| {
-        for byte in bytes {
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    };
-    for chunk in bytes.utf8_chunks() {
-        for char in chunk.valid().chars() {
-            if is_visible(char) {
-                text.push(char);
-            } else {
-                hex(&mut text, char.encode_utf8(&mut [0; 4]).as_bytes());
-            }
-        }
-        hex(&mut text, chunk.invalid());
-    }
-    text
-}
-
 fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
@@ -299,18 +276,6 @@ mod tests {
         let task = record.task.unwrap();
         assert_eq!((task.pid, task.tid, task.comm.as_str()), (5, 6, "a\\x1bb\\xff"));
         assert!(record.body.is_empty());
-    }
-
-    #[test]
-    fn what_a_terminal_does_not_show_is_escaped() {
-        // A combining mark, a soft hyphen, a direction mark, a tag.
-        let odd = "a\u{319}b\u{ad}c\u{202e}d\u{e0041}gr\u{fc}n \\x2d";
-        let text = escape(odd.as_bytes());
-        assert_eq!(
-            text,
-            "a\\xcc\\x99b\\xc2\\xadc\\xe2\\x80\\xaed\\xf3\\xa0\\x81\\x81gr\u{fc}n \\x2d"
-        );
-        assert!(text.chars().all(is_visible), "{text}");
     }
 
     #[test]

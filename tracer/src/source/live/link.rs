@@ -42,11 +42,6 @@ pub(super) enum Message {
         /// Now.
         boot_ns: u64,
     },
-    /// The wall clock was set.
-    Clock {
-        /// Unix time minus boot time, nanoseconds.
-        offset_ns: i64,
-    },
     /// The trace is over; nothing follows.
     End,
 }
@@ -78,11 +73,7 @@ impl Message {
                 bytes.put_u8(4);
                 bytes.put_u64(*boot_ns);
             }
-            Self::Clock { offset_ns } => {
-                bytes.put_u8(5);
-                bytes.put_i64(*offset_ns);
-            }
-            Self::End => bytes.put_u8(6),
+            Self::End => bytes.put_u8(5),
         }
         let len = (bytes.len() - HEAD) as u32;
         bytes[..4].copy_from_slice(&len.to_be_bytes());
@@ -103,8 +94,7 @@ impl Message {
             },
             3 => Self::Kernel(bytes),
             4 => Self::Heartbeat { boot_ns: bytes.try_get_u64().map_err(short)? },
-            5 => Self::Clock { offset_ns: bytes.try_get_i64().map_err(short)? },
-            6 => Self::End,
+            5 => Self::End,
             _ => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
@@ -313,7 +303,6 @@ mod tests {
             Message::Context { boot_ns: 7, kind: 0x8003, body: vec![b'x'; 3 << 20].into() },
             Message::Kernel(Bytes::from_static(b"raw")),
             Message::Heartbeat { boot_ns: 9 },
-            Message::Clock { offset_ns: i64::MIN },
             Message::End,
         ];
         for message in &messages {

@@ -17,6 +17,7 @@ use super::objects;
 use super::selector::Selector;
 use super::workload::Kind;
 use crate::context::Pod;
+use crate::text::visible;
 
 /// Most endpoints of one Service looked at.
 const UIDS_MAX: usize = 65_536;
@@ -110,7 +111,7 @@ async fn behind_service(
 ) -> anyhow::Result<Behind> {
     if text(found, "/spec/type") == Some("ExternalName") {
         let host = text(found, "/spec/externalName").unwrap_or_default();
-        return Ok(Behind::External(super::convert::escape(host.as_bytes())));
+        return Ok(Behind::External(visible(host)));
     }
     let labels = found.pointer("/spec/selector").and_then(Value::as_object);
     if let Some(labels) = labels.filter(|labels| !labels.is_empty()) {

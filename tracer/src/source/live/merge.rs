@@ -1,8 +1,7 @@
 //! Puts records of several CPUs and of the agent into one order by time, numbers them, counts those
 //! that came too late. Keeps a bounded window; knows no descriptors.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 
 use super::convert;
 use crate::record::{Record, Timestamp};
@@ -17,9 +16,10 @@ const HELD_BYTES_MAX: usize = 64 << 20;
 /// The reorder window. Times are `CLOCK_BOOTTIME` nanoseconds until release.
 #[derive(Debug, Default)]
 pub(super) struct Merge {
-    held: BinaryHeap<Held>,
+    /// In order; what has the same time, in the order it came. The ring's records nearly are in order:
+    /// a new one goes to the end or close to it.
+    held: VecDeque<Record>,
     held_bytes: usize,
-    arrivals: u64,
     watermark_ns: u64,
     released_ns: u64,
     number: u64,
@@ -27,38 +27,10 @@ pub(super) struct Merge {
     late: u64,
 }
 
-#[derive(Debug)]
-struct Held {
-    boot_ns: u64,
-    arrival: u64,
-    record: Record,
-}
-
-impl Ord for Held {
-    /// Reversed: `BinaryHeap` gives the greatest, we want the earliest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.boot_ns, other.arrival).cmp(&(self.boot_ns, self.arrival))
-    }
-}
-
-impl PartialOrd for Held {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Held {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Held {}
-
 impl Merge {
-    /// Unix time minus boot time, in nanoseconds, for all records released from now on.
-    pub(super) fn set_offset(&mut self, offset_ns: i64) {
-        self.offset_ns = offset_ns;
+    /// Nothing held yet. `offset_ns` is Unix time minus boot time, in nanoseconds.
+    pub(super) fn new(offset_ns: i64) -> Self {
+        Self { offset_ns, ..Self::default() }
     }
 
     /// Takes in a kernel record.
@@ -89,14 +61,14 @@ impl Merge {
 
     /// The next record in order, if it may go.
     pub(super) fn next(&mut self) -> Option<Record> {
-        let first = self.held.peek()?;
+        let first = self.held.front()?.at.0;
         let room = self.held.len() <= HELD_MAX && self.held_bytes <= HELD_BYTES_MAX;
-        if first.boot_ns > self.watermark_ns && room {
+        if first > self.watermark_ns && room {
             return None;
         }
-        let Held { boot_ns, mut record, .. } = self.held.pop()?;
+        let mut record = self.held.pop_front()?;
         self.held_bytes -= record.body.len();
-        self.released_ns = boot_ns;
+        self.released_ns = first;
         self.number += 1;
         record.number = self.number;
         convert::to_unix(&mut record, self.offset_ns);
@@ -119,9 +91,14 @@ impl Merge {
     }
 
     fn hold(&mut self, record: Record) {
-        self.arrivals += 1;
         self.held_bytes += record.body.len();
-        self.held.push(Held { boot_ns: record.at.0, arrival: self.arrivals, record });
+        match self.held.back() {
+            Some(last) if last.at > record.at => {
+                let place = self.held.partition_point(|held| held.at <= record.at);
+                self.held.insert(place, record);
+            }
+            _ => self.held.push_back(record),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use procfs::process::Process;
 
 use super::cgroups::Mount;
-use super::convert::escape;
+use crate::text::visible_bytes;
 use crate::{cgroup_path, context};
 
 /// Longest name read; the kernel's own limit is 16.
@@ -25,8 +25,8 @@ pub(super) fn describe(pid: u32, mount: &Mount) -> Option<context::Process> {
     Some(context::Process {
         pid,
         ppid: u32::try_from(stat.ppid).ok().filter(|ppid| *ppid != 0),
-        comm: comm(pid).unwrap_or_else(|| escape(stat.comm.as_bytes())),
-        exe: process.exe().ok().map(|path| escape(path.as_os_str().as_encoded_bytes())),
+        comm: comm(pid).unwrap_or_else(|| visible_bytes(stat.comm.as_bytes())),
+        exe: process.exe().ok().map(|path| visible_bytes(path.as_os_str().as_encoded_bytes())),
         cgroup: v2.map(|group| group.id),
         cgroup_path,
         mnt_ns: namespace(pid, "mnt"),
@@ -53,7 +53,7 @@ pub(super) fn comm(pid: u32) -> Option<String> {
         .take(COMM_MAX)
         .read_to_end(&mut bytes)
         .ok()?;
-    Some(escape(bytes.strip_suffix(b"\n").unwrap_or(&bytes)))
+    Some(visible_bytes(bytes.strip_suffix(b"\n").unwrap_or(&bytes)))
 }
 
 /// Inode of a namespace of `pid`: `mnt`, `net`, ...
@@ -95,7 +95,7 @@ fn best(v2: Option<String>, v1: &[(Vec<String>, String)]) -> Option<String> {
     let ranked = v1.iter().filter(|(_, path)| path != "/");
     let ranked = ranked.filter_map(|(controllers, path)| Some((rank(controllers)?, path)));
     let first = ranked.min_by_key(|(rank, path)| (std::cmp::Reverse(says(path)), *rank));
-    let v1 = first.map(|(_, path)| escape(path.as_bytes()));
+    let v1 = first.map(|(_, path)| visible_bytes(path.as_bytes()));
     match (v2, v1) {
         (Some(v2), Some(v1)) if v2 == "/" || says(&v2) == 0 && says(&v1) > 0 => Some(v1),
         (Some(v2), _) => Some(v2),

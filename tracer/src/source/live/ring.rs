@@ -43,8 +43,8 @@ pub fn receive(
     let (mut link, ring, offset_ns) = Receiver::open(fd).context("cannot hear the agent")?;
     let map = MapData::from_fd(ring).context("cannot use the ring buffer")?;
     let ring = RingBuf::try_from(Map::RingBuf(map)).context("cannot map the ring buffer")?;
-    let mut intake = Intake { ring, merge: Merge::default(), unreadable: 0, ended: false };
-    intake.merge.set_offset(offset_ns);
+    let merge = Merge::new(offset_ns);
+    let mut intake = Intake { ring, merge, unreadable: 0, ended: false };
     confine()?;
     link.ready().context("the agent is gone")?;
     let ending = intake.run(&mut link, on_record)?;
@@ -130,7 +130,6 @@ impl Intake {
                 self.merge.context(context_record(boot_ns, RecordKind::Heartbeat, body));
                 return boot_ns;
             }
-            Message::Clock { offset_ns } => self.merge.set_offset(offset_ns),
             Message::End => self.ended = true,
             Message::Hello { .. } => self.unreadable += 1,
         }

@@ -234,9 +234,7 @@ impl Session {
 
     /// Once a second: the clock, the files that may have changed, cgroups that went.
     pub(super) fn look_again(&mut self) {
-        if let Some(offset_ns) = self.clock.check() {
-            self.send(&Message::Clock { offset_ns });
-        }
+        self.clock.check();
         for file in self.resolv_confs.node_files(&self.host_root.clone()) {
             self.tell(RecordKind::NodeFile, &file);
         }

@@ -11,6 +11,7 @@ use super::kubernetes::Cluster;
 use super::node_files::NodeFiles;
 use super::processes;
 use crate::context::Pod;
+use crate::text::visible;
 
 /// How alike two names must be to be worth mentioning.
 const ALIKE: f64 = 0.85;
@@ -152,7 +153,7 @@ pub(super) fn pod(
 
 /// An error and its causes, without line breaks.
 pub(super) fn in_one_line(error: &anyhow::Error) -> String {
-    let text = super::convert::escape(format!("{error:#}").replace('\n', " ").as_bytes());
+    let text = visible(&format!("{error:#}").replace('\n', " "));
     text.chars().take(300).collect()
 }
 
