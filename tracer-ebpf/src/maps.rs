@@ -24,6 +24,10 @@ pub static TARGETS: HashMap<u64, u32> = HashMap::with_max_entries(1024, 0);
 pub static TARGET_DIRS: CgroupArray = CgroupArray::with_max_entries(TARGET_DIRS_MAX, 0);
 #[map]
 pub static CGROUPS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(8192, 0);
+/// From an address with this value in `TARGET_ADDRESSES` a target asks; user space seeds with the same.
+pub const OF_TARGET: u32 = 1;
+/// From such a one a traced resolver asks: for a target if a target asked the same question.
+pub const OF_RESOLVER: u32 = 2;
 #[map]
 pub static TARGET_ADDRESSES: LruHashMap<PeerKey, u32> = LruHashMap::with_max_entries(8192, 0);
 #[map]

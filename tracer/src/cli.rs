@@ -150,7 +150,7 @@ pub(crate) struct How {
     #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = parse_size)]
     pub(crate) snaplen: u32,
     /// Buffer between kernel and user space; a power of two
-    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_size)]
     pub(crate) ring_size: u32,
     /// kubeconfig to use instead of the usual places
     #[arg(long, value_name = "FILE", conflicts_with = "no_api")]

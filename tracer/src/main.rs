@@ -10,6 +10,7 @@ mod progress;
 mod redaction;
 mod settings;
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use std::slice;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
+use tracer::record::Record;
 use tracer::report::Code;
 use tracer::source::{self, live};
 
@@ -105,6 +107,7 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     let mut redaction = redaction::asked(capture, output.quiet)?;
     let writer = files::create(capture)?.writer()?;
     let print = Print::new(output).aside(files::is_standard(capture.write.as_deref()));
+    let ahead = batch(&capture.read);
     confinement::enter_alone(output.sandbox)?;
     let records = source::open_named(readers, &how).map_err(|error| {
         let name = error.file.clone().unwrap_or_else(|| name.clone());
@@ -114,7 +117,7 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     let mut whole = true;
     // What an earlier recording kept goes on into a new one only if somebody says so again.
     let private = capture.keep_payload || capture.write.is_none();
-    for record in records {
+    for record in in_batches(records, ahead) {
         match record {
             Ok(record) if record.kind.is_private() && !private => {}
             Ok(record) => pipeline.push(&redaction.record(&record))?,
@@ -129,6 +132,37 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     drop(shown);
     redaction.tell_shared();
     Ok(print.exit_code(&pipeline.finish()?, whole))
+}
+
+/// Records read ahead of the one that is worked on: taking turns with every record, reader and pipeline
+/// push one another out of the processor's instruction cache. From a pipe each goes on as it comes.
+fn batch(files: &[PathBuf]) -> usize {
+    const AHEAD: usize = 64;
+    let regular = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| found.is_file());
+    if files.iter().all(regular) { AHEAD } else { 1 }
+}
+
+/// The same records, taken `many` at a time, and fewer of large ones: a file can hold records of many
+/// megabytes each.
+fn in_batches<E>(
+    mut records: impl Iterator<Item = Result<Record, E>>,
+    many: usize,
+) -> impl Iterator<Item = Result<Record, E>> {
+    const BYTES_MAX: usize = 1 << 20;
+    let mut taken = VecDeque::with_capacity(many);
+    std::iter::from_fn(move || {
+        if taken.is_empty() {
+            let mut bytes = 0;
+            while taken.len() < many
+                && bytes < BYTES_MAX
+                && let Some(record) = records.next()
+            {
+                bytes += record.as_ref().map_or(0, |record| record.body.len());
+                taken.push_back(record);
+            }
+        }
+        taken.pop_front()
+    })
 }
 
 /// The page of a code, or all codes with a line each.
@@ -164,4 +198,28 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tracer::record::{RecordKind, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn few_large_records_are_read_ahead() {
+        for (size, ahead) in [(100, 64), (600 << 10, 2), (3 << 20, 1)] {
+            let read = Cell::new(0);
+            let records = (0..200).map(|number| {
+                read.set(read.get() + 1);
+                let body = vec![0; size];
+                Ok::<_, ()>(Record::bare(number, Timestamp(number), RecordKind::Packet, body))
+            });
+            let mut all = in_batches(records, 64);
+            assert_eq!((all.next().unwrap().unwrap().number, read.get()), (0, ahead), "{size}");
+            assert!(all.map(|record| record.unwrap().number).eq(1..200));
+        }
+    }
 }

@@ -17,10 +17,10 @@ use tracer::sink::text::{Style, Text, Times};
 use tracer_common::bodies::call;
 
 use super::{Input, assert_visible, stream};
-use crate::{Shared, of_type};
 use crate::records::{
     Process, Stream, close, connect, established, loss, query, response, syscall,
 };
+use crate::{Shared, of_type};
 
 /// Records of one input; more only cost time.
 const RECORDS_MAX: usize = 2000;

@@ -23,7 +23,7 @@ use super::{Words, mapped, peer_key};
 use crate::{
     emit::{Carrier, Count, Subject, bounded, count, forgotten, head, reserve, zero},
     filter::{config, is_dns, known_socket, wants},
-    maps::{EVENTS, QUESTIONS, SOCKETS, TARGET_ADDRESSES},
+    maps::{EVENTS, OF_RESOLVER, OF_TARGET, QUESTIONS, SOCKETS, TARGET_ADDRESSES},
 };
 
 const TCP: u64 = 6;
@@ -109,7 +109,7 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
         return 1;
     }
     if direction == DIRECTION_OUT && (dns || p.tcp_flags & TCP_SYN != 0) {
-        learn_address(&p, probe);
+        learn_address(&p, OF_TARGET, probe);
     }
     mark_reported(found, socket, cookie, dns, probe);
     let limit = if message { most_of(&p, config) } else { CONTROL_SNAP as u32 };
@@ -203,17 +203,19 @@ fn belongs(
     }
     // With a client: its query comes in, its answer goes out. Else with an upstream.
     let client = inward != is_answer;
+    let mut whose = OF_TARGET;
     if client {
-        // SAFETY: only whether it is there matters.
-        let known = unsafe { TARGET_ADDRESSES.get(peer_key(remote, remote_port)) }.is_some();
-        if !known || !inward {
-            return known;
+        // SAFETY: a plain read of a live map value.
+        let known = unsafe { TARGET_ADDRESSES.get(peer_key(remote, remote_port)) };
+        whose = known.copied().unwrap_or(0);
+        if whose == 0 || whose == OF_TARGET && !inward {
+            return whose != 0;
         }
     }
     let hash = question_hash(skb, message + DNS_HEADER);
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    if client {
+    if client && whose == OF_TARGET {
         if hash != 0 && QUESTIONS.insert(hash, now, 0).is_err() {
             count(probe, Count::MapFull);
         }
@@ -221,7 +223,12 @@ fn belongs(
     }
     // SAFETY: a plain read of a live map value.
     let asked = unsafe { QUESTIONS.get(hash) };
-    asked.is_some_and(|at| now.wrapping_sub(*at) < QUESTION_NS)
+    let asked = asked.is_some_and(|at| now.wrapping_sub(*at) < QUESTION_NS);
+    if asked && !client && !inward {
+        // A resolver that receives it lets it through, too.
+        learn_address(p, OF_RESOLVER, probe);
+    }
+    asked
 }
 
 /// FNV-1a over the lower-cased name and the type of the first question; 0 when it cannot be read.
@@ -265,11 +272,11 @@ fn question_hash(skb: *mut __sk_buff, offset: u32) -> u64 {
 }
 
 #[inline(always)]
-fn learn_address(p: &Parsed, probe: u16) {
+fn learn_address(p: &Parsed, whose: u32, probe: u16) {
     let key = peer_key(p.src, p.sport);
     // SAFETY: only whether it is there matters.
-    if unsafe { TARGET_ADDRESSES.get(key) }.is_none() && TARGET_ADDRESSES.insert(key, 1, 0).is_err()
-    {
+    let known = unsafe { TARGET_ADDRESSES.get(key) }.is_some();
+    if !known && TARGET_ADDRESSES.insert(key, whose, 0).is_err() {
         count(probe, Count::MapFull);
     }
 }

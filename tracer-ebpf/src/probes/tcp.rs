@@ -24,7 +24,7 @@ use super::{Words, mapped, peer_key, put_address};
 use crate::{
     emit::{Record, Subject, head, reserve, zero},
     filter::{config, known_socket, wants},
-    maps::{EVENTS, TARGET_ADDRESSES},
+    maps::{EVENTS, OF_TARGET, TARGET_ADDRESSES},
 };
 
 const TCP_SYN_SENT: u32 = 2;
@@ -42,8 +42,8 @@ pub fn target_sock_ops(ctx: SockOpsContext) -> u32 {
 pub fn peer_sock_ops(ctx: SockOpsContext) -> u32 {
     if op(ctx.ops) == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && config().is_some() {
         let key = peer_key(remote_words(ctx.ops), remote_port(ctx.ops));
-        // SAFETY: only whether it is there matters.
-        if unsafe { TARGET_ADDRESSES.get(key) }.is_some() {
+        // SAFETY: a plain read of a live map value.
+        if unsafe { TARGET_ADDRESSES.get(key) }.copied() == Some(OF_TARGET) {
             // SAFETY: the context is what the helper wants.
             let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
             let who = Subject { pid_tgid: 0, cgroup_id: 0, cookie };

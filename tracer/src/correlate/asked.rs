@@ -73,7 +73,7 @@ impl Questions {
     pub(crate) fn of(&mut self, dns: &Dns) -> Option<Asked> {
         let question = dns.message.question.as_ref()?;
         let mut name = Cow::Borrowed(question.name.as_str());
-        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        if name.bytes().fold(false, |upper, byte| upper | byte.is_ascii_uppercase()) {
             name.to_mut().make_ascii_lowercase();
         }
         let hash = self.hasher.hash_one((&*name, &*question.qtype));

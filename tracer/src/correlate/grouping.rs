@@ -309,7 +309,8 @@ impl OpenLookup {
         if self.over {
             return Some(Timestamp(0));
         }
-        if self.attempts.iter().any(|a| a.waits(table)) {
+        // As a rule it is the last one that waits.
+        if self.attempts.iter().rev().any(|a| a.waits(table)) {
             return None;
         }
         let ended = all().filter_map(Transaction::ended).max().unwrap_or_default();

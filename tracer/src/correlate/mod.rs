@@ -229,7 +229,12 @@ impl Correlator {
         self.connections.advance(self.now, &self.clients.names, &mut connections);
         self.streams();
         self.resolvers.expire(self.now);
-        done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
-        done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
+        // As a rule there are none.
+        if !lookups.is_empty() {
+            done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
+        }
+        if !connections.is_empty() {
+            done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
+        }
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Question {
     pub(crate) sends: SmallVec<[Sent; 1]>,
     /// Told to the resolver's side.
     proven: bool,
+    /// The server's own address, where the query was seen behind a translation.
+    alias: Option<SocketAddr>,
 }
 
 impl Question {
@@ -45,6 +47,7 @@ impl Question {
             id: dns.message.id,
             sends: smallvec![sent],
             proven: false,
+            alias: None,
         }
     }
 
@@ -133,25 +136,21 @@ impl Wire {
 
     /// The query was seen again behind a translation, on its way to `dns.local`.
     pub(crate) fn translated(&mut self, dns: &Dns, asked: &Asked) {
-        let Some(service) = self.service_of(dns, asked) else { return };
+        let Some(question) = self.open.get_mut(asked).and_then(|all| behind(all, dns)) else {
+            return;
+        };
+        question.alias = Some(dns.local);
+        let service = question.server;
         if self.pairs.len() < PAIRS_MAX || self.pairs.contains_key(&(dns.local, service)) {
             self.pairs.entry((dns.local, service)).or_insert(false);
         }
     }
 
-    /// The address that the client of this exchange asked, if it is another than `dns.local`.
-    fn service_of(&self, dns: &Dns, asked: &Asked) -> Option<SocketAddr> {
-        let all = self.open.get(asked)?.iter().take(LOOK_MAX).map(|(_, questions)| questions);
-        let same = |q: &&Question| q.client == dns.remote && q.id == dns.message.id;
-        let question = all.flatten().find(same)?;
-        (question.server != dns.local).then_some(question.server)
-    }
-
     /// A response left the server behind a translation. When this capture does not show what comes
     /// behind the translation back, the response itself is the client's.
     pub(crate) fn replied(&mut self, event: &Event, dns: &Dns, asked: Option<&Asked>) {
-        let service = asked.and_then(|asked| self.service_of(dns, asked));
-        let Some(service) = service else { return };
+        let question = asked.and_then(|asked| behind(self.open.get_mut(asked)?, dns));
+        let Some(service) = question.map(|question| question.server) else { return };
         if self.pairs.get(&(dns.local, service)) == Some(&true) || self.held.len() >= HELD_MAX {
             return;
         }
@@ -206,6 +205,25 @@ impl Wire {
             self.forget(&asked, server, |q| q.sends.first().is_none_or(|first| first.at <= at));
         }
     }
+}
+
+/// The question of this exchange, where its client asked another address than `dns.local`. Clients with
+/// several nameservers ask them with one id from one socket: then it is the one that was seen going
+/// here, or the latest that was seen going nowhere else.
+fn behind<'a>(servers: &'a mut Servers, dns: &Dns) -> Option<&'a mut Question> {
+    let same = |q: &&mut Question| q.client == dns.remote && q.id == dns.message.id;
+    let of_server = servers.iter_mut().take(LOOK_MAX);
+    let mut all: SmallVec<[&mut Question; 2]> =
+        of_server.filter_map(|(_, all)| all.iter_mut().rev().find(same)).collect();
+    if all.iter().any(|q| q.server == dns.local) {
+        return None;
+    }
+    let rank = |q: &&mut Question| {
+        let at = q.sends.last().map(|sent| sent.at);
+        (q.alias == Some(dns.local), q.alias.is_none(), at)
+    };
+    let best = all.iter().enumerate().max_by_key(|(_, q)| rank(q)).map(|(index, _)| index)?;
+    Some(all.swap_remove(best))
 }
 
 /// The client went on to something else: it has the answers it waited for.

@@ -9,7 +9,7 @@ use hickory_proto::rr::rdata::{MX, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError, Restrict};
 
-use super::name::plain;
+use super::name::{NO_TEXT, plain};
 use crate::digits;
 use crate::event::{Answer, EdnsOptions, Message, Question};
 use crate::text;
@@ -119,7 +119,13 @@ fn resource(
     whole: &[u8],
     section: Section,
 ) -> Result<(), Stop> {
-    let name = name(decoder, whole)?;
+    let name = match section {
+        Section::Answer => owner(message, decoder, whole)?,
+        _ => {
+            skip_name(decoder, whole)?;
+            String::new()
+        }
+    };
     let rtype = RecordType::from(u16(decoder)?);
     let class = u16(decoder)?;
     let ttl = decoder.read_u32()?.unverified();
@@ -177,11 +183,32 @@ fn options(mut data: &[u8]) -> EdnsOptions {
 
 /// A name and its text; most are plain.
 fn name(decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Result<String, Stop> {
-    if let Some((text, used)) = plain(whole, decoder.index()) {
+    if let Some((text, used)) = plain(whole, decoder.index(), &mut NO_TEXT.clone()) {
         decoder.read_slice(used)?;
-        return Ok(text);
+        return Ok(text.to_owned());
     }
     Ok(name_text(&Name::read(decoder)?))
+}
+
+/// The name that an answer is about: as a rule a pointer to the one asked for.
+fn owner(message: &Message, decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Result<String, Stop> {
+    const TO_THE_QUESTION: [u8; 2] = [0xc0, HEADER as u8];
+    if let Some(question) = &message.question
+        && whole.get(decoder.index()..).is_some_and(|rest| rest.starts_with(&TO_THE_QUESTION))
+    {
+        decoder.read_slice(TO_THE_QUESTION.len())?;
+        return Ok(question.name.clone());
+    }
+    name(decoder, whole)
+}
+
+/// A name that nobody wants to know.
+fn skip_name(decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Result<(), Stop> {
+    match plain(whole, decoder.index(), &mut NO_TEXT.clone()) {
+        Some((_, used)) => decoder.read_slice(used).map(drop)?,
+        None => Name::read(decoder).map(drop)?,
+    }
+    Ok(())
 }
 
 /// Addresses, which most answers are.
@@ -508,7 +535,7 @@ mod tests {
             let at = u16::try_from(start).unwrap();
             let mut decoder = BinDecoder::new(&bytes).clone(at);
             let name = Name::read(&mut decoder);
-            if let Some((text, used)) = plain(&bytes, start) {
+            if let Some((text, used)) = plain(&bytes, start, &mut NO_TEXT.clone()) {
                 prop_assert_eq!(text, name_text(&name.unwrap()));
                 prop_assert_eq!(start + used, decoder.index());
             }

@@ -16,10 +16,19 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
-/// The name at `start` of `message` without the final dot (the root is "."), and the bytes it takes
-/// there; `None` where it is not plain.
-pub(super) fn plain(message: &[u8], start: usize) -> Option<(String, usize)> {
-    let mut text = [0; NAME_MAX];
+/// Room for a plain name.
+pub(super) type Text = [u8; NAME_MAX];
+
+/// None yet.
+pub(super) const NO_TEXT: Text = [0; NAME_MAX];
+
+/// The name at `start` of `message`, written to `text`, without the final dot (the root is "."), and the
+/// bytes it takes in the message; `None` where it is not plain.
+pub(super) fn plain<'t>(
+    message: &[u8],
+    start: usize,
+    text: &'t mut Text,
+) -> Option<(&'t str, usize)> {
     let mut length = 0;
     let (mut at, mut segment) = (start, start);
     let mut used = None;
@@ -28,14 +37,18 @@ pub(super) fn plain(message: &[u8], start: usize) -> Option<(String, usize)> {
             0 => break,
             size @ 1..=LABEL_MAX => {
                 let label = message.get(at + 1..at + 1 + usize::from(size))?;
-                if !label.iter().fold(true, |all, byte| all & PLAIN[usize::from(*byte)]) {
-                    return None;
-                }
                 // A dot behind each label takes the place of the length in front of it; the root's
                 // own length needs a place, too.
                 let place = text.get_mut(length..NAME_MAX - 1)?.get_mut(..label.len() + 1)?;
                 let (dot, place) = place.split_last_mut()?;
-                place.copy_from_slice(label);
+                let mut all = true;
+                for (to, from) in place.iter_mut().zip(label) {
+                    all &= PLAIN[usize::from(*from)];
+                    *to = *from;
+                }
+                if !all {
+                    return None;
+                }
                 *dot = b'.';
                 length += label.len() + 1;
                 at += 1 + label.len();
@@ -54,5 +67,5 @@ pub(super) fn plain(message: &[u8], start: usize) -> Option<(String, usize)> {
     }
     let text = text.get(..length.saturating_sub(1))?;
     let text = if text.is_empty() { "." } else { std::str::from_utf8(text).ok()? };
-    Some((text.to_owned(), used.unwrap_or_else(|| at + 1 - start)))
+    Some((text, used.unwrap_or_else(|| at + 1 - start)))
 }

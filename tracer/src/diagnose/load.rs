@@ -2,7 +2,7 @@
 //! client, what the names it looked up need (see `what_if`). At most `CLIENTS_MAX` clients; what
 //! comes later is in the total only, and counted.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::correlate::{Attempt, Lookup};
 use crate::event::Actor;

@@ -62,6 +62,8 @@ const GATHER_MAX_NS: u64 = 5_000_000_000;
 const LOSS_NS: u64 = 10_000_000_000;
 /// A client that gives up sooner changed its mind.
 const SILENCE_NS: u64 = 900_000_000;
+/// The shortest try of several (c-ares: 250 ms); what ends sooner was cancelled.
+const TRY_NS: u64 = 200_000_000;
 /// Answers that take so long are slow, unless the user says otherwise.
 const SLOW_NS: u64 = 100_000_000;
 const CASES_MAX: usize = 256;
@@ -179,7 +181,8 @@ impl Diagnoser {
         if self.next_due > now {
             return;
         }
-        let due = self.cases.iter().filter(|(_, case)| case.due() <= now).map(|(number, _)| *number);
+        let due =
+            self.cases.iter().filter(|(_, case)| case.due() <= now).map(|(number, _)| *number);
         let due: Vec<u64> = due.collect();
         let mut due: Vec<Case> = due.into_iter().filter_map(|number| self.take(number)).collect();
         let open = self.cases.values().map(Case::due);
@@ -278,7 +281,9 @@ impl Diagnoser {
             }
         }
         let by_upstream: BTreeSet<Key> = found.iter().map(|d| d.key.clone()).collect();
-        let silence = transaction.silence().filter(|(from, to)| to.since(*from) >= SILENCE_NS);
+        let silence = transaction.silence().filter(|(from, to)| {
+            to.since(*from) >= TRY_NS && waited_ns(attempt, transaction) >= SILENCE_NS
+        });
         if transaction.outcome() == TransactionOutcome::Unreachable {
             let healed = resolver::made_good(attempt, transaction, self.threshold_ns);
             found.extend(resolver::unreachable(lookup, transaction).filter(|_| !healed));
@@ -425,6 +430,17 @@ fn rank(code: Code) -> u8 {
         Code::Nxdomain => 7,
         Code::EventsLost => 8,
         Code::SlowDns => 9,
+    }
+}
+
+/// How long the question of `transaction` stayed unanswered in this attempt, over all tries that did: some
+/// libraries begin anew after a quarter of a second.
+fn waited_ns(attempt: &Attempt, transaction: &Transaction) -> u64 {
+    let same = attempt.transactions.iter().filter(|t| t.asked == transaction.asked);
+    let (from, to): (Vec<_>, Vec<_>) = same.filter_map(Transaction::silence).unzip();
+    match (from.iter().min(), to.iter().max()) {
+        (Some(from), Some(to)) => to.since(*from),
+        _ => 0,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::context::{Cgroup, Role, Scope};
 use crate::correlate::testing::*;
 use crate::event::Body;
-use crate::report::Finding;
+use crate::report::{Confidence, Finding};
 
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000_000_000;
@@ -91,6 +91,67 @@ fn the_second_resolver_itself_is_silent() {
     let finding = only(&bench);
     assert_eq!(finding.subject, format!("{SECOND_IP}:53"));
     assert!(finding.cause.contains("received it there and asked nobody"), "{}", finding.cause);
+}
+
+/// The cache asks again while the cluster's DNS still waits for what it asked the first time: one silence.
+#[test]
+fn a_silence_that_outlasts_the_caches_patience_is_charged_whole() {
+    let mut steps = through(0, 0);
+    let s = socket(0);
+    steps.push(asks_upstream(900, 3 * MS));
+    let heard = Resolver::hears(&s, 2_001 * MS, NAME, "A", 41);
+    steps.extend([
+        Resolver::asks(501, 2 * S, NAME, "A", 41, &format!("{SECOND_IP}:53")),
+        second(heard, 1, &format!("{SECOND_IP}:53"), "10.244.1.20:33333"),
+        s.close(5_001 * MS),
+    ]);
+    let bench = end(node(), steps, 8 * S);
+    let finding = only(&bench);
+    assert_eq!(finding.subject, UPSTREAM);
+    assert!(finding.cost_ns.abs_diff(5_001 * MS) < 50 * MS, "{}", finding.cost_ns);
+}
+
+/// The cache asks over TCP in vain; of the client's next question it says nothing, for want of a connection.
+fn no_connection(answered: bool) -> Bench {
+    let other = "api.example.org";
+    let tcp = |mut step: Step| {
+        if let Body::Dns(dns) = &mut step.body {
+            dns.protocol = crate::event::Protocol::Tcp;
+        }
+        step
+    };
+    let (a, b) = (socket(0), socket(1));
+    let cluster = format!("{SECOND_IP}:53");
+    let mut steps = vec![
+        a.open(0),
+        a.ask(0, NAME, "A", 7),
+        Resolver::hears(&a, MS, NAME, "A", 7),
+        tcp(Resolver::asks(500, 2 * MS, NAME, "A", 40, &cluster)),
+        a.close(5 * S),
+        b.open(5 * S),
+        b.ask(5 * S, other, "A", 8),
+        Resolver::hears(&b, 5 * S + MS, other, "A", 8),
+    ];
+    if answered {
+        let says = Says::Addr("192.0.2.7");
+        steps.push(tcp(Resolver::hears_back(500, 6 * S, NAME, "A", 40, &cluster, says)));
+    }
+    steps.push(b.close(9 * S));
+    end(node(), steps, 12 * S)
+}
+
+#[test]
+fn a_connection_that_does_not_come_about_is_the_upstreams() {
+    let bench = no_connection(false);
+    assert_eq!(bench.codes(), ["upstream-timeout", "upstream-timeout"]);
+    let [seen, unseen] = bench.findings.as_slice() else { panic!("two findings") };
+    assert_eq!(seen.subject, unseen.subject);
+    assert_eq!((seen.confidence, unseen.confidence), (Confidence::Certain, Confidence::Inferred));
+    assert!(unseen.cost_ns.abs_diff(4 * S) < 50 * MS, "{}", unseen.cost_ns);
+    assert!(unseen.cause.contains("most likely waited for a connection"), "{}", unseen.cause);
+    // The upstream lives: why the resolver keeps the question is its own affair.
+    let codes = no_connection(true).codes();
+    assert_eq!(codes, ["upstream-timeout", "resolver-timeout"]);
 }
 
 #[test]

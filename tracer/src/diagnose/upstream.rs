@@ -29,6 +29,8 @@ struct Try {
     name: String,
     qtype: String,
     silence_ns: u64,
+    /// Nothing was seen sent.
+    connecting: bool,
 }
 
 /// What is known about the silence.
@@ -69,6 +71,8 @@ impl Facts {
 #[derive(Debug)]
 pub(crate) struct Silence<'a> {
     server: SocketAddr,
+    /// It is the connection that did not come about.
+    connecting: bool,
     tries: Vec<Leaf<'a>>,
     pub(crate) span: Span,
 }
@@ -86,15 +90,15 @@ pub(crate) fn silences<'a>(
         |l: &&Leaf<'_>| l.query.answered.is_some_and(|(_, rcode)| rcode != 2 && rcode != 5);
     let helped = leaves.iter().filter(answered).map(|l| l.query.sent.at).min();
     let end = helped.map_or(end, |at| at.min(end));
-    let mut by_server: BTreeMap<SocketAddr, Vec<Leaf<'a>>> = BTreeMap::new();
+    let mut by_server: BTreeMap<(SocketAddr, bool), Vec<Leaf<'a>>> = BTreeMap::new();
     for leaf in leaves.into_iter().filter(|l| l.query.answered.is_none()) {
         let t = leaf.query;
         if t.silence_ns() > RACE_NS && t.sent.at.plus(RACE_NS) < end {
-            by_server.entry(t.server).or_default().push(leaf);
+            by_server.entry((t.server, t.connecting)).or_default().push(leaf);
         }
     }
     let mut silences = Vec::new();
-    for (server, tries) in by_server {
+    for ((server, connecting), tries) in by_server {
         let Some(until) = tries.iter().map(|l| l.query.until).max() else { continue };
         let from = tries.iter().map(|l| l.query.sent.at).min().unwrap_or(until);
         // What came before the first try is the way to the resolver, told with it.
@@ -102,7 +106,7 @@ pub(crate) fn silences<'a>(
             if from.since(transaction.started()) < RACE_NS { transaction.started() } else { from };
         let span = (from, until.min(end));
         if span.1.since(span.0) >= least_ns {
-            silences.push(Silence { server, tries, span });
+            silences.push(Silence { server, connecting, tries, span });
         }
     }
     silences
@@ -125,6 +129,7 @@ pub(crate) fn seen(
             name: transaction.asked.name.to_string(),
             qtype: transaction.asked.qtype.clone().into_owned(),
             silence_ns: t.silence_ns(),
+            connecting: t.connecting,
         };
         (t.sent.number, what)
     });
@@ -144,6 +149,9 @@ pub(crate) fn seen(
     let facts = draft::Facts::Upstream(facts);
     let mut draft = Draft::about(lookup, Code::UpstreamTimeout, subject, facts);
     draft.key.host = asking.host.of(silence.server.ip());
+    if silence.connecting {
+        draft.confidence = Confidence::Inferred;
+    }
     draft.charge(silence.span);
     draft.show(transaction.events.iter().copied());
     draft.show(received.arrivals.iter().map(|a| a.number));
@@ -237,15 +245,29 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
         .iter()
         .map(|(number, t)| {
             json!({ "ts": Ts(t.at).rfc3339(), "server": t.server.to_string(), "name": t.name,
-                "qtype": t.qtype, "silence_ns": t.silence_ns, "event": number })
+                "qtype": t.qtype, "silence_ns": t.silence_ns, "event": number, "connecting": t.connecting })
         })
         .collect();
+    let asked = asked(facts);
+    let unsent = facts.tries.values().filter(|t| t.connecting).count();
+    let all_unsent = unsent == facts.tries.len();
+    let title = match all_unsent {
+        true => format!("upstream {shown} takes no connection: {}", draft.waited()),
+        false => format!("upstream {shown} did not answer: {}", draft.waited()),
+    };
+    let waited = match unsent {
+        0 => String::new(),
+        _ if all_unsent => " It most likely waited for a connection: the question was not seen leaving, and what it had asked there over TCP stayed unanswered.".to_owned(),
+        1 => " 1 try of these was not seen leaving: there it most likely waited for a connection.".to_owned(),
+        n => format!(" {n} tries of these were not seen leaving: there it most likely waited for a connection."),
+    };
+    let forwarded = if all_unsent { "had to forward it" } else { "forwarded it" };
+    let cause = format!(
+        "The resolver ({resolver}) received the question and {forwarded}{way} to {shown}, which stayed silent: {asked}.{waited}{there}{end}"
+    );
     Text {
-        title: format!("upstream {shown} did not answer: {}", draft.waited()),
-        cause: format!(
-            "The resolver ({resolver}) received the question and forwarded it{way} to {shown}, which stayed silent: {}.{there}{end}",
-            asked(facts),
-        ),
+        title,
+        cause,
         remedy: vec![
             format!("repair or replace {upstream} in the resolver's forward configuration (CoreDNS: the `forward` line, or the resolv.conf it names)"),
             "keep names that are not meant for it from being sent there: see the search suffixes named with this finding".to_owned(),
@@ -262,7 +284,9 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into(),
-        inferred_from: Vec::new(),
+        inferred_from: vec![format!(
+            "the resolver held the question and was not seen asking anybody, while what it had asked {shown} over TCP stayed unanswered"
+        )],
     }
 }
 

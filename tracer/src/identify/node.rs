@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use foldhash::HashMap;
+
 use super::table::Table;
 use crate::cgroup_path::{self, PathFacts};
 use crate::context::{self, Role};
@@ -70,6 +72,19 @@ struct Socket {
     asked: Vec<SocketAddr>,
 }
 
+impl Socket {
+    /// It is known as `actor`'s, and `asked` as its latest destination.
+    fn is(&self, actor: &Actor, asked: Option<SocketAddr>) -> bool {
+        let task = actor.task.as_ref().is_none_or(|task| {
+            self.pid == Some(task.pid)
+                && self.tid == Some(task.tid)
+                && self.comm.as_deref() == Some(task.comm.as_str())
+        });
+        let cgroup = actor.cgroup.is_none_or(|id| id <= ROOT || self.cgroup == Some(id));
+        task && cgroup && asked.is_none_or(|asked| self.asked.last() == Some(&asked))
+    }
+}
+
 /// Why a cgroup path is traced.
 #[derive(Clone, Debug)]
 struct Scope {
@@ -94,8 +109,8 @@ pub(super) struct Place<'a> {
 #[derive(Debug)]
 pub(super) struct Node {
     cgroups: Table<(HostId, u64), Path>,
-    /// By path.
-    scopes: Table<(HostId, String), Scope>,
+    /// By path, of each host.
+    scopes: HashMap<HostId, Table<String, Scope>>,
     processes: Table<(HostId, u32), Process>,
     sockets: Table<(HostId, u64), Socket>,
 }
@@ -104,7 +119,7 @@ impl Default for Node {
     fn default() -> Self {
         Self {
             cgroups: Table::new(CGROUP_CAP),
-            scopes: Table::new(SCOPE_CAP),
+            scopes: HashMap::default(),
             processes: Table::new(PROCESS_CAP),
             sockets: Table::new(SOCKET_CAP),
         }
@@ -201,24 +216,25 @@ impl Node {
     }
 
     fn scope(&mut self, host: HostId, scope: &context::Scope, at: Timestamp) {
-        let path = (host, normal(&scope.path));
+        let path = normal(&scope.path);
         if self.cgroups.get(&(host, scope.cgroup)).is_none() {
             self.cgroup((host, scope.cgroup), &scope.path);
         }
-        let known = self.scopes.get(&path);
+        let scopes = self.scopes.entry(host).or_insert_with(|| Table::new(SCOPE_CAP));
+        let known = scopes.get(&path);
         if scope.ended {
             if known.is_some_and(|known| known.role == scope.role) {
-                self.scopes.retire(&path, at);
+                scopes.retire(&path, at);
             }
             return;
         }
         // What the user asked for stays a target when it happens to be the resolver too.
         let target = known.is_some_and(|known| known.role == Role::Target);
-        if scope.role == Role::Resolver && target && self.scopes.gone(&path).is_none() {
+        if scope.role == Role::Resolver && target && scopes.gone(&path).is_none() {
             return;
         }
         let facts = Scope { cgroup: scope.cgroup, role: scope.role, only_pid: scope.only_pid };
-        self.scopes.insert(path, facts);
+        scopes.insert(path, facts);
     }
 
     /// What sock_diag found out; a hook knows better.
@@ -237,6 +253,11 @@ impl Node {
 
     fn owner(&mut self, actor: &Actor, asked: Option<SocketAddr>) {
         let Some(key) = actor.socket() else { return };
+        // Nearly every call: on a socket that is known so already.
+        if self.sockets.is_fresh(&key) && self.sockets.get(&key).is_some_and(|s| s.is(actor, asked))
+        {
+            return;
+        }
         let gone = self.sockets.gone(&key); // a call may return after the close
         self.sockets.change(key, |socket| {
             if let Some(task) = &actor.task {
@@ -293,16 +314,17 @@ impl Node {
 
     /// The nearest traced scope at or above it, for this process.
     fn scope_above(&self, place: &Place<'_>) -> Option<&Scope> {
-        let mut key = (place.host, place.path?.text.clone());
+        let scopes = self.scopes.get(&place.host)?;
+        let mut path = place.path?.text.as_str();
         loop {
-            let scope = self.scopes.get(&key).filter(|scope| {
+            let scope = scopes.get(path).filter(|scope| {
                 // An unknown process got here through the kernel's own filter.
                 scope.only_pid.is_none_or(|only| place.pid.is_none_or(|pid| pid == only))
             });
             if scope.is_some() {
                 return scope;
             }
-            key.1.truncate(key.1.rfind('/')?);
+            path = path.get(..path.rfind('/')?)?;
         }
     }
 
@@ -322,14 +344,14 @@ impl Node {
 
     pub(super) fn sweep(&mut self, now: Timestamp) {
         self.cgroups.sweep(now);
-        self.scopes.sweep(now);
+        self.scopes.values_mut().for_each(|scopes| scopes.sweep(now));
         self.processes.sweep(now);
         self.sockets.sweep(now);
     }
 
     pub(super) fn evicted(&self) -> u64 {
         self.cgroups.evicted()
-            + self.scopes.evicted()
+            + self.scopes.values().map(Table::evicted).sum::<u64>()
             + self.processes.evicted()
             + self.sockets.evicted()
     }

@@ -54,8 +54,8 @@ pub(super) fn write(name: &str, text: &str) -> Result<()> {
     let path = repo::root().join("docs/performance.md");
     let old = fs::read_to_string(&path).unwrap_or_else(|_| HEAD.to_owned());
     let (name, text) = (mark(name), format!("{}\n", text.trim_end()));
-    let new = marks::with_part(&old, &name, &text)
-        .unwrap_or_else(|| marks::appended(&old, &name, &text));
+    let new =
+        marks::with_part(&old, &name, &text).unwrap_or_else(|| marks::appended(&old, &name, &text));
     fs::write(&path, new).with_context(|| path.display().to_string())
 }
 

@@ -1,7 +1,7 @@
 //! The guest's wall clock set forward and back while the incident is traced and recorded: what is
 //! found, how long it took and in which order must not change. Never on a machine that is not ours.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -26,7 +26,7 @@ const TOLD: [&str; 3] =
 const ROUGH: SignedDuration = SignedDuration::from_millis(200);
 
 /// The story under a clock that jumps.
-pub(super) fn jumps(binary: &PathBuf) -> Result<String> {
+pub(super) fn jumps(binary: &Path) -> Result<String> {
     let watch = Watch { meanwhile: &jump, more: &["--events"], ..Watch::default() };
     let (began, clock) = (Timestamp::now(), Instant::now());
     let seen = guest::watch(binary, guest::incident("search-timeout")?, &watch)?;

@@ -8,7 +8,7 @@ use super::{dns, net, state};
 use crate::repo;
 
 /// From here some answers of [`Resolver::Forwarder`] come.
-pub(super) const OTHER_ADDRESS: &str = "10.244.1.120";
+pub(super) const OTHER_ADDRESS: &str = "10.244.1.22";
 
 /// What a lab is made of, where it can differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,13 +1,14 @@
 //! Resolvers behind resolvers: a pod's node-local cache asks the cluster's DNS, which asks an
 //! upstream. Ties what one asked to what the next received; blames nobody.
 
-use crate::record::Timestamp;
+use std::cmp::Reverse;
 
 use super::super::clocks;
 use super::{
     Forwarded, HOSTS_SKEW_NS, Received, Resolvers, SKEW_NS, Sighting, TRANSLATED_NS, UpstreamTry,
 };
 use crate::event::Actor;
+use crate::record::Timestamp;
 
 /// Resolvers in a row.
 const HOPS_MAX: usize = 4;
@@ -70,7 +71,9 @@ impl Received {
     pub fn leaves(&self) -> Vec<Leaf<'_>> {
         let mut leaves = Vec::new();
         self.collect(&mut Vec::new(), &mut leaves);
-        leaves.sort_by_key(|leaf| (leaf.query.sent.at, leaf.query.sent.number));
+        // One that a further resolver asked long ago, and still waits for, explains several: the longest wait.
+        let until = |leaf: &Leaf<'_>| Reverse(leaf.query.until);
+        leaves.sort_by_key(|leaf| (leaf.query.sent.at, leaf.query.sent.number, until(leaf)));
         leaves.dedup_by_key(|leaf| leaf.query.sent.number);
         leaves
     }

@@ -1,7 +1,9 @@
 //! The resolver's two sides: what it received from clients and what it asked its upstreams, tied by
 //! question and time (forwarders rewrite ids). Knows no lookups and judges nobody. What a further
-//! traced resolver behind the first did is told in `hops`, what a pod's own proxy received in `inside`.
+//! traced resolver behind the first did is told in `hops`, what a pod's own proxy received in `inside`, waits
+//! for a connection to an upstream in `connecting`.
 
+mod connecting;
 mod hops;
 mod inside;
 
@@ -22,6 +24,7 @@ use super::ids::{Ids, forget};
 use super::transaction::{Asked, EVENTS_MAX, Sent, SocketKey, Transaction};
 use super::wire::Question;
 
+use connecting::Streams;
 pub use hops::Leaf;
 use inside::Inside;
 
@@ -98,6 +101,9 @@ pub struct UpstreamTry {
     pub answered: Option<(u64, u16)>,
     /// What the upstream did, where it is a traced resolver and received the query.
     pub beyond: Option<Box<Received>>,
+    /// Nothing was seen sent: the resolver most likely waited for a connection to the upstream. Then
+    /// `sent` is when the client's question had arrived and was nowhere else.
+    pub connecting: bool,
 }
 
 impl UpstreamTry {
@@ -149,6 +155,7 @@ pub(crate) struct Resolvers {
     /// UDP sockets that received queries.
     listeners: HashMap<(HostId, u64), Entity>,
     inside: Inside,
+    streams: Streams,
     /// Those that listen no more, and since when.
     dead: HashMap<Entity, Timestamp>,
     /// Entries given up because of the cap.
@@ -336,6 +343,9 @@ impl Resolvers {
         let key = (site.clone(), asked.clone());
         self.end_open(&key, Timestamp(sent.at.0.saturating_sub(RACE_NS)), sent.at);
         let number = self.number(sent.at);
+        if dns.protocol == Protocol::Tcp {
+            self.streams.asked(&site, number);
+        }
         self.by_socket.add((socket.clone(), id), number);
         self.by_question.entry(key).or_default().push(number);
         self.forwarded.insert(
@@ -490,6 +500,9 @@ impl Resolvers {
             }
         }
         tries.sort_by_key(|t| (t.sent.at, t.sent.number));
+        if hops == 0 {
+            self.fill(sighting, end, &mut tries);
+        }
         tries.truncate(TRIES_MAX);
         Some(Received {
             resolver: sighting.resolver.clone(),
@@ -651,6 +664,7 @@ impl Forwarded {
                 },
                 answered: answered.map(|(r, rcode)| (r.number, rcode)),
                 beyond: None,
+                connecting: false,
             });
         }
     }

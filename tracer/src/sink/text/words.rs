@@ -2,10 +2,12 @@
 //! Pure functions.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use unicode_width::UnicodeWidthStr;
 
 use crate::context::Origin;
+use crate::digits;
 use crate::record::Timestamp;
 use crate::report::Identity;
 use crate::text::{is_plain, visible};
@@ -13,9 +15,7 @@ pub(crate) use crate::words::{count, duration};
 
 /// UTC time of day with nanoseconds.
 pub(crate) fn clock(at: Timestamp) -> String {
-    let seconds = at.0 / 1_000_000_000 % 86_400;
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{hour:02}:{minute:02}:{second:02}.{:09}", at.0 % 1_000_000_000)
+    digits::instant(at.0).as_str().get(11..29).unwrap_or_default().to_owned()
 }
 
 /// Nanoseconds as seconds with nine digits.
@@ -58,15 +58,22 @@ pub(crate) fn place(who: &Identity) -> String {
         (None, Some(pod), ..) => pod.clone(),
         (_, None, Some(id), _) => id.chars().take(12).collect(),
         (_, None, None, Some(path)) => path.clone(),
-        (_, None, None, None) => who.address.map_or_else(|| "-".into(), |a| a.to_string()),
+        (_, None, None, None) => match who.address {
+            Some(IpAddr::V4(ip)) => digits::ipv4(ip).as_str().to_owned(),
+            Some(ip) => ip.to_string(),
+            None => "-".into(),
+        },
     };
     // A pod is one of the cluster; all else is on its host.
     let place = match (&who.host, &who.pod) {
         (Some(host), None) => format!("{host}:{place}"),
         _ => place,
     };
-    let guessed = if who.named_by == Some(Origin::Proc) { " (guessed)" } else { "" };
-    format!("{}{guessed}", visible(&place))
+    let mut place = visible(&place);
+    if who.named_by == Some(Origin::Proc) {
+        place.push_str(" (guessed)");
+    }
+    place
 }
 
 /// `comm[pid]`, else what is known of it, else `-`.

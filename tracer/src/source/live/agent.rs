@@ -80,6 +80,8 @@ pub fn agent(
     });
     let waiting = command.transpose()?;
     let mut process = PipelineProcess::start(pipeline_args, inherited)?;
+    // After the command's child was made: what is traced is to see the machine as it is.
+    super::spare_memory();
     rights::give_up(&options, invoker.as_ref())?;
     // Loading takes the longest and depends on nothing else.
     let loading = Loading::start(&options)?;
@@ -219,10 +221,10 @@ impl Agent<'_> {
         self.following.tell_node_files(&mut self.session);
         self.take_names();
         self.session.look_again();
+        self.following.begin(&mut self.session);
         if self.options.resolver {
             self.find_resolver(started);
         }
-        self.following.begin(&mut self.session);
         self.process.wait_ready(&mut self.session.link)?;
         self.session.probes.set_recording(true)?;
         self.session.tell_newcomers();
@@ -243,12 +245,13 @@ impl Agent<'_> {
             tracing::warn!("{missing}");
         }
         self.command = waiting.map(Waiting::go).transpose()?;
+        super::return_memory();
         Ok(())
     }
 
-    /// Attaches to the resolver; gives the API a moment to tell its Services.
+    /// Attaches to the resolver; gives the API a moment to tell who that is.
     fn find_resolver(&mut self, started: Instant) {
-        while self.following.expects_services() && since(started) < API_TIME {
+        while self.following.expects_resolver(&self.session.servers) && since(started) < API_TIME {
             self.following.take_facts(&mut self.session);
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -308,6 +311,9 @@ impl Agent<'_> {
             self.take_names();
             let came = self.following.attach_pods(&mut self.session);
             self.following.say_attached(&came);
+            if self.options.resolver && self.following.is_resolver_new() {
+                self.following.attach_resolvers(&mut self.session);
+            }
             if now() >= beat {
                 beat = now() + BEAT;
                 self.session.beat();

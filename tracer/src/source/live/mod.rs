@@ -135,3 +135,16 @@ pub use invoker::owner;
 pub use ring::{Ending, receive};
 pub use selector::Selector;
 pub use workload::Kind;
+
+/// From now on memory is taken page by page: huge pages, which the allocator asks for, would double what
+/// is resident on a node that may be short of it. What is refused only costs memory.
+fn spare_memory() {
+    let _ = nix::sys::prctl::set_thp_disable(true);
+}
+
+/// Gives the kernel back what the allocator keeps of the start, when objects were parsed and programs
+/// loaded: ten times what is needed from then on.
+fn return_memory() {
+    // SAFETY: it takes and gives no pointers, and may be called at any time.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}

@@ -1,5 +1,6 @@
 //! Which cgroups on this node belong to the resolver that the target asks: by Services and their
-//! endpoints, else by well-known pod names, else as the process bound to the resolver's address.
+//! endpoints, or as the pod with the resolver's address; else by well-known pod names, else as the process
+//! bound to that address.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -8,7 +9,7 @@ use std::net::IpAddr;
 use super::cgroups::{Directory, Mount};
 use super::node_files::NodeFiles;
 use super::sockets;
-use crate::context::{EndpointSlice, Service};
+use crate::context::{EndpointSlice, Pod, Service};
 use crate::identify::is_system_dns;
 
 /// Most resolvers traced along.
@@ -61,6 +62,11 @@ impl Services {
         slices.flat_map(|slice| &slice.endpoints).any(|at| at.pod_uid.as_deref() == Some(uid))
     }
 
+    /// Whether pods are known that answer at `servers`.
+    pub(super) fn answer_at(&self, servers: &HashSet<IpAddr>) -> bool {
+        !self.resolver_pods(servers).is_empty()
+    }
+
     /// UIDs of the pods that answer at `servers`; where no server is known yet, of the cluster's
     /// DNS by its label.
     fn resolver_pods(&self, servers: &HashSet<IpAddr>) -> Vec<&str> {
@@ -99,10 +105,12 @@ pub(super) struct Search<'a> {
     pub(super) node_files: &'a NodeFiles,
     /// What the API told.
     pub(super) services: &'a Services,
+    /// UIDs of the pods that have one of `servers` as their own address.
+    pub(super) at_servers: Vec<String>,
     /// Addresses in the target's resolv.conf.
     pub(super) servers: &'a HashSet<IpAddr>,
-    /// A process of the target, for its network namespace; without one no sockets are looked at.
-    pub(super) process: Option<u32>,
+    /// The cgroups found by their sockets.
+    pub(super) on_node: &'a [Directory],
 }
 
 impl Search<'_> {
@@ -112,15 +120,21 @@ impl Search<'_> {
         if found.is_empty() && !self.services.complete() {
             found = self.by_names();
         }
-        if found.is_empty() {
-            found = self.by_socket();
-        }
+        found.extend_from_slice(self.on_node);
         found.truncate(RESOLVERS_MAX);
         found
     }
 
     fn by_services(&self) -> Vec<Directory> {
         let uids = self.services.resolver_pods(self.servers);
+        // A cache on the node asks the cluster's DNS in its turn.
+        let behind = !self.on_node.is_empty();
+        let behind = behind.then(|| self.services.resolver_pods(&HashSet::new()));
+        let uids = uids.into_iter().chain(behind.into_iter().flatten());
+        let uids = uids.chain(self.at_servers.iter().map(String::as_str));
+        let mut uids: Vec<&str> = uids.collect();
+        uids.sort_unstable();
+        uids.dedup();
         uids.into_iter().flat_map(|uid| self.mount.pods(uid)).collect()
     }
 
@@ -129,39 +143,45 @@ impl Search<'_> {
         let resolvers = pods.iter().filter(|pod| is_resolver(&pod.namespace, &pod.name));
         resolvers.flat_map(|pod| self.mount.pods(&pod.uid)).collect()
     }
+}
 
-    /// The process that owns a socket on port 53 of a server's address: a resolver of the host, or
-    /// one inside the target's own namespace.
-    fn by_socket(&self) -> Vec<Directory> {
-        if self.process.is_none() || self.servers.is_empty() {
-            return Vec::new();
-        }
-        let own = std::process::id();
-        let mut inodes = HashSet::new();
-        for process in self.process.into_iter().chain([own]) {
-            let local = if process == own { host_addresses() } else { HashSet::new() };
-            let is_server = |ip: IpAddr| {
-                self.servers.contains(&ip)
-                    || ip.is_unspecified() && self.servers.iter().any(|at| local.contains(at))
-            };
-            let found = sockets::list(process).unwrap_or_default();
-            let bound = found.iter().filter(|at| at.local.port() == 53 && at.remote.is_none());
-            inodes.extend(bound.filter(|at| is_server(at.local.ip())).map(|at| at.inode));
-        }
-        if inodes.is_empty() {
-            return Vec::new();
-        }
-        let owners = sockets::owners(&all_processes());
-        let mut pids: Vec<u32> = inodes
-            .iter()
-            .filter_map(|inode| owners.get(inode))
-            .flatten()
-            .map(|(pid, _)| *pid)
-            .collect();
-        pids.sort_unstable();
-        pids.dedup();
-        pids.into_iter().filter_map(|pid| self.mount.of_process(pid)).collect()
+/// The cgroup of the process that owns a socket on port 53 of a server's address: a resolver of the host,
+/// such as a node-local cache, or one in the network namespace of `process`, a target's.
+pub(super) fn by_socket(mount: &Mount, servers: &HashSet<IpAddr>, process: u32) -> Vec<Directory> {
+    if servers.is_empty() {
+        return Vec::new();
     }
+    let own = std::process::id();
+    let mut inodes = HashSet::new();
+    for process in [process, own] {
+        let local = if process == own { host_addresses() } else { HashSet::new() };
+        let is_server = |ip: IpAddr| {
+            servers.contains(&ip)
+                || ip.is_unspecified() && servers.iter().any(|at| local.contains(at))
+        };
+        let found = sockets::list(process).unwrap_or_default();
+        let bound = found.iter().filter(|at| at.local.port() == 53 && at.remote.is_none());
+        inodes.extend(bound.filter(|at| is_server(at.local.ip())).map(|at| at.inode));
+    }
+    if inodes.is_empty() {
+        return Vec::new();
+    }
+    let owners = sockets::owners(&all_processes());
+    let mut pids: Vec<u32> = inodes
+        .iter()
+        .filter_map(|inode| owners.get(inode))
+        .flatten()
+        .map(|(pid, _)| *pid)
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids.into_iter().filter_map(|pid| mount.of_process(pid)).collect()
+}
+
+/// A pod that is asked at its own address, as where no Service stands before the resolver. Those on the
+/// node's network share the node's.
+pub(super) fn answers_at(pod: &Pod, servers: &HashSet<IpAddr>) -> bool {
+    !pod.host_network && !pod.finished && pod.ips.iter().any(|ip| servers.contains(ip))
 }
 
 /// Pods that are a cluster's resolver by the names everybody gives them.
@@ -230,8 +250,20 @@ mod tests {
             });
         }
         assert_eq!(services.resolver_pods(&HashSet::from([ip])), ["u1"]);
+        assert!(services.answer_at(&HashSet::from([ip])));
         assert_eq!(services.resolver_pods(&HashSet::from(["10.0.0.3".parse().unwrap()])), ["u2"]);
         assert!(services.resolver_pods(&HashSet::from(["127.0.0.53".parse().unwrap()])).is_empty());
+    }
+
+    #[test]
+    fn a_pod_asked_at_its_own_address() {
+        let ip: IpAddr = "fd00::14".parse().unwrap();
+        let pod = Pod { ips: vec!["10.0.0.2".parse().unwrap(), ip], ..Pod::default() };
+        let servers = HashSet::from([ip]);
+        assert!(answers_at(&pod, &servers));
+        assert!(!answers_at(&pod, &HashSet::new()));
+        assert!(!answers_at(&Pod { host_network: true, ..pod.clone() }, &servers));
+        assert!(!answers_at(&Pod { finished: true, ..pod }, &servers));
     }
 
     #[test]

@@ -17,8 +17,9 @@ use super::merge::Merge;
 use crate::context::{Loss, LossStage};
 use crate::record::{Record, RecordKind, Timestamp};
 
-/// After some records came: sleep, so that one wake-up takes many. The window is longer anyway.
-const NAP: Duration = Duration::from_millis(5);
+/// After some records came: sleep, so that one wake-up takes many. The window is longer anyway, and the
+/// ring holds that many times what the busiest pods ask.
+const NAP: Duration = Duration::from_millis(20);
 /// Records taken from the ring before the agent's messages are looked at again.
 const BATCH: usize = 4096;
 
@@ -40,6 +41,7 @@ pub fn receive(
     on_record: &mut dyn FnMut(&Record) -> io::Result<()>,
 ) -> anyhow::Result<Ending> {
     ignore_interrupts();
+    super::spare_memory();
     let (mut link, ring, offset_ns) = Receiver::open(fd).context("cannot hear the agent")?;
     let map = MapData::from_fd(ring).context("cannot use the ring buffer")?;
     let ring = RingBuf::try_from(Map::RingBuf(map)).context("cannot map the ring buffer")?;

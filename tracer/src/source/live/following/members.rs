@@ -10,6 +10,7 @@ use crate::context::{EndpointSlice, Origin, Pod, Role};
 use crate::record::RecordKind;
 use crate::source::live::bundles;
 use crate::source::live::cgroups::{self, Directory};
+use crate::source::live::resolver::answers_at;
 use crate::source::live::selection::Selection;
 use crate::source::live::session::Session;
 
@@ -68,6 +69,8 @@ impl Following {
         }
         self.expect(&pod);
         self.let_go(session, &pod);
+        let known = self.pods.get(&pod.uid).is_some_and(|known| known.ips == pod.ips);
+        self.asked_came |= !known && answers_at(&pod, &session.servers);
         self.pods.insert(pod.uid.clone(), pod);
     }
 

@@ -14,10 +14,10 @@ use members::Member;
 
 use crate::context::{Pod, Role};
 use crate::record::RecordKind;
-use crate::source::live::cgroups::Mount;
+use crate::source::live::cgroups::{Directory, Mount};
 use crate::source::live::kubernetes::{Cluster, Fact};
 use crate::source::live::node_files::NodeFiles;
-use crate::source::live::resolver::{Search, Services};
+use crate::source::live::resolver::{Search, Services, answers_at, by_socket};
 use crate::source::live::selection::Selection;
 use crate::source::live::session::Session;
 
@@ -44,9 +44,16 @@ pub(in crate::source::live) struct Following {
     // svctrace's own pod.
     own: Option<String>,
     full: bool,
-    // Resolvers may have come: Services changed; and which servers were known then.
+    // Resolvers may have come: Services changed; a pod asked at its own address came; and which servers
+    // were known then.
     services_changed: bool,
+    asked_came: bool,
+    // The API told this node's name, then a list of pods.
+    named: bool,
+    node_listed: bool,
     servers: Option<HashSet<IpAddr>>,
+    // Those of `servers` that a process of this node answers for on the node's own network.
+    on_node: Vec<Directory>,
     pods: HashMap<String, Pod>,
     troubles: HashSet<String>,
 }
@@ -83,7 +90,11 @@ impl Following {
             own,
             full: false,
             services_changed: true,
+            asked_came: false,
+            named: false,
+            node_listed: false,
             servers: None,
+            on_node: Vec::new(),
             pods: HashMap::new(),
             troubles: HashSet::new(),
         }
@@ -122,9 +133,14 @@ impl Following {
         }
     }
 
-    /// The API was asked for Services and has not told all of them.
-    pub(in crate::source::live) fn expects_services(&self) -> bool {
-        self.cluster.is_some() && self.troubles.is_empty() && !self.services.complete()
+    /// The API has not told yet who answers at these addresses: its Services or, where none of those has
+    /// them, this node's pods.
+    pub(in crate::source::live) fn expects_resolver(&self, servers: &HashSet<IpAddr>) -> bool {
+        let at_pod = || self.pods.values().any(|pod| answers_at(pod, servers));
+        let found = || self.node_listed || self.services.answer_at(servers) || at_pod();
+        self.cluster.is_some()
+            && self.troubles.is_empty()
+            && (!self.services.complete() || !found())
     }
 
     /// Readable when the API told something.
@@ -150,11 +166,16 @@ impl Following {
                     self.behind(session, &slice);
                 }
                 Fact::Listed(resource) => {
-                    if resource != "pods" {
+                    if resource == "pods" {
+                        self.node_listed = self.named;
+                    } else {
                         self.services.listed();
                     }
                 }
-                Fact::Node(node) => self.node = Some(node),
+                Fact::Node(node) => {
+                    self.node = Some(node);
+                    self.named = true;
+                }
                 Fact::Trouble(trouble, why) => {
                     if self.cluster.as_ref().is_some_and(|cluster| cluster.is_news(&trouble)) {
                         say!("svctrace: {why}");
@@ -165,20 +186,31 @@ impl Following {
         }
     }
 
+    /// A pod that the targets ask came to be known: waiting loses its answers.
+    pub(in crate::source::live) fn is_resolver_new(&self) -> bool {
+        self.asked_came
+    }
+
     /// Attaches to the resolvers that the targets ask, as far as they are on this node and something
     /// is known that was not at the last call.
     pub(in crate::source::live) fn attach_resolvers(&mut self, session: &mut Session) {
         let servers = session.servers.clone();
         let asked_others = self.servers.as_ref() != Some(&servers);
-        if !std::mem::take(&mut self.services_changed) && !asked_others {
+        let changed = std::mem::take(&mut self.services_changed);
+        if !std::mem::take(&mut self.asked_came) && !changed && !asked_others {
             return;
         }
+        if let Some(process) = session.process.filter(|_| asked_others) {
+            self.on_node = by_socket(&self.mount, &servers, process);
+        }
+        let at_servers = self.pods.values().filter(|pod| answers_at(pod, &servers));
         let found = Search {
             mount: &self.mount,
             node_files: &self.node_files,
             services: &self.services,
+            at_servers: at_servers.map(|pod| pod.uid.clone()).collect(),
             servers: &servers,
-            process: session.process.filter(|_| asked_others && !session.has_resolver()),
+            on_node: &self.on_node,
         }
         .find();
         self.servers = Some(servers);

@@ -1,5 +1,7 @@
 //! DNS in all the ways files of different ages tell of it, and what they do not tell.
 
+use std::net::SocketAddr;
+
 use super::*;
 use crate::context::{Loss, LossStage};
 use crate::event::Protocol;

@@ -1,5 +1,10 @@
 //! Files made to hurt: lengths that lie, and more of everything than there is room for.
 
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 use super::*;
 
 /// A file with everything in it.

@@ -1,16 +1,16 @@
 //! Synthetic files of every block version: what they say, what damage costs, what never leaves.
 
+mod damage;
 mod dns;
+// A file of the tests crate, which depends on this one.
+#[path = "../../../../../tests/src/scap/file.rs"]
+mod file;
 mod hostile;
 mod versions;
 
-use std::io::{Cursor, Write as _};
-use std::net::SocketAddr;
+use std::io::Cursor;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use proptest::prelude::*;
-
+use self::file::{File, ID, T0, ends, n, text, w};
 use super::*;
 use crate::decode::Decoder;
 use crate::event::{Body, Direction, Dns};
@@ -29,125 +29,7 @@ const PROCESS_LISTS: [(u32, u8); 11] = [
     (0x215, 9),
 ];
 const EVENTS: [u32; 7] = [0x204, 0x8010_ABCD, 0x208, 0x216, 0x217, 0x221, 0x222];
-const ID: &str = "b3a718d8b3397b08d58aa2b406db332c28b01e99f46ff23007243f53c266fe2f";
-const T0: u64 = 1_481_211_698_000_000_000;
-
-#[derive(Clone, Default)]
-struct File(Vec<u8>);
-
-fn text(text: &[u8]) -> Vec<u8> {
-    [&u16::try_from(text.len()).unwrap().to_le_bytes(), text].concat()
-}
-
 impl File {
-    fn new() -> Self {
-        let mut file = Self::default();
-        let mut body = 0x1A2B_3C4D_u32.to_le_bytes().to_vec();
-        body.extend([1, 0, 2, 0]);
-        body.extend([0xff; 8]);
-        file.block(0x0A0D_0D0A, &body);
-        let mut machine = 2_u32.to_le_bytes().to_vec();
-        machine.extend([0; 16]);
-        machine.extend(b"host-1");
-        machine.resize(180, 0);
-        file.block(0x201, &machine);
-        file
-    }
-
-    fn block(&mut self, kind: u32, body: &[u8]) -> usize {
-        let len = u32::try_from(body.len().next_multiple_of(4) + 12).unwrap();
-        let at = self.0.len();
-        self.0.extend([kind.to_le_bytes(), len.to_le_bytes()].concat());
-        self.0.extend(body);
-        self.0.resize(at + len as usize - 4, 0);
-        self.0.extend(len.to_le_bytes());
-        at
-    }
-
-    /// Threads (tid, pid, name), all in one container.
-    fn processes(&mut self, (kind, version): (u32, u8), threads: &[(i64, i64, &str)]) {
-        let mut list = Vec::new();
-        for (tid, pid, comm) in threads {
-            let mut entry = Vec::new();
-            for number in [*tid, *pid, 1].iter().chain(
-                [&7; 2][..match version {
-                    0..=5 => 0,
-                    6 | 7 => 1,
-                    _ => 2,
-                }]
-                    .iter()
-                    .copied(),
-            ) {
-                entry.extend(number.to_le_bytes());
-            }
-            entry.extend(text(comm.as_bytes()));
-            entry.extend(text(b"/usr/bin/exe"));
-            if version >= 7 {
-                entry.extend(text(b"/usr/bin/exe"));
-            }
-            entry.extend(text(b"--password\0hunter2\0"));
-            entry.extend(text(b"/"));
-            entry.extend(1024_i64.to_le_bytes());
-            entry.extend([0; 12]);
-            if version >= 2 {
-                entry.extend([0; 28]);
-            }
-            if version >= 3 {
-                entry.extend(text(b"SECRET=1\0"));
-            }
-            if version >= 4 {
-                entry.extend([tid.to_le_bytes(), pid.to_le_bytes()].concat());
-                entry.extend(text(format!("cpu=/docker/{ID}\0memory=/\0").as_bytes()));
-            }
-            if version >= 5 {
-                entry.extend(text(b"/"));
-            }
-            if version >= 9 {
-                entry.extend([9; 11]); // a tail of the future
-                list.extend(u32::try_from(entry.len() + 4).unwrap().to_le_bytes());
-            }
-            list.extend(entry);
-        }
-        self.block(kind, &list);
-    }
-
-    fn event(&mut self, kind: u32, at: u64, tid: i64, event: u16, parameters: &[&[u8]]) -> usize {
-        self.flagged(kind, 0, at, tid, event, parameters)
-    }
-
-    fn flagged(
-        &mut self,
-        kind: u32,
-        flags: u32,
-        at: u64,
-        tid: i64,
-        event: u16,
-        parameters: &[&[u8]],
-    ) -> usize {
-        let old = matches!(kind, 0x204 | 0x8010_ABCD | 0x208);
-        let large = matches!(kind, 0x221 | 0x222);
-        let mut rest = Vec::new();
-        for parameter in parameters {
-            let len = u32::try_from(parameter.len()).unwrap().to_le_bytes();
-            rest.extend(&len[..if large { 4 } else { 2 }]);
-        }
-        rest.extend(parameters.concat());
-        let mut body = 1_u16.to_le_bytes().to_vec();
-        if matches!(kind, 0x208 | 0x217 | 0x222) {
-            body.extend(flags.to_le_bytes());
-        }
-        body.extend((T0 + at).to_le_bytes());
-        body.extend(tid.to_le_bytes());
-        let header = if old { 22 } else { 26 };
-        body.extend(u32::try_from(header + rest.len()).unwrap().to_le_bytes());
-        body.extend(event.to_le_bytes());
-        if !old {
-            body.extend(u32::try_from(parameters.len()).unwrap().to_le_bytes());
-        }
-        body.extend(rest);
-        self.block(kind, &body)
-    }
-
     fn read(&self) -> (Vec<Record>, Option<CaptureError>) {
         read(self.0.clone())
     }
@@ -202,24 +84,6 @@ fn messages(records: &[Record]) -> Vec<(Record, Dns)> {
         _ => None,
     };
     bodies(records).into_iter().filter_map(message).collect()
-}
-
-fn n(number: i64) -> [u8; 8] {
-    number.to_le_bytes()
-}
-
-fn w(number: u32) -> [u8; 4] {
-    number.to_le_bytes()
-}
-
-fn ends(from: &str, to: &str) -> Vec<u8> {
-    let mut bytes = vec![2];
-    for end in [from, to] {
-        let SocketAddr::V4(end) = end.parse().unwrap() else { panic!() };
-        bytes.extend(end.ip().octets());
-        bytes.extend(end.port().to_le_bytes());
-    }
-    bytes
 }
 
 fn dns(id: u16, response: bool, name: &str, qtype: u8) -> Vec<u8> {
@@ -516,96 +380,4 @@ fn ended_threads_are_forgotten_although_their_last_switch_comes_later() {
     }
     assert_eq!(engine.number, 300);
     assert_eq!(engine.state.leaders().count(), 0);
-}
-
-#[test]
-fn gzip_members_and_sections_follow_each_other() {
-    let mut file = File::new();
-    file.event(0x204, 0, 10, 4, &[&n(3)]);
-    let zipped: Vec<u8> = (0..2)
-        .flat_map(|_| {
-            let mut member = GzEncoder::new(Vec::new(), Compression::fast());
-            member.write_all(&file.0).unwrap();
-            member.finish().unwrap()
-        })
-        .collect();
-    let (records, end) = read(zipped.clone());
-    assert!(end.is_none(), "{end:?}");
-    assert_eq!(calls(&records).len(), 2);
-    let (records, end) = read(zipped[..zipped.len() - 4].to_vec());
-    assert_eq!(calls(&records).len(), 2);
-    assert!(matches!(end.unwrap().kind, CaptureErrorKind::TailMissing));
-}
-
-#[test]
-fn all_whole_events_then_the_damage() {
-    let mut file = client(0x204);
-    let first = file.event(0x216, 40, 10, 4, &[&n(3)]);
-    let second = file.event(0x204, 50, 10, 5, &[&n(0)]);
-    let whole = calls(&file.read().0).len();
-    for len in 0..file.0.len() {
-        let (records, end) = read(file.0[..len].to_vec());
-        if len >= first {
-            let lost = usize::from(len < second) + 1;
-            assert_eq!(calls(&records).len(), whole - lost, "{len}");
-            let at = if len < second { first } else { second };
-            match end {
-                Some(end) => assert_eq!(end.offset, at as u64, "{len}"),
-                None => assert!(len == first || len == second, "{len}"),
-            }
-        }
-    }
-    let mut absurd = file.clone();
-    absurd.0[second + 4..second + 8].copy_from_slice(&w(0x7fff_0000));
-    let (records, end) = absurd.read();
-    assert_eq!((calls(&records).len(), end.unwrap().offset), (whole - 1, second as u64));
-}
-
-#[test]
-fn a_writers_short_interface_list() {
-    let mut file = File::new();
-    let entry = [&w(30)[..], &[0; 30]].concat();
-    let at = file.block(0x219, &[entry.clone(), entry].concat());
-    let told = w(u32::try_from(file.0.len() - at - 8).unwrap());
-    file.0[at + 4..at + 8].copy_from_slice(&told);
-    let end = file.0.len();
-    file.0[end - 4..].copy_from_slice(&told);
-    file.event(0x216, 0, 10, 4, &[&n(3)]);
-    let (records, error) = file.read();
-    assert!(error.is_none(), "{error:?}");
-    assert_eq!(calls(&records).len(), 1);
-}
-
-#[test]
-fn what_is_refused() {
-    let good = File::new().0;
-    let mut swapped = good.clone();
-    swapped[8..12].reverse();
-    let mut major = good;
-    major[12] = 2;
-    for bytes in [swapped, major, b"GET / HTTP/1.1\r\n".to_vec()] {
-        let (records, end) = read(bytes);
-        assert!(records.is_empty());
-        assert!(matches!(end.unwrap().kind, CaptureErrorKind::Unsupported(_)));
-    }
-    assert!(read(Vec::new()).1.is_some());
-}
-
-proptest! {
-    #[test]
-    fn any_damage(
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
-    ) {
-        let mut file = client(0x216);
-        let response = dns(1, true, "a.test", 1);
-        file.event(0x204, 40, 10, 50, &[]);
-        file.event(0x204, 45, 10, 51, &[]);
-        file.event(0x204, 50, 10, 34, &[&n(3), &w(99)]);
-        file.event(0x204, 60, 10, 35, &[&n(24), &response, &ends("10.0.2.15:53", "172.17.0.7:4000")]);
-        for (at, value) in changes {
-            let at = at.index(file.0.len());
-            file.0[at] = value;
-        }
-        read(file.0);
-    }
 }
