@@ -35,29 +35,6 @@ struct Result {
     wrong: Vec<String>,
 }
 
-impl Result {
-    /// A row that svctrace still gets wrong may be wrong; that it is right by now is said.
-    fn settle(&mut self) {
-        let Some(why) = self.row.pending else { return };
-        if self.wrong.is_empty() {
-            self.row.pending = None;
-            println!(
-                "NOW RIGHT {}, {}, {} ({why}): remove the mark",
-                self.scene, self.row.incident.title, self.row.client
-            );
-        } else {
-            println!(
-                "NOT YET {}, {}, {}: {}",
-                self.scene,
-                self.row.incident.title,
-                self.row.client,
-                self.wrong.join("; ")
-            );
-            self.wrong.clear();
-        }
-    }
-}
-
 /// Scenes whose name contains `INCIDENTS` (one of several, with `|` between) only; then the page is left alone.
 fn wanted() -> Option<String> {
     std::env::var("INCIDENTS").ok()
@@ -90,9 +67,6 @@ fn incidents_by_clients() {
     let took = begun.elapsed().as_secs();
     print!("{}", page(&results, true));
     println!("{} rows in {took} s", results.len());
-    for result in &mut results {
-        result.settle();
-    }
     let wrong: Vec<_> = results.iter().filter(|r| !r.wrong.is_empty()).collect();
     for result in &wrong {
         println!(
@@ -311,10 +285,9 @@ fn page(results: &[Result], times: bool) -> String {
             "| {} | {} | {expected} | {} | {} | {} |",
             title(&result.row),
             result.row.client,
-            match result.row.pending {
-                Some(why) => format!("**not yet**: {why}"),
-                None if result.slow => format!("{} {SLOW}", list(&result.obtained)),
-                None => list(&result.obtained),
+            match result.slow {
+                true => format!("{} {SLOW}", list(&result.obtained)),
+                false => list(&result.obtained),
             },
             seconds(result.waited),
             seconds(result.cost)

@@ -20,7 +20,7 @@ const CAP: usize = 16_384;
 struct Habits {
     connected: bool,
     addressed: bool,
-    /// Two messages in one sendmmsg.
+    /// Two messages, no more, in one sendmmsg.
     paired: bool,
     /// Messages sent one by one, as far as calls are told.
     single: u8,
@@ -46,7 +46,7 @@ impl Habits {
             Body::SocketAddress(_) => self.addressed = true,
             Body::Syscall(s) if s.call == Call::Sendmmsg => {
                 let given = s.size.unwrap_or(0);
-                self.paired |= given >= 2;
+                self.paired |= given == 2;
                 let cut = s.result.is_some_and(|n| u64::try_from(n).is_ok_and(|n| n < given));
                 if cut && given == 2 {
                     self.cut_short.get_or_insert(event.number);
@@ -107,8 +107,13 @@ impl Sockets {
         settings: &Settings,
     ) -> Option<&'static str> {
         let all = || attempts.iter().flat_map(|a| &a.transactions);
-        if all().any(|t| self.of(&t.actor).paired) {
-            return Some("glibc"); // no other one asks for both types with one sendmmsg
+        // No other one asks for both types of a name with one sendmmsg; for many names some do.
+        let asked_both = |a: &Attempt| {
+            let both = pair(&a.transactions).filter(|(a, b)| same_port(a, b));
+            both.is_some_and(|(a, _)| self.of(&a.actor).paired)
+        };
+        if attempts.iter().any(asked_both) {
+            return Some("glibc");
         }
         let first = all().next()?;
         let walk = Walked {

@@ -144,13 +144,11 @@ impl Diagnoser {
             }
             spans
         };
-        let upstream = spans(Code::UpstreamTimeout);
-        // To the client a query lost on its way is a resolver that does not answer.
-        let mut resolver = spans(Code::ResolverTimeout);
-        resolver.extend(&spans(Code::AaaaRace));
-        let walk = spans(Code::SearchExpansion);
+        let by_cause =
+            [Code::UpstreamTimeout, Code::ResolverTimeout, Code::AaaaRace, Code::SearchExpansion]
+                .map(spans);
         let complete = domain.as_deref().is_some_and(|d| search::complete(&lookup.name, d));
-        self.totals.lookup(lookup, complete, &upstream, &resolver, &walk, now);
+        self.totals.lookup(lookup, complete, &by_cause, now);
         self.totals.costs(lookup, domain.as_deref(), who);
         if !drafts.is_empty() {
             self.gather(drafts, now);

@@ -227,10 +227,12 @@ fn remedy(library: Option<&'static str>) -> Vec<String> {
         // It knows neither option.
         Some("musl") => vec![CACHE.to_owned()],
         Some("glibc" | "go") => vec![REOPEN.to_owned(), CACHE.to_owned(), TCP.to_owned()],
+        // It knows the last one only.
+        Some("c-ares") => vec![CACHE.to_owned(), TCP.to_owned()],
         _ => vec![
-            format!("{REOPEN} (glibc; musl does not know it)"),
+            format!("{REOPEN} (glibc, Go; musl and c-ares do not know it)"),
             CACHE.to_owned(),
-            TCP.to_owned(),
+            format!("{TCP} (glibc, Go, c-ares; musl does not know it)"),
         ],
     }
 }

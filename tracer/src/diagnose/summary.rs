@@ -14,7 +14,8 @@ use super::load::Load;
 use super::what_if::Profile;
 
 /// Causes in the order in which they are charged.
-const CAUSES: [&str; 4] = ["upstream-timeout", "resolver-timeout", "search-expansion", "other"];
+const CAUSES: [&str; 5] =
+    ["upstream-timeout", "resolver-timeout", "aaaa-race", "search-expansion", "other"];
 /// Above this many intervals the oldest are summed up: those before 5 min ago, if that is not
 /// enough those before 15 s, at last all. A lookup that is older loses its first part in the sums.
 const SPANS_MAX: usize = 16_384;
@@ -53,10 +54,10 @@ pub(crate) struct Totals {
     undecoded: u64,
     walks: SearchWalk,
     /// Waits by cause, then all lookups' time; each may overlap the others.
-    waits: [Intervals; 4],
+    waits: [Intervals; 5],
     /// Time of walks, whatever their cause.
     walked: Intervals,
-    charged: [u64; 4],
+    charged: [u64; 5],
     walked_ns: u64,
     /// What lies before is summed up.
     settled: Timestamp,
@@ -65,21 +66,20 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
+    /// A lookup closed; what it waited for, in the order of the first four of `CAUSES`.
     pub(crate) fn lookup(
         &mut self,
         lookup: &Lookup,
         complete: bool,
-        upstream: &Intervals,
-        resolver: &Intervals,
-        walk: &Intervals,
+        by_cause: &[Intervals; 4],
         now: Timestamp,
     ) {
         *self.lookups.entry(outcome_name(lookup.outcome)).or_default() += 1;
         let from = self.settled;
-        let [upstreams, resolvers, walks, all] = &mut self.waits;
-        upstreams.extend_from(from, upstream);
-        resolvers.extend_from(from, resolver);
-        walks.extend_from(from, walk);
+        for (waits, new) in self.waits.iter_mut().zip(by_cause) {
+            waits.extend_from(from, new);
+        }
+        let [.., walks, all] = &mut self.waits;
         all.add((lookup.started.max(from), lookup.ended));
         if let Some((winner, attempt)) =
             lookup.winner.and_then(|w| Some((w, lookup.attempts.get(w)?)))
@@ -204,7 +204,7 @@ fn strays(unmatched: &Unmatched) -> BTreeMap<String, u64> {
 }
 
 /// Each instant once, for the first set that has it.
-fn partition(sets: &[Intervals; 4]) -> [u64; 4] {
+fn partition(sets: &[Intervals; 5]) -> [u64; 5] {
     let mut before = Intervals::default();
     sets.each_ref().map(|set| {
         let had = before.length_ns();

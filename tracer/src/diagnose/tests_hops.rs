@@ -177,6 +177,33 @@ fn servfail_on_the_way_back_is_caused_by_the_silence() {
     );
 }
 
+/// An error is that of the last one asked, whose own words are named.
+#[test]
+fn an_upstreams_error_is_told_with_its_upstream() {
+    let mut steps = through(0, 0);
+    let s = socket(0);
+    let refused = Says::Rcode(5);
+    let fail = Says::Rcode(2);
+    let back = Resolver::says(&s, 5 * MS, NAME, "A", 40, fail);
+    let told = Resolver::hears_back(900, 4 * MS, NAME, "A", 41, UPSTREAM, refused);
+    steps.extend([
+        asks_upstream(900, 3 * MS),
+        second(told, 900, &format!("{SECOND_IP}:44444"), UPSTREAM),
+        second(back, 1, &format!("{SECOND_IP}:53"), "10.244.1.20:33333"),
+        Resolver::hears_back(500, 6 * MS, NAME, "A", 40, &format!("{SECOND_IP}:53"), fail),
+        Resolver::says(&s, 7 * MS, NAME, "A", 7, fail),
+        s.told(8 * MS, NAME, "A", 7, fail),
+        s.close(9 * MS),
+    ]);
+    let bench = end(node(), steps, 4 * S);
+    assert_eq!(bench.codes(), ["dns-error"]);
+    let finding = &bench.findings[0];
+    assert_eq!(finding.details["rcode"], "SERVFAIL");
+    let upstreams = serde_json::json!([{ "server": UPSTREAM, "rcode": "REFUSED" }]);
+    assert_eq!(finding.details["upstreams"], upstreams);
+    assert!(finding.remedy[0].contains(UPSTREAM), "{:?}", finding.remedy);
+}
+
 #[test]
 fn two_resolvers_in_good_health_are_silent() {
     let mut steps = through(0, 0);

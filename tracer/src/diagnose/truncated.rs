@@ -24,6 +24,8 @@ pub(crate) struct Facts {
     udp_size: u16,
     /// Records that did fit, at most.
     fitted: usize,
+    /// The clients', where it is one and was recognised.
+    library: Option<&'static str>,
 }
 
 impl Facts {
@@ -32,6 +34,7 @@ impl Facts {
         self.answers += other.answers;
         self.udp_size = self.udp_size.max(other.udp_size);
         self.fitted = self.fitted.max(other.fitted);
+        self.library = self.library.filter(|_| self.library == other.library);
     }
 }
 
@@ -57,6 +60,7 @@ pub(crate) fn found(lookup: &Lookup, t: &Transaction, threshold_ns: u64) -> Opti
         answers: 1,
         udp_size: t.udp_size.max(512),
         fitted: t.data().count(),
+        library: lookup.library,
     };
     let subject = t.server.to_string();
     let mut draft =
@@ -145,19 +149,24 @@ fn remedy(facts: &Facts) -> Vec<String> {
     match facts.followed {
         Followed::TcpAnswered => {}
         Followed::NotRetried => remedy.push(
-            "use a resolver library that retries over TCP (musl does since 1.2.4, Alpine 3.18)"
-                .to_owned(),
+            match facts.library {
+                Some("musl") => "use musl 1.2.4 or later (Alpine 3.18), which asks again over TCP",
+                _ => "use a resolver library that retries over TCP (musl does since 1.2.4, Alpine 3.18)",
+            }
+            .to_owned(),
         ),
         _ => remedy.push(format!(
             "allow TCP as well as UDP to {}: network policy, firewall, the `dns-tcp` port of the DNS Service, and a server that listens on TCP",
             facts.server
         )),
     }
-    if facts.udp_size < 1232 {
-        remedy.push(
-            "let the client offer a larger datagram: `dnsConfig: {options: [{name: edns0}]}` in the pod's spec"
-                .to_owned(),
-        );
+    // Only glibc has the option: musl knows no EDNS, and Go and c-ares offer more without being told.
+    let larger = "let the client offer a larger datagram: `dnsConfig: {options: [{name: edns0}]}` in the pod's spec";
+    match facts.library {
+        _ if facts.udp_size >= 1232 => {}
+        Some("glibc") => remedy.push(larger.to_owned()),
+        Some(_) => {}
+        None => remedy.push(format!("{larger} (glibc; musl does not know it)")),
     }
     remedy.push("make the answer smaller: fewer addresses behind the name (a headless Service lists every pod), shorter CNAME chains".to_owned());
     remedy

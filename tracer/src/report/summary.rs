@@ -46,7 +46,7 @@ pub struct Summary {
     /// Findings by code.
     pub findings: BTreeMap<String, u64>,
     /// Wall time of lookups by cause; each instant is charged once, in the order
-    /// upstream-timeout, resolver-timeout, search-expansion, others.
+    /// upstream-timeout, resolver-timeout, aaaa-race, search-expansion, others.
     pub time_ns: BTreeMap<String, u64>,
     /// Search walks, including the quick and harmless ones.
     pub search_walk: SearchWalk,

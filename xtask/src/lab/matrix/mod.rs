@@ -96,8 +96,6 @@ pub struct Row {
     pub client: &'static str,
     /// What svctrace owes.
     pub expect: Expect,
-    /// Why it does not pay yet, if so. The page says it, and the suite when it does by now.
-    pub pending: Option<&'static str>,
 }
 
 /// The findings that a row must give, and no others.

@@ -42,12 +42,7 @@ pub(super) const fn scene(name: &'static str, resolver: Resolver, rows: Vec<Row>
 
 /// The same expectation for several clients.
 pub(super) fn each(incident: Incident, clients: &[&'static str], expect: Expect) -> Vec<Row> {
-    clients.iter().map(|client| Row { incident, client, expect, pending: None }).collect()
-}
-
-/// Rows that svctrace still gets wrong.
-pub(super) fn pending(rows: Vec<Row>, why: &'static str) -> Vec<Row> {
-    rows.into_iter().map(|row| Row { pending: Some(why), ..row }).collect()
+    clients.iter().map(|client| Row { incident, client, expect }).collect()
 }
 
 pub(super) const EVERYBODY: &[&str] =
