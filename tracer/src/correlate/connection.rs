@@ -22,6 +22,7 @@ use crate::report::{self, ConnectionOutcome, Ts};
 use super::clients::{owner, with_task};
 use super::grouping::Owner;
 use super::names::Names;
+use super::peers::{Client, Peers};
 use super::truncated::Connected;
 
 /// Wait for the backend's side, or for the errno, after the outcome.
@@ -29,7 +30,6 @@ const GRACE_NS: u64 = 50_000_000;
 /// An unanswered connect that is given up sooner was cancelled, not timed out.
 const PATIENCE_NS: u64 = 900_000_000;
 const OPEN_MAX: usize = 16_384;
-const PEERS_MAX: usize = 4_096;
 /// Connects that are told stay in the order until there are so many more than open ones.
 const ORDER_SPARE: usize = 1_024;
 const EVENTS_MAX: usize = 32;
@@ -47,9 +47,6 @@ impl Key {
         }
     }
 }
-
-/// A client's address, and where it means something.
-type Client = (HostId, SocketAddr);
 
 /// One connect.
 #[derive(Clone, Debug)]
@@ -123,10 +120,7 @@ pub(crate) struct Connections {
     /// Established, and the backend's side not known: by their client.
     waiting: HashMap<Client, Key>,
     timers: BTreeSet<(Timestamp, Key)>,
-    /// Accepts seen at the far end: client address to accepting address.
-    peers: HashMap<Client, (u64, SocketAddr)>,
-    peer_order: VecDeque<(u64, Client)>,
-    accepts: u64,
+    peers: Peers,
     /// Of DNS servers, not taken yet.
     notes: Vec<StreamNote>,
     /// Clocks of several hosts can differ by so much, in nanoseconds.
@@ -335,15 +329,7 @@ impl Connections {
     /// The far end took `client`'s connection.
     fn accepted(&mut self, host: HostId, client: SocketAddr, server: SocketAddr) {
         let client = (host.of(client.ip()), client);
-        self.accepts += 1;
-        self.peers.insert(client, (self.accepts, server));
-        self.peer_order.push_back((self.accepts, client));
-        if self.peer_order.len() > PEERS_MAX
-            && let Some((turn, oldest)) = self.peer_order.pop_front()
-            && self.peers.get(&oldest).is_some_and(|(latest, _)| *latest == turn)
-        {
-            self.peers.remove(&oldest);
-        }
+        self.peers.add(client, server);
         if let Some(key) = self.waiting.remove(&client)
             && self.open.get(&key).is_some_and(Open::is_established)
         {
@@ -391,7 +377,7 @@ impl Connections {
         }
         self.decide(key, ConnectionOutcome::Established, at);
         let Some(client) = self.open.get(key).and_then(Open::client) else { return };
-        if self.peers.contains_key(&client) {
+        if self.peers.has(&client) {
             self.due(key, Timestamp(0));
         } else if self.open.get(key).is_some_and(Open::is_established) {
             self.waiting.insert(client, key.clone());
@@ -467,7 +453,7 @@ impl Connections {
         }
         let name = open.owner.as_ref().and_then(|o| names.of(o, open.remote.ip()));
         done.push(Connection {
-            backend: client.and_then(|client| self.peers.remove(&client)).map(|(_, server)| server),
+            backend: client.and_then(|client| self.peers.take(&client)),
             name: name.map(str::to_owned),
             outcome,
             errno: open.errno,

@@ -23,6 +23,7 @@ mod library;
 mod lookup;
 mod names;
 mod patience;
+mod peers;
 mod search_list;
 mod timers;
 mod transaction;

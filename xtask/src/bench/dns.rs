@@ -1,5 +1,6 @@
 //! `cargo xtask bench dns`: DNS messages of a packet capture a second, all programs on one and the same
-//! core. svctrace decodes and correlates them and tells every lookup; tcpdump prints each message.
+//! core. svctrace decodes and correlates them and tells every lookup, as text as tcpdump does each
+//! message, and with all details.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -44,8 +45,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Contender { name: name.to_owned(), command, fine: RESULT }
     };
     let mut contenders = vec![
-        ours("svctrace -r -o json, every lookup", "json"),
-        ours("svctrace -r, what is worth a line", "text"),
+        ours("svctrace -r, a line for every lookup", "text"),
+        ours("svctrace -r -o json, all of every lookup", "json"),
     ];
     if let Some(tcpdump) = cmd::find("tcpdump") {
         let mut command = Command::new(tcpdump);

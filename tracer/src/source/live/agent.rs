@@ -79,9 +79,9 @@ pub fn agent(
         _ => None,
     });
     let waiting = command.transpose()?;
-    let mut process = PipelineProcess::start(pipeline_args, inherited)?;
-    // After the command's child was made: what is traced is to see the machine as it is.
+    // The pipeline process inherits it; the command, whose child is made, does not.
     super::spare_memory();
+    let mut process = PipelineProcess::start(pipeline_args, inherited)?;
     rights::give_up(&options, invoker.as_ref())?;
     // Loading takes the longest and depends on nothing else.
     let loading = Loading::start(&options)?;

@@ -15,7 +15,12 @@ const JUMP_NS: u64 = 50_000_000;
 pub(super) fn boot_ns() -> u64 {
     static NAMESPACE_NS: OnceLock<i64> = OnceLock::new();
     let namespace_ns = NAMESPACE_NS.get_or_init(|| {
-        fs::read_to_string("/proc/self/timens_offsets").map_or(0, |text| namespace_offset_ns(&text))
+        // The file is about the children's namespace, which before Linux 6.3 is not ours after
+        // `unshare --time` without a fork.
+        let namespace = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).ok();
+        let offsets = fs::read_to_string("/proc/self/timens_offsets").ok();
+        let ours = namespace("time") == namespace("time_for_children");
+        offsets.filter(|_| ours).map_or(0, |text| namespace_offset_ns(&text))
     });
     read(ClockId::CLOCK_BOOTTIME).saturating_add_signed(namespace_ns.saturating_neg())
 }

@@ -41,7 +41,6 @@ pub fn receive(
     on_record: &mut dyn FnMut(&Record) -> io::Result<()>,
 ) -> anyhow::Result<Ending> {
     ignore_interrupts();
-    super::spare_memory();
     let (mut link, ring, offset_ns) = Receiver::open(fd).context("cannot hear the agent")?;
     let map = MapData::from_fd(ring).context("cannot use the ring buffer")?;
     let ring = RingBuf::try_from(Map::RingBuf(map)).context("cannot map the ring buffer")?;

@@ -317,5 +317,4 @@ impl Probes {
         self.config.cgroup_path = need(&cgroup, "path", 4)?;
         Ok(())
     }
-
 }

@@ -1,5 +1,9 @@
-//! Clients' queries and answers: transactions are matched, grouped into lookups, and lookups close
-//! by record time. What a query means for a resolver is `upstream`'s business.
+//! Clients' queries and answers: transactions are matched and grouped into lookups. What ends their waits
+//! besides is in `ends`, how lookups close in `closing`; what a query means for a resolver is `upstream`'s
+//! business.
+
+mod closing;
+mod ends;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
@@ -11,27 +15,23 @@ use foldhash::quality::RandomState;
 
 use tracer_common::record::probe;
 
-use crate::event::{Actor, Body, Direction, Dns, Event, Syscall, Tcp};
+use crate::event::{Actor, Dns, Event};
 use crate::identify::Identifier;
-use crate::record::{HostId, Timestamp};
-use crate::report::{Outcome, Transport};
+use crate::record::Timestamp;
+use crate::report::Transport;
 
 use super::by_socket::BySocket;
-use super::connection::StreamNote;
 use super::grouping::{NewQuery, OpenAttempt, OpenLookup, OpenTransaction, Owner, Place, Table};
 use super::heard::{Answers, Gone, Orphan, Orphans, Stray, Unmatched};
 use super::ids::{Ids, forget};
 use super::library::Sockets;
-use super::lookup::{
-    Attempt, Lookup, doubt_early_closes, finished, lookup_outcome, strict, waited_out,
-};
+use super::lookup::Lookup;
 use super::names::Names;
-use super::patience::{Patience, Settings};
+use super::patience::Settings;
 use super::search_list::Walk;
 use super::timers::{Timer, Timers};
 use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
 use super::truncated::Connects;
-use super::upstream::Resolvers;
 
 /// Open lookups.
 const LOOKUPS_MAX: usize = 65_536;
@@ -41,14 +41,10 @@ const TRANSACTIONS_MAX: usize = 100_000;
 const LOOK_MAX: usize = 64;
 /// Their transactions, after which no further lookup is compared.
 const COMPARE_MAX: usize = 1_024;
-/// Closed lookups whose resolver may be told later, by another clock.
-const UNTIED_MAX: usize = 4_096;
 /// Transactions of one lookup.
 const PER_LOOKUP_MAX: usize = 512;
 /// Time added to a time-out before it counts as passed.
 const MARGIN_NS: u64 = 1_000_000_000;
-/// A client that closes within this time was told an error, not silence.
-const TOO_SOON_NS: u64 = 300_000_000;
 
 /// Clients' side of DNS.
 #[derive(Debug, Default)]
@@ -95,10 +91,6 @@ pub(crate) fn owner(actor: &Actor, who: &Identifier, local: Option<SocketAddr>) 
     }
     let address = |local: SocketAddr| Owner::Address(actor.host.of(local.ip()), local.ip());
     who.entity(actor).map(Owner::Entity).or(local.map(address))
-}
-
-fn label(name: &str) -> &str {
-    name.split('.').next().unwrap_or_default()
 }
 
 impl Clients {
@@ -163,7 +155,7 @@ impl Clients {
             tcp: new.transport == Transport::Tcp,
             at,
         };
-        let key = self.labels.hash_one((owner, label(&new.asked.name)));
+        let key = self.label(owner, &new.asked.name);
         let best = self
             .by_label
             .get(&key)
@@ -201,6 +193,11 @@ impl Clients {
         best
     }
 
+    /// The key of `by_label`.
+    fn label(&self, owner: &Owner, name: &str) -> u64 {
+        self.labels.hash_one((owner, name.split('.').next()))
+    }
+
     fn give_up_earlier(&mut self, lookup: u64, place: Place, new: &Transaction) {
         let Some(lookup) = self.lookups.get(&lookup) else { return };
         let Some(last) = lookup.attempts.last() else { return };
@@ -226,7 +223,7 @@ impl Clients {
         self.next += 1;
         let id = self.next;
         self.by_owner.entry(owner.clone()).or_default().push(id);
-        let label = self.labels.hash_one((&owner, label(&first.asked.name)));
+        let label = self.label(&owner, &first.asked.name);
         self.by_label.entry(label).or_default().push(id);
         self.ages.insert(id);
         let mut lookup = Box::new(OpenLookup {
@@ -406,106 +403,6 @@ impl Clients {
         self.orphans.unmatched
     }
 
-    /// Everything that is not a DNS message.
-    pub(crate) fn observe(&mut self, event: &Event) {
-        self.sockets.observe(event);
-        match &event.body {
-            Body::SocketClosed(_) => self.socket_closed(&event.actor, event.at),
-            Body::Tcp(packet) if packet.fin || packet.rst => self.stream_ended(event, packet),
-            Body::Syscall(call) => self.call_failed(event, call),
-            Body::Exit => {
-                if let Some(task) = &event.actor.task {
-                    self.exited(event.actor.host, task.pid, event.at);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn on_socket(&self, actor: &Actor) -> Vec<u64> {
-        actor.socket().map(|socket| self.by_socket.on_cookie(socket)).unwrap_or_default()
-    }
-
-    fn give_up(&mut self, ids: &[u64], at: Timestamp, why: impl Fn(&Transaction) -> GaveUp) {
-        for id in ids {
-            if let Some(open) = self.table.get_mut(id)
-                && open.transaction.is_open()
-            {
-                let why = why(&open.transaction);
-                let lookup = open.lookup;
-                open.transaction.give_up(at, why);
-                self.settle(lookup);
-            }
-        }
-    }
-
-    fn socket_closed(&mut self, actor: &Actor, at: Timestamp) {
-        let told = self.sockets.receives(actor);
-        let cut_short = self.sockets.cut_short(actor);
-        let ids = self.on_socket(actor);
-        self.give_up(&ids, at, |t| {
-            let soon = at.since(t.last_send()) < TOO_SOON_NS;
-            let datagrams = t.transport == Transport::Udp;
-            if soon && !told && datagrams { GaveUp::TooSoon(cut_short) } else { GaveUp::Closed }
-        });
-        for id in ids {
-            if let Some(open) = self.table.get_mut(&id) {
-                open.closed.get_or_insert(at);
-                let lookup = open.lookup;
-                self.settle(lookup);
-            }
-        }
-    }
-
-    /// A connection ends: what was asked on it stays unanswered.
-    fn stream_ended(&mut self, event: &Event, packet: &Tcp) {
-        let key = SocketKey::between(&event.actor, true, packet.local, packet.remote);
-        let ids = self.by_socket.on_stream(&key);
-        self.give_up(&ids, event.at, |_| match (packet.direction, packet.rst) {
-            (Direction::In, true) => GaveUp::Errno(104),
-            (Direction::In, false) => GaveUp::ServerClosed,
-            (Direction::Out, _) => GaveUp::Closed,
-        });
-    }
-
-    /// A connect to a DNS server began, or came to its outcome.
-    pub(crate) fn stream(&mut self, note: StreamNote) {
-        let Some(owner) = &note.owner else { return };
-        let ids = self.truncated.get(owner).into_iter().flatten();
-        for id in ids.rev().take(LOOK_MAX).copied().collect::<Ids>() {
-            let Some(lookup) = self.lookups.get_mut(&id) else { continue };
-            let Some(last) = lookup.attempts.last() else { continue };
-            if !last.all(&self.table).any(|t| t.cut_at().is_some()) {
-                continue;
-            }
-            match note.connected.clone() {
-                None => lookup.connects.begun(note.server, note.at),
-                Some(connected) => lookup.connects.ended(connected),
-            }
-            self.settle(id);
-        }
-    }
-
-    fn call_failed(&mut self, event: &Event, call: &Syscall) {
-        let Some(result) = call.result else { return };
-        let Ok(errno) = i32::try_from(result.saturating_neg()) else { return };
-        if is_unreachable(errno) {
-            self.give_up(&self.on_socket(&event.actor), event.at, |_| GaveUp::Errno(errno));
-        }
-    }
-
-    fn exited(&mut self, host: HostId, pid: u32, at: Timestamp) {
-        let ids = self.by_owner.get(&Owner::Process(host, pid)).cloned().unwrap_or_default();
-        for id in ids {
-            let Some(lookup) = self.lookups.get_mut(&id) else { continue };
-            lookup.over = true;
-            let all: Vec<u64> =
-                lookup.attempts.iter().flat_map(|a| &a.transactions).copied().collect();
-            self.give_up(&all, at, |_| GaveUp::Exited);
-            self.settle(id);
-        }
-    }
-
     /// Sets the time-out of a transaction after a send.
     fn arm(&mut self, id: u64) {
         let Some(open) = self.table.get_mut(&id) else { return };
@@ -537,170 +434,4 @@ impl Clients {
             _ => {}
         }
     }
-
-    /// Time has come to `now`: what is due closes.
-    pub(crate) fn advance(
-        &mut self,
-        now: Timestamp,
-        resolvers: &mut Resolvers,
-        done: &mut Vec<Lookup>,
-    ) {
-        while let Some((at, timer)) = self.timers.due(now) {
-            match timer {
-                Timer::Transaction(id) => {
-                    if let Some(open) = self.table.get(&id).filter(|o| o.deadline == at) {
-                        let passed = Timestamp(at.0.saturating_sub(MARGIN_NS));
-                        let lookup = self.lookups.get(&open.lookup);
-                        let moment = lookup
-                            .map_or(passed, |l| l.gave_up(&open.transaction, &self.table, passed));
-                        self.give_up(&[id], moment, |_| GaveUp::Expired);
-                    }
-                }
-                Timer::Lookup(id) => {
-                    if self.lookups.get(&id).is_some_and(|l| l.deadline == Some(at)) {
-                        self.close(id, false, now, resolvers);
-                    }
-                }
-            }
-        }
-        self.forget_timers();
-        self.told(now, resolvers, done);
-        self.orphans.expire(now);
-    }
-
-    /// Timers that were set anew leave their old instants behind.
-    fn forget_timers(&mut self) {
-        let (table, lookups) = (&self.table, &self.lookups);
-        self.timers.tidy(table.len() + lookups.len(), |at, timer| match timer {
-            Timer::Transaction(id) => table.get(&id).is_some_and(|open| open.deadline == at),
-            Timer::Lookup(id) => lookups.get(&id).is_some_and(|open| open.deadline == Some(at)),
-        });
-    }
-
-    /// The input ended.
-    pub(crate) fn finish(&mut self, resolvers: &mut Resolvers, done: &mut Vec<Lookup>) {
-        let ids: Vec<u64> = self.ages.iter().copied().collect();
-        for id in ids {
-            self.close(id, true, Timestamp(u64::MAX), resolvers);
-        }
-        self.told(Timestamp(u64::MAX), resolvers, done);
-        self.orphans.expire(Timestamp(u64::MAX));
-    }
-
-    /// Nothing more comes from `host`.
-    pub(crate) fn host_ended(&mut self, host: HostId, now: Timestamp, resolvers: &Resolvers) {
-        let of_host = |id: &&u64| self.lookups.get(id).is_some_and(|lookup| lookup.host == host);
-        let ids: Vec<u64> = self.ages.iter().filter(of_host).copied().collect();
-        for id in ids {
-            self.close(id, true, now, resolvers);
-        }
-    }
-
-    /// Closed lookups, as soon as the resolver's side of them can be known.
-    fn told(&mut self, now: Timestamp, resolvers: &mut Resolvers, done: &mut Vec<Lookup>) {
-        while let Some((due, _)) = self.untied.front()
-            && (*due <= now || self.untied.len() > UNTIED_MAX)
-            && let Some((_, mut lookup)) = self.untied.pop_front()
-        {
-            let ended = lookup.ended;
-            for t in lookup.attempts.iter_mut().flat_map(|a| &mut a.transactions) {
-                let until = t.ended().unwrap_or(ended);
-                t.tie.received = resolvers.tie(t, until).map(Box::new);
-                // Only a silence asks what else was answered; at the end many are open.
-                if t.reply.is_none() && t.silence().is_some() {
-                    t.tie.others = self.answers.around(t);
-                }
-            }
-            done.push(lookup);
-        }
-    }
-
-    fn close(&mut self, id: u64, cut: bool, now: Timestamp, resolvers: &Resolvers) {
-        let Some(lookup) = self.lookups.remove(&id) else { return };
-        self.ages.remove(&id);
-        forget(&mut self.by_owner, &lookup.owner, id);
-        if lookup.truncated {
-            forget(&mut self.truncated, &lookup.owner, id);
-        }
-        if let Some(first) = lookup.attempts.first() {
-            let label = self.labels.hash_one((&lookup.owner, label(&first.name)));
-            forget(&mut self.by_label, &label, id);
-        }
-        if let Some(thread) = lookup.thread() {
-            forget(&mut self.lingering, &thread, id);
-        }
-        let closed = lookup.attempts.last().and_then(|last| last.closed_at(&self.table));
-        let mut tried: Vec<Vec<Transaction>> = Vec::new();
-        for open in &lookup.attempts {
-            let mut taken = Vec::with_capacity(open.transactions.len());
-            taken.extend(open.transactions.iter().filter_map(|t| self.take(*t)));
-            tried.push(taken);
-        }
-        let silent = || tried.iter().flatten().filter(|t| t.reply.is_none());
-        let dead = silent().find_map(|t| resolvers.dead_since(t));
-        doubt_early_closes(&mut tried, dead);
-        for attempt in &mut tried {
-            lookup.connects.follow(attempt, cut, lookup.over);
-        }
-        let attempts = tried.into_iter().filter_map(|t| finished(t, &lookup.walk));
-        let mut attempts: Vec<Attempt> = attempts.collect();
-        let library = self.sockets.library(&attempts, &lookup.settings);
-        if library == Some("musl") {
-            attempts.iter_mut().for_each(strict);
-            if let Some(last) = attempts.last_mut() {
-                let passed = last.started.plus(lookup.settings.timeout_ns);
-                if let Some(at) = closed.or(Some(passed).filter(|_| !cut)) {
-                    waited_out(last, at.min(now));
-                }
-            }
-        }
-        let Some(first) = attempts.first().and_then(|a| a.transactions.first()) else { return };
-        let started = attempts.iter().map(|a| a.started).min().unwrap_or_default();
-        let ended = attempts.iter().map(|a| a.ended).max().unwrap_or_default();
-        let mut outcome = lookup_outcome(&attempts);
-        if cut && outcome != Outcome::Answered && lookup.unfinished() {
-            outcome = Outcome::Undecided;
-        }
-        // A resolver of its own that knows no search list.
-        let own =
-            library == Some("c-ares") || library.is_none() && self.sockets.one_by_one(&attempts);
-        let unsearched = own && lookup.walk.asked_at_once();
-        let alone = attempts.len() == 1 && (lookup.elsewhere || unsearched);
-        let typed =
-            if alone { first.asked.name.to_string() } else { lookup.walk.typed().to_owned() };
-        self.closed += 1;
-        let lookup = Lookup {
-            id: self.closed,
-            actor: first.actor.clone(),
-            name: typed,
-            server: first.server,
-            search: lookup.walk.search().filter(|_| !alone),
-            winner: attempts.iter().position(|a| a.outcome == Outcome::Answered),
-            library,
-            patience: Patience::of(library, &lookup.settings),
-            attempts,
-            outcome,
-            started,
-            ended,
-        };
-        self.untied.push_back((now.plus(self.skew_ns), lookup));
-    }
-
-    fn take(&mut self, id: u64) -> Option<Transaction> {
-        let open = self.table.remove(&id)?;
-        let key = (open.transaction.socket.clone(), open.transaction.id);
-        self.by_socket.remove(&key, id);
-        let unheard = open.transaction.reply.is_none() && open.transaction.late.is_none();
-        if unheard && open.closed.is_none() {
-            self.gone.keep(&open.transaction);
-        }
-        Some(open.transaction)
-    }
-}
-
-/// errno says that nobody can be reached there.
-pub(crate) fn is_unreachable(errno: i32) -> bool {
-    // ENETDOWN, ENETUNREACH, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH: the same on all of Linux's
-    // usual architectures.
-    matches!(errno, 100 | 101 | 111 | 112 | 113)
 }
