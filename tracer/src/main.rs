@@ -26,8 +26,7 @@ use tracer::source::{self, live};
 use crate::cli::{Cli, Trace, Verb};
 use crate::settings::Print;
 
-/// Half of what a message costs is memory that comes and goes; the one of musl, which the static binary
-/// would have, takes several times as long.
+/// A message is a dozen pieces of memory that come and go (ARCHITECTURE.md, where the time goes).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -359,7 +359,7 @@ mod tests {
             ]
         );
         assert!(options.resolver && options.syscalls && !options.no_api && !options.wait);
-        assert_eq!((options.ring_bytes, options.snap_len), (16 << 20, 4096));
+        assert_eq!((options.ring_bytes, options.snap_len), (8 << 20, 4096));
         let options = meaning("svctrace --container containerd://AB12 -c ff").unwrap();
         let id = |id: &str| live::Target::Container(id.into());
         assert_eq!((options.targets, options.containers), (vec![id("ab12"), id("ff")], vec![]));

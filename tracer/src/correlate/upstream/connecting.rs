@@ -21,7 +21,11 @@ impl Streams {
     /// The resolver at `site` asked over TCP.
     pub(super) fn asked(&mut self, site: &Entity, number: u64) {
         if self.0.len() >= LISTENERS_MAX && !self.0.contains_key(site) {
-            return;
+            // Numbers rise: the one that asked longest ago.
+            let stalest = self.0.iter().min_by_key(|(_, asked)| asked.back());
+            if let Some(stalest) = stalest.map(|(site, _)| site.clone()) {
+                self.0.remove(&stalest);
+            }
         }
         let asked = self.0.entry(site.clone()).or_default();
         if asked.len() >= EARLIER_MAX {
@@ -83,5 +87,25 @@ impl Resolvers {
                 && f.reply.is_some_and(|(reply, _)| reply.at >= from && reply.at <= to)
         };
         (!asked().any(answered)).then_some(server)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::HostId;
+
+    #[test]
+    fn of_too_many_resolvers_the_one_that_asked_longest_ago_is_forgotten() {
+        let mut streams = Streams::default();
+        let site = |n: u64| Entity::Cgroup(HostId(0), n);
+        for n in 0..LISTENERS_MAX as u64 {
+            streams.asked(&site(n), n);
+        }
+        streams.asked(&site(0), 100_000);
+        streams.asked(&site(1_000_000), 100_001);
+        assert_eq!(streams.0.len(), LISTENERS_MAX);
+        let known = |n| streams.0.contains_key(&site(n));
+        assert_eq!((known(0), known(1), known(2), known(1_000_000)), (true, false, true, true));
     }
 }
