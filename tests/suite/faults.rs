@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -58,12 +59,14 @@ impl Dice {
     }
 }
 
-fn dnsperf(test: &str) -> bool {
-    let there = xtask::cmd::find("dnsperf").is_some();
-    if !there {
+/// The lab, where there is a program that makes load.
+fn lab_with_load_for(test: &str) -> Option<MutexGuard<'static, ()>> {
+    let guard = lab_for(test)?;
+    if xtask::cmd::find("dnsperf").is_none() {
         xtask::skips::note(test, "dnsperf is not installed");
+        return None;
     }
-    there
+    Some(guard)
 }
 
 fn codes(lines: &[Value]) -> BTreeSet<&str> {
@@ -74,11 +77,7 @@ fn codes(lines: &[Value]) -> BTreeSet<&str> {
 /// replays, nothing stays in the kernel, nobody goes on.
 #[test]
 fn a_hundred_kills() {
-    let name = "faults::a_hundred_kills";
-    let Some(_guard) = lab_for(name) else { return };
-    if !dnsperf(name) {
-        return;
-    }
+    let Some(_guard) = lab_with_load_for("faults::a_hundred_kills") else { return };
     let lab = Lab::up(false).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let before = existing();
@@ -303,11 +302,7 @@ fn a_place_nobody_can_write_to() {
 /// A disk that fills up while it is recorded on: one sentence, and what fitted replays.
 #[test]
 fn a_disk_that_fills_up() {
-    let name = "faults::a_disk_that_fills_up";
-    let Some(_guard) = lab_for(name) else { return };
-    if !dnsperf(name) {
-        return;
-    }
+    let Some(_guard) = lab_with_load_for("faults::a_disk_that_fills_up") else { return };
     let lab = Lab::up(false).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let (small, copy) = (scratch.path().join("small"), scratch.path().join("copy.pcapng"));
@@ -382,11 +377,9 @@ fn a_lost_terminal() {
 /// was seen or is told as lost, to the last one.
 #[test]
 fn overload_accounts_for_everything() {
-    let name = "faults::overload_accounts_for_everything";
-    let Some(_guard) = lab_for(name) else { return };
-    if !dnsperf(name) {
+    let Some(_guard) = lab_with_load_for("faults::overload_accounts_for_everything") else {
         return;
-    }
+    };
     let lab = Lab::up(false).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let quiet = ["--no-syscalls", "--no-resolver", "--ring-size", "64K"];
