@@ -349,6 +349,11 @@ pub fn rcode_name(rcode: u16) -> String {
     name.to_owned()
 }
 
+/// Neither an answer nor the word that there is none (NOERROR, NXDOMAIN).
+pub fn is_error_rcode(rcode: u16) -> bool {
+    rcode != 0 && rcode != 3
+}
+
 /// A question. The name is without the final dot, as sent; compare it without case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {

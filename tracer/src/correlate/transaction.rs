@@ -3,7 +3,9 @@
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::event::{Actor, Answer, Dns, EdnsOptions, Protocol, extended_error_name, rcode_name};
+use crate::event::{
+    Actor, Answer, Dns, EdnsOptions, Protocol, extended_error_name, is_error_rcode, rcode_name,
+};
 use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
 use crate::report::{self, Outcome, TransactionOutcome, Transport};
@@ -129,7 +131,7 @@ impl Reply {
 
     /// Neither an answer nor NXDOMAIN.
     pub(crate) fn is_error(&self) -> bool {
-        self.rcode != 0 && self.rcode != 3
+        is_error_rcode(self.rcode)
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde_json::json;
 
 use crate::correlate::{Lookup, Received, Reply, Transaction};
-use crate::event::{Actor, rcode_name};
+use crate::event::{Actor, is_error_rcode, rcode_name};
 use crate::identify::Identifier;
 use crate::record::Timestamp;
 use crate::report::Code;
@@ -44,7 +44,7 @@ impl Facts {
 
 /// The finding about error responses to one transaction.
 pub(crate) fn found(lookup: &Lookup, transaction: &Transaction) -> Option<Draft> {
-    let last = transaction.reply.as_ref().filter(|r| is_error(r));
+    let last = transaction.reply.as_ref().filter(|r| r.is_error());
     let all: Vec<&Reply> = transaction.earlier_errors.iter().chain(last).collect();
     let latest = all.last()?;
     let received = transaction.tie.received.as_deref();
@@ -52,7 +52,7 @@ pub(crate) fn found(lookup: &Lookup, transaction: &Transaction) -> Option<Draft>
     // The error that the client got is not older than this.
     let said = leaves.iter().filter_map(|leaf| {
         let (number, rcode) = leaf.query.answered?;
-        (is_error_code(rcode) && leaf.query.until <= latest.at).then_some((leaf, number, rcode))
+        (is_error_rcode(rcode) && leaf.query.until <= latest.at).then_some((leaf, number, rcode))
     });
     let said: Vec<_> = said.collect();
     let facts = Facts {
@@ -78,14 +78,6 @@ fn waited(lookup: &Lookup, transaction: &Transaction) -> Option<Timestamp> {
     let last = lookup.attempts.last().filter(|last| musl && last.failed_with_error())?;
     let its = last.transactions.iter().any(|t| std::ptr::eq(t, transaction));
     its.then_some(last.ended)
-}
-
-fn is_error(reply: &Reply) -> bool {
-    is_error_code(reply.rcode)
-}
-
-fn is_error_code(rcode: u16) -> bool {
-    rcode != 0 && rcode != 3
 }
 
 /// Where the resolver had the error from, and what to do about that.
