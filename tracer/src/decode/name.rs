@@ -2,7 +2,7 @@
 //! pointers) is left to the codec, which says the same of those that are, more slowly.
 
 /// Longest name on the wire (RFC 1035 section 2.3.4).
-const NAME_MAX: usize = 255;
+pub(super) const NAME_MAX: usize = 255;
 const LABEL_MAX: u8 = 63;
 
 /// Bytes that stand for themselves: letters, digits, hyphen and underscore.
@@ -16,18 +16,12 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
-/// Room for a plain name.
-pub(super) type Text = [u8; NAME_MAX];
-
-/// None yet.
-pub(super) const NO_TEXT: Text = [0; NAME_MAX];
-
 /// The name at `start` of `message`, written to `text`, without the final dot (the root is "."), and the
 /// bytes it takes in the message; `None` where it is not plain.
 pub(super) fn plain<'t>(
     message: &[u8],
     start: usize,
-    text: &'t mut Text,
+    text: &'t mut [u8; NAME_MAX],
 ) -> Option<(&'t str, usize)> {
     let mut length = 0;
     let (mut at, mut segment) = (start, start);
