@@ -254,8 +254,7 @@ impl Node {
     fn owner(&mut self, actor: &Actor, asked: Option<SocketAddr>) {
         let Some(key) = actor.socket() else { return };
         // Nearly every call: on a socket that is known so already.
-        if self.sockets.is_fresh(&key) && self.sockets.get(&key).is_some_and(|s| s.is(actor, asked))
-        {
+        if self.sockets.fresh(&key).is_some_and(|socket| socket.is(actor, asked)) {
             return;
         }
         let gone = self.sockets.gone(&key); // a call may return after the close

@@ -49,10 +49,12 @@ impl<K: Clone + Eq + Hash, V> Table<K, V> {
         self.slots.get_key_value(key).map(|(key, slot)| (key, &slot.value))
     }
 
-    /// There, and written not long ago as the cap counts time: nothing gives way for the next half of it.
-    pub(super) fn is_fresh(&self, key: &K) -> bool {
+    /// What is not gone and was written not long ago, as the cap counts time: it does not give way
+    /// during the next half of it.
+    pub(super) fn fresh(&self, key: &K) -> Option<&V> {
         let half = self.cap as u64 / 2;
-        self.slots.get(key).is_some_and(|slot| slot.gone.is_none() && slot.stamp + half > self.next)
+        let slot = self.slots.get(key)?;
+        (slot.gone.is_none() && slot.stamp + half > self.next).then_some(&slot.value)
     }
 
     /// Also says since when it is gone, if it is.
