@@ -318,15 +318,12 @@ impl Diagnoser {
         let case = self.cases.entry(number).or_insert_with(|| Case::new(now));
         (case.first, case.last) = (case.first.min(now), case.last.max(now));
         case.changed = self.changes;
-        for other in others {
+        for other in &others {
             (case.first, case.last) = (case.first.min(other.first), case.last.max(other.last));
             case.due_now |= other.due_now;
-            for draft in other.drafts.into_values() {
-                self.case_of.insert(draft.key.clone(), number);
-                case.add(draft);
-            }
         }
-        for draft in drafts {
+        let taken = others.into_iter().flat_map(|other| other.drafts.into_values());
+        for draft in taken.chain(drafts) {
             if !case.drafts.contains_key(&draft.key) {
                 self.case_of.insert(draft.key.clone(), number);
             }
