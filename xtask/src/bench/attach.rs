@@ -43,7 +43,7 @@ enum Contender {
     /// svctrace, with the API or without.
     Ours { api: bool },
     /// A peer, and what it says once it is ready.
-    Peer { command: Command, ready: &'static str },
+    Peer { program: PathBuf, args: &'static [&'static str], ready: &'static str },
 }
 
 /// Measures it; an error when svctrace takes longer than it may.
@@ -88,14 +88,12 @@ fn contenders() -> Vec<(&'static str, Contender)> {
         ("svctrace without the API", Contender::Ours { api: false }),
     ];
     if let Some(program) = cmd::find("bpftrace") {
-        let mut command = Command::new(program);
-        command.args(["-e", SCRIPT]);
-        all.push(("bpftrace, three system calls", Contender::Peer { command, ready: "ready" }));
+        let peer = Contender::Peer { program, args: &["-e", SCRIPT], ready: "ready" };
+        all.push(("bpftrace, three system calls", peer));
     }
     if let Some(program) = cmd::find("tcpdump") {
-        let mut command = Command::new(program);
-        command.args(["-n", "-i", "lo", "-w", "/dev/null", "port", "53"]);
-        all.push(("tcpdump -w", Contender::Peer { command, ready: "listening on" }));
+        let args = &["-n", "-i", "lo", "-w", "/dev/null", "port", "53"];
+        all.push(("tcpdump -w", Contender::Peer { program, args, ready: "listening on" }));
     }
     all
 }
@@ -112,7 +110,7 @@ impl Contender {
                 running.finish(PATIENCE)?;
                 Ok(time)
             }
-            Self::Peer { command, ready } => peer(command, ready),
+            Self::Peer { program, args, ready } => peer(Command::new(program).args(*args), ready),
         }
     }
 }
