@@ -152,10 +152,8 @@ pub(super) fn payload(cursor: &mut Cursor<'_>, record: &Record) -> Result<Body, 
         other => return Err(cursor.field_error("direction", other.to_string())),
     };
     cursor.u16("flags")?;
-    let original_len = cursor.u32("original")?;
-    let captured = cursor.length("captured")?;
-    let bytes = cursor.bytes(captured, "payload")?;
-    let cut = record.cut || u32::try_from(captured).is_ok_and(|captured| captured < original_len);
+    let (original_len, bytes) = copied(cursor, "payload")?;
+    let cut = record.cut || bytes.len() < original_len as usize;
     Ok(Body::Dns(Dns {
         direction,
         protocol,
@@ -168,6 +166,16 @@ pub(super) fn payload(cursor: &mut Cursor<'_>, record: &Record) -> Result<Body, 
     }))
 }
 
+/// How many bytes there were, and those that were copied.
+fn copied<'a>(cursor: &mut Cursor<'a>, what: &'static str) -> Result<(u32, &'a [u8]), DecodeError> {
+    let original = cursor.u32("original")?;
+    let captured = cursor.length("captured")?;
+    if captured > original as usize {
+        return Err(cursor.field_error("captured", format!("{captured} of {original} bytes")));
+    }
+    Ok((original, cursor.bytes(captured, what)?))
+}
+
 pub(super) fn data(cursor: &mut Cursor<'_>, record: &Record) -> Result<Data, DecodeError> {
     let kind = match cursor.u8("what")? {
         data_number::ARGUMENTS => DataKind::Arguments,
@@ -176,9 +184,7 @@ pub(super) fn data(cursor: &mut Cursor<'_>, record: &Record) -> Result<Data, Dec
         other => return Err(cursor.field_error("what", other.to_string())),
     };
     cursor.bytes(3, "pad")?;
-    let original_len = cursor.u32("original")?;
-    let captured = cursor.length("captured")?;
-    let bytes = cursor.bytes(captured, "bytes")?;
+    let (original_len, bytes) = copied(cursor, "bytes")?;
     Ok(Data { kind, bytes: record.body.slice_ref(bytes), original_len })
 }
 

@@ -271,6 +271,22 @@ fn dns_of(body: Vec<u8>) -> (crate::event::Dns, Option<SocketAddr>) {
 }
 
 #[test]
+fn more_copied_than_there_was() {
+    for (kind, body) in
+        [(RecordKind::Payload, payload_body(QUERY)), (RecordKind::Data, data_body(QUERY))]
+    {
+        let original = body.len() - QUERY.len() - 8;
+        let mut less = body.clone();
+        less[original..original + 4].copy_from_slice(&3_u32.to_ne_bytes());
+        assert!(
+            matches!(decode_one(&record(kind, less)), Err(DecodeError::Field { .. })),
+            "{kind:?}"
+        );
+        assert!(decode_one(&record(kind, body)).is_ok(), "{kind:?}");
+    }
+}
+
+#[test]
 fn dns_packets() {
     let packet = udp(QUERY);
     let (dns, local) = dns_of(packet_body(1, PACKET_DNS, packet.len(), &packet));

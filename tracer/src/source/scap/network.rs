@@ -396,7 +396,7 @@ impl Engine {
         result: i64,
     ) {
         let size = u32::try_from(result).ok().filter(|size| *size > 0 && self.options.keep_payload);
-        let (Some(size), Some(bytes)) = (size, event.get(at.data)) else { return };
+        let Some((size, bytes)) = size.zip(carried(event, at, result)) else { return };
         let what = if at.incoming { data::RECEIVED } else { data::SENT };
         let who = Who { cookie: Some(cookie), ..who.clone() };
         self.out.data(event.at, who, what, bytes, size);
@@ -411,7 +411,7 @@ impl Engine {
         result: i64,
     ) {
         let Some(original) = u32::try_from(result).ok().filter(|size| *size > 0) else { return };
-        let bytes = event.get(at.data).unwrap_or_default();
+        let bytes = carried(event, at, result).unwrap_or_default();
         let ((local, remote), incoming, protocol) = (ends, at.incoming, UDP);
         let message = Message { local, remote, incoming, protocol, bytes, original };
         self.out.message(event.at, who, message);
@@ -428,7 +428,7 @@ impl Engine {
     ) {
         let Ok(size) = usize::try_from(result) else { return };
         let mut whole = Vec::new();
-        let bytes = event.get(at.data).unwrap_or_default();
+        let bytes = carried(event, at, result).unwrap_or_default();
         self.streams.pass((cookie, at.incoming), bytes, size, &mut whole);
         for message in &whole {
             let (incoming, protocol, original) = (at.incoming, TCP, message.original.into());
@@ -506,6 +506,13 @@ impl Engine {
         body.put_u32_ne(0);
         self.out.fact(RecordKind::Syscall, at, who.clone(), None, body.freeze());
     }
+}
+
+/// What was copied of the `result` bytes that passed. What a damaged file has beyond them never passed.
+fn carried<'a>(event: &Event<'a>, at: &Transfer, result: i64) -> Option<&'a [u8]> {
+    let bytes = event.get(at.data)?;
+    let passed = usize::try_from(result).unwrap_or_default();
+    Some(bytes.get(..passed).unwrap_or(bytes))
 }
 
 /// A system call, told at its return.
