@@ -27,12 +27,9 @@ impl Short {
     }
 
     fn number(&mut self, value: u16) {
-        for unit in [10_000, 1_000, 100, 10] {
-            if value >= unit {
-                self.push(digit(u64::from(value / unit)));
-            }
+        for byte in itoa::Buffer::new().format(value).bytes() {
+            self.push(byte);
         }
-        self.push(digit(value.into()));
     }
 }
 
