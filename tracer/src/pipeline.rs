@@ -122,10 +122,9 @@ impl Pipeline {
             Err(_) => self.undecoded.add(Some(record.kind), 1, record.at),
         }
         self.add_gaps(record.at);
-        for event in &events {
+        for event in events.drain(..) {
             self.event(event, first)?;
         }
-        events.clear();
         self.events = events;
         self.tell_undecoded(false)
     }
@@ -182,8 +181,8 @@ impl Pipeline {
         counts.cut += u64::from(record.cut);
     }
 
-    fn event(&mut self, event: &Event, first: bool) -> io::Result<()> {
-        self.who.learn(event);
+    fn event(&mut self, event: Event, first: bool) -> io::Result<()> {
+        self.who.learn(&event);
         if matches!(event.body, Body::Pod(_)) {
             self.release()?;
         }
@@ -191,9 +190,9 @@ impl Pipeline {
         // carried them.
         let beneath = self.options.payload && matches!(event.body, Body::Data(_) | Body::Dns(_));
         if self.options.events && (first || beneath) {
-            let mut line = describe::event_line(event, &self.who);
+            let mut line = describe::event_line(&event, &self.who);
             if self.options.payload {
-                describe::add_payload(event, &mut line);
+                describe::add_payload(&event, &mut line);
             }
             self.output(Output::Event(line))?;
         }
@@ -223,12 +222,12 @@ impl Pipeline {
                 Conclusion::Lookup(lookup) => {
                     if self.options.transactions {
                         for transaction in lookup.transactions() {
-                            let line = transaction.report(&self.who);
+                            let line = transaction.clone().report(&self.who);
                             self.output(Output::Transaction(line))?;
                         }
                     }
-                    self.output(Output::Lookup(lookup.report(&self.who)))?;
                     self.diagnoser.lookup(&lookup, self.counts.last, &self.who);
+                    self.output(Output::Lookup(lookup.report(&self.who)))?;
                     // Many lookups can close at once.
                     let mut findings = Vec::new();
                     self.diagnoser.relieve(&self.who, &mut findings);

@@ -468,6 +468,11 @@ impl Connections {
         });
     }
 
+    /// Something became known of connects to DNS servers.
+    pub(crate) fn has_notes(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
     /// What became known of connects to DNS servers since the last call.
     pub(crate) fn take_notes(&mut self) -> Vec<StreamNote> {
         std::mem::take(&mut self.notes)

@@ -25,6 +25,7 @@ mod names;
 mod patience;
 mod peers;
 mod search_list;
+mod slab;
 mod timers;
 mod transaction;
 mod truncated;
@@ -52,6 +53,8 @@ pub use search_list::SearchList;
 pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
 pub use truncated::Sequel;
 pub use upstream::{Leaf, OtherAnswer, Received, Tie, UpstreamTry};
+
+use tracer_common::record::probe;
 
 use crate::event::{Body, Direction, Dns, Event};
 use crate::identify::Identifier;
@@ -85,15 +88,17 @@ pub struct Correlator {
 
 impl Correlator {
     /// Takes an event in; appends what became certain.
-    pub fn observe(&mut self, event: &Event, who: &Identifier, done: &mut Vec<Conclusion>) {
-        self.advance(event.at, done);
+    pub fn observe(&mut self, mut event: Event, who: &Identifier, done: &mut Vec<Conclusion>) {
+        let at = event.at;
+        self.advance(at, done);
         if let Body::Dns(dns) = &event.body {
             if dns.message.opcode == 0 {
                 let asked = self.questions.of(dns);
-                self.on_the_way(event, dns, asked.as_ref(), who);
-                self.dns(event, dns, asked, who);
+                self.on_the_way(&event, dns, asked.as_ref(), who);
+                self.dns(&mut event, asked, who);
             }
         } else {
+            let event = &event;
             self.clients.observe(event);
             if let (Body::SocketClosed(_), Some(socket)) = (&event.body, event.actor.socket()) {
                 self.resolvers.closed(socket, event.at);
@@ -106,11 +111,14 @@ impl Correlator {
             self.streams();
             done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
         }
-        self.advance(event.at, done);
+        self.advance(at, done);
     }
 
     /// What connects to DNS servers mean for the questions behind them.
     fn streams(&mut self) {
+        if !self.connections.has_notes() {
+            return; // as a rule
+        }
         for note in self.connections.take_notes() {
             self.clients.stream(note);
         }
@@ -149,22 +157,25 @@ impl Correlator {
         self.clients.evicted + self.resolvers.evicted + self.connections.evicted
     }
 
-    fn dns(&mut self, event: &Event, dns: &Dns, asked: Option<Asked>, who: &Identifier) {
+    /// A message at a socket; what is remembered of it is taken out.
+    fn dns(&mut self, event: &mut Event, asked: Option<Asked>, who: &Identifier) {
         let sent = Sent { at: event.at, number: event.number };
-        let actor = &event.actor;
+        let recovered = event.probe == Some(probe::RECOVERED);
+        let Event { actor, body: Body::Dns(dns), .. } = event else { return };
+        let actor = &*actor;
         match (dns.direction, dns.message.response, asked) {
             (Direction::Out, false, Some(asked)) => {
                 self.resolvers.heard_inside(actor, dns, &asked, sent, who);
                 if self.resolvers.is_upstream(actor, dns, &asked, who) {
                     self.resolvers.forwarded(actor, dns, asked, sent, who);
                 } else {
-                    self.clients.query(event, dns, asked, who);
+                    self.clients.query(actor, dns, asked, sent, recovered, who);
                 }
             }
             (Direction::In, true, asked) => {
                 self.resolvers.answered_inside(dns, asked.as_ref());
                 if !self.resolvers.upstream_replied(actor, dns, asked.as_ref(), sent) {
-                    self.clients.response(event, dns, asked);
+                    self.clients.response(actor, dns, asked, sent);
                 }
             }
             (Direction::In, false, Some(asked)) => {
@@ -215,10 +226,11 @@ impl Correlator {
 
     /// Responses that no translated copy will follow.
     fn held(&mut self, now: Timestamp) {
-        while let Some(held) = self.wire.due(now) {
+        while let Some(mut held) = self.wire.due(now) {
             let asked = self.questions.of(&held.dns);
             self.wire.answered(&held.dns, asked.as_ref());
-            self.clients.response(&held.event, &held.dns, asked);
+            let sent = Sent { at: held.event.at, number: held.event.number };
+            self.clients.response(&held.event.actor, &mut held.dns, asked, sent);
         }
     }
 

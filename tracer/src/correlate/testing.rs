@@ -329,7 +329,7 @@ impl Bench {
             self.diagnoser.loss(loss, self.now);
         }
         let mut done = Vec::new();
-        self.correlator.observe(&event, &self.who, &mut done);
+        self.correlator.observe(event, &self.who, &mut done);
         self.take(done);
         self.diagnoser.advance(self.now, &self.who, &mut self.findings);
     }

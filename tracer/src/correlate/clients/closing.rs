@@ -101,10 +101,7 @@ impl Clients {
         if lookup.truncated {
             forget(&mut self.truncated, &lookup.owner, id);
         }
-        if let Some(first) = lookup.attempts.first() {
-            let label = self.label(&lookup.owner, &first.name);
-            forget(&mut self.by_label, &label, id);
-        }
+        forget(&mut self.by_label, &lookup.label, id);
         if let Some(thread) = lookup.thread() {
             forget(&mut self.lingering, &thread, id);
         }
