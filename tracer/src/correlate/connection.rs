@@ -403,6 +403,11 @@ impl Connections {
         }
     }
 
+    /// There is something to tell at `now`, or a note to take.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        !self.notes.is_empty() || self.timers.first().is_some_and(|(at, _)| *at <= now)
+    }
+
     /// Time has come to `now`: what is due is told.
     pub(crate) fn advance(&mut self, now: Timestamp, names: &Names, done: &mut Vec<Connection>) {
         while self.timers.first().is_some_and(|(at, _)| *at <= now) {
@@ -466,11 +471,6 @@ impl Connections {
             inside: open.inside,
             events: open.events,
         });
-    }
-
-    /// Something became known of connects to DNS servers.
-    pub(crate) fn has_notes(&self) -> bool {
-        !self.notes.is_empty()
     }
 
     /// What became known of connects to DNS servers since the last call.

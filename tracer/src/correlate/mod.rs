@@ -116,9 +116,6 @@ impl Correlator {
 
     /// What connects to DNS servers mean for the questions behind them.
     fn streams(&mut self) {
-        if !self.connections.has_notes() {
-            return; // as a rule
-        }
         for note in self.connections.take_notes() {
             self.clients.stream(note);
         }
@@ -237,17 +234,18 @@ impl Correlator {
     fn advance(&mut self, at: Timestamp, done: &mut Vec<Conclusion>) {
         self.now = self.now.max(at);
         self.held(self.now);
+        let due = self.clients.is_due(self.now)
+            || self.connections.is_due(self.now)
+            || self.resolvers.is_due(self.now);
+        if !due {
+            return; // as a rule
+        }
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.clients.advance(self.now, &mut self.resolvers, &mut lookups);
         self.connections.advance(self.now, &self.clients.names, &mut connections);
         self.streams();
         self.resolvers.expire(self.now);
-        // As a rule there are none.
-        if !lookups.is_empty() {
-            done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
-        }
-        if !connections.is_empty() {
-            done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
-        }
+        done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
+        done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
     }
 }

@@ -17,6 +17,15 @@ use super::{Clients, MARGIN_NS};
 const UNTIED_MAX: usize = 4_096;
 
 impl Clients {
+    /// Something is to be done at `now`.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        let things = self.table.len() + self.lookups.len();
+        self.timers.is_due(now)
+            || !self.untied.is_empty()
+            || self.orphans.is_due(now)
+            || self.timers.are_many(things)
+    }
+
     /// Time has come to `now`: what is due closes.
     pub(crate) fn advance(
         &mut self,
