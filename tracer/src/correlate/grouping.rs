@@ -44,6 +44,16 @@ pub(crate) enum Owner {
     Address(HostId, IpAddr),
 }
 
+impl Owner {
+    /// The process that it is, as far as it is known to be one.
+    pub(crate) fn process(&self) -> Option<(HostId, u32)> {
+        match self {
+            Self::Process(host, pid) => Some((*host, *pid)),
+            Self::Entity(_) | Self::Address(..) => None,
+        }
+    }
+}
+
 /// A lookup under way.
 #[derive(Debug)]
 pub(crate) struct OpenLookup {

@@ -39,6 +39,8 @@ pub(crate) enum Stray {
     WrongServer,
     /// The lookup was told as timed out before.
     Late,
+    /// Most likely its query went out before the trace.
+    AskedBefore,
 }
 
 /// Responses that belong to no query, by reason.
@@ -54,6 +56,8 @@ pub struct Unmatched {
     pub late: u64,
     /// A resolver answered something that it was not seen being asked.
     pub query_not_seen: u64,
+    /// It came soon after the trace began over a socket that is older.
+    pub asked_before: u64,
 }
 
 impl Unmatched {
@@ -63,13 +67,14 @@ impl Unmatched {
     }
 
     /// By the contract's names, in its order.
-    pub fn by_reason(&self) -> [(&'static str, u64); 5] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 6] {
         [
             ("unknown-id", self.unknown_id),
             ("wrong-question", self.wrong_question),
             ("wrong-server", self.wrong_server),
             ("late", self.late),
             ("query-not-seen", self.query_not_seen),
+            ("asked-before", self.asked_before),
         ]
     }
 
@@ -79,6 +84,7 @@ impl Unmatched {
             Stray::WrongQuestion => &mut self.wrong_question,
             Stray::WrongServer => &mut self.wrong_server,
             Stray::Late => &mut self.late,
+            Stray::AskedBefore => &mut self.asked_before,
         } += 1;
     }
 }

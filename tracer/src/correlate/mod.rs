@@ -90,7 +90,7 @@ impl Correlator {
     /// Takes an event in; appends what became certain.
     pub fn observe(&mut self, mut event: Event, who: &Identifier, done: &mut Vec<Conclusion>) {
         let at = event.at;
-        self.advance(at, done);
+        self.advance(at, who, done);
         if let Body::Dns(dns) = &event.body {
             if dns.message.opcode == 0 {
                 let asked = self.questions.of(dns);
@@ -111,7 +111,7 @@ impl Correlator {
             self.streams();
             done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
         }
-        self.advance(at, done);
+        self.advance(at, who, done);
     }
 
     /// What connects to DNS servers mean for the questions behind them.
@@ -134,8 +134,8 @@ impl Correlator {
     }
 
     /// The input ended: what is open is undecided.
-    pub fn finish(&mut self, _who: &Identifier, done: &mut Vec<Conclusion>) {
-        self.held(Timestamp(u64::MAX));
+    pub fn finish(&mut self, who: &Identifier, done: &mut Vec<Conclusion>) {
+        self.held(Timestamp(u64::MAX), who);
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.connections.finish(&self.clients.names, &mut connections);
         self.streams();
@@ -146,7 +146,10 @@ impl Correlator {
 
     /// Responses that matched no query.
     pub fn unmatched(&self) -> Unmatched {
-        Unmatched { query_not_seen: self.resolvers.unmatched, ..self.clients.unmatched() }
+        let mut unmatched = self.clients.unmatched();
+        unmatched.query_not_seen += self.resolvers.unmatched;
+        unmatched.asked_before += self.resolvers.asked_before;
+        unmatched
     }
 
     /// State given up because of a cap.
@@ -172,7 +175,7 @@ impl Correlator {
             (Direction::In, true, asked) => {
                 self.resolvers.answered_inside(dns, asked.as_ref());
                 if !self.resolvers.upstream_replied(actor, dns, asked.as_ref(), sent) {
-                    self.clients.response(actor, dns, asked, sent);
+                    self.clients.response(actor, dns, asked, sent, who);
                 }
             }
             (Direction::In, false, Some(asked)) => {
@@ -196,7 +199,7 @@ impl Correlator {
                     self.resolvers.proven(&event.actor, question, asked, who);
                 }
                 self.wire.asked(dns, asked, Sent { at: event.at, number: event.number });
-                self.held(event.at);
+                self.held(event.at, who);
             }
             (Direction::In, false, Some(asked)) => self.wire.translated(dns, asked),
             (Direction::Out, true, asked) => self.wire.replied(event, dns, asked),
@@ -222,18 +225,18 @@ impl Correlator {
     }
 
     /// Responses that no translated copy will follow.
-    fn held(&mut self, now: Timestamp) {
+    fn held(&mut self, now: Timestamp, who: &Identifier) {
         while let Some(mut held) = self.wire.due(now) {
             let asked = self.questions.of(&held.dns);
             self.wire.answered(&held.dns, asked.as_ref());
             let sent = Sent { at: held.event.at, number: held.event.number };
-            self.clients.response(&held.event.actor, &mut held.dns, asked, sent);
+            self.clients.response(&held.event.actor, &mut held.dns, asked, sent, who);
         }
     }
 
-    fn advance(&mut self, at: Timestamp, done: &mut Vec<Conclusion>) {
+    fn advance(&mut self, at: Timestamp, who: &Identifier, done: &mut Vec<Conclusion>) {
         self.now = self.now.max(at);
-        self.held(self.now);
+        self.held(self.now, who);
         let due = self.clients.is_due(self.now)
             || self.connections.is_due(self.now)
             || self.resolvers.is_due(self.now);

@@ -106,7 +106,9 @@ impl Clients {
     fn close(&mut self, id: u64, cut: bool, now: Timestamp, resolvers: &Resolvers) {
         let Some(lookup) = self.lookups.remove(&id) else { return };
         self.ages.remove(&id);
-        forget(&mut self.by_owner, &lookup.owner, id);
+        if let Some(process) = lookup.owner.process() {
+            forget(&mut self.by_process, &process, id);
+        }
         if lookup.truncated {
             forget(&mut self.truncated, &lookup.owner, id);
         }

@@ -15,7 +15,7 @@ use foldhash::quality::RandomState;
 
 use crate::event::{Actor, Dns};
 use crate::identify::Identifier;
-use crate::record::Timestamp;
+use crate::record::{HostId, Timestamp};
 use crate::report::Transport;
 
 use super::by_socket::BySocket;
@@ -54,7 +54,8 @@ pub(crate) struct Clients {
     lookups: Slab<OpenLookup>,
     /// Their ids, the oldest first.
     ages: BTreeSet<u64>,
-    by_owner: HashMap<Owner, Ids>,
+    /// Those of each process, whose exit ends them.
+    by_process: HashMap<(HostId, u32), Ids>,
     /// Those with a truncated answer, which connects to servers concern.
     truncated: HashMap<Owner, Ids>,
     /// By owner and first label, hashed: all candidates of a walk begin with the name as typed.
@@ -235,9 +236,10 @@ impl Clients {
             self.evict_oldest();
         }
         let config = who.resolver_config(&first.actor);
+        let process = owner.process();
         let mut lookup = Box::new(OpenLookup {
             host: first.actor.host,
-            owner: owner.clone(),
+            owner,
             label,
             tid: first.actor.task.as_ref().map(|t| t.tid),
             walk: Walk::begin(Arc::clone(&first.asked.name), config),
@@ -251,7 +253,9 @@ impl Clients {
         });
         lookup.elsewhere = lookup.is_elsewhere(first.server.ip());
         let Some(id) = self.lookups.insert(lookup) else { return 0 };
-        self.by_owner.entry(owner).or_default().push(id);
+        if let Some(process) = process {
+            self.by_process.entry(process).or_default().push(id);
+        }
         self.by_label.entry(label).or_default().push(id);
         self.ages.insert(id);
         id
@@ -317,6 +321,7 @@ impl Clients {
         dns: &mut Dns,
         asked: Option<Asked>,
         sent: Sent,
+        who: &Identifier,
     ) {
         let key = (SocketKey::of(actor, dns), dns.message.id);
         let reply = Reply::of(dns, sent);
@@ -340,6 +345,7 @@ impl Clients {
         }
         let why = match ids {
             [] if self.gone.answered(&key, asked.as_ref()) => Stray::Late,
+            [] if who.asked_before(actor, sent.at) => Stray::AskedBefore,
             [] => Stray::UnknownId,
             _ => Stray::WrongQuestion,
         };

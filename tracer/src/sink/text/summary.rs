@@ -53,6 +53,7 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
     if of.servers.len() > shown {
         line("", format!("and {} more", of.servers.len() - shown));
     }
+    let asked_before = of.unmatched.get("asked-before").copied().unwrap_or_default();
     let oddities = [
         (of.cut, "payload cut", "payloads cut"),
         (of.undecoded, "record not understood", "records not understood"),
@@ -63,7 +64,16 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
         ),
         (of.late, "record came late", "records came late"),
         (of.evicted, "entry given up for lack of room", "entries given up for lack of room"),
-        (of.unmatched_responses, "response without a question", "responses without a question"),
+        (
+            of.unmatched_responses.saturating_sub(asked_before),
+            "response without a question",
+            "responses without a question",
+        ),
+        (
+            asked_before,
+            "response to a question older than the trace",
+            "responses to questions older than the trace",
+        ),
     ];
     let oddities: Vec<_> = oddities
         .iter()
