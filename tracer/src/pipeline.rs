@@ -123,9 +123,10 @@ impl Pipeline {
             Err(_) => self.undecoded.add(Some(kind), 1, at),
         }
         self.add_gaps(at);
-        for event in events.drain(..) {
+        for event in &mut events {
             self.event(event, first)?;
         }
+        events.clear();
         self.events = events;
         self.tell_undecoded(false)
     }
@@ -182,8 +183,8 @@ impl Pipeline {
         counts.cut += u64::from(record.cut);
     }
 
-    fn event(&mut self, event: Event, first: bool) -> io::Result<()> {
-        self.who.learn(&event);
+    fn event(&mut self, event: &mut Event, first: bool) -> io::Result<()> {
+        self.who.learn(event);
         if matches!(event.body, Body::Pod(_)) {
             self.release()?;
         }
@@ -191,9 +192,9 @@ impl Pipeline {
         // carried them.
         let beneath = self.options.payload && matches!(event.body, Body::Data(_) | Body::Dns(_));
         if self.options.events && (first || beneath) {
-            let mut line = describe::event_line(&event, &self.who);
+            let mut line = describe::event_line(event, &self.who);
             if self.options.payload {
-                describe::add_payload(&event, &mut line);
+                describe::add_payload(event, &mut line);
             }
             self.output(Output::Event(line))?;
         }

@@ -87,18 +87,17 @@ pub struct Correlator {
 }
 
 impl Correlator {
-    /// Takes an event in; appends what became certain.
-    pub fn observe(&mut self, mut event: Event, who: &Identifier, done: &mut Vec<Conclusion>) {
+    /// Takes an event in, and out of it what is remembered; appends what became certain.
+    pub fn observe(&mut self, event: &mut Event, who: &Identifier, done: &mut Vec<Conclusion>) {
         let at = event.at;
         self.advance(at, who, done);
         if let Body::Dns(dns) = &event.body {
             if dns.message.opcode == 0 {
                 let asked = self.questions.of(dns);
-                self.on_the_way(&event, dns, asked.as_ref(), who);
-                self.dns(&mut event, asked, who);
+                self.on_the_way(event, dns, asked.as_ref(), who);
+                self.dns(event, asked, who);
             }
         } else {
-            let event = &event;
             self.clients.observe(event);
             if let (Body::SocketClosed(_), Some(socket)) = (&event.body, event.actor.socket()) {
                 self.resolvers.closed(socket, event.at);
