@@ -31,7 +31,7 @@ fn measure(name: &str, records: &[Record]) {
     let mut pipeline = Pipeline::new(Options::default(), vec![Box::new(Json::new(io::sink()))]);
     let start = cpu_ns();
     for record in records {
-        pipeline.push(record).unwrap();
+        pipeline.push(record.clone()).unwrap();
     }
     let verdict = pipeline.finish().unwrap();
     let rate = messages as f64 / ((cpu_ns() - start) as f64 / 1e9);

@@ -94,7 +94,7 @@ pub fn run_with(options: Options, records: &[Record]) -> Output {
         vec![Box::new(Json::new(json.clone())), Box::new(Text::new(text.clone(), style))];
     let mut pipeline = Pipeline::new(options, sinks);
     for record in records {
-        pipeline.push(record).unwrap();
+        pipeline.push(record.clone()).unwrap();
     }
     let verdict = pipeline.finish().unwrap();
     Output { json: json.text(), text: text.text(), verdict }

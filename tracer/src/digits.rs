@@ -19,22 +19,43 @@ impl Short {
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
-    fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.len) {
-            *place = byte;
-            self.len += 1;
+    fn push(&mut self, text: &[u8]) {
+        let place = self.bytes.get_mut(self.len..).and_then(|rest| rest.get_mut(..text.len()));
+        if let Some(place) = place {
+            place.copy_from_slice(text);
+            self.len += text.len();
         }
     }
 
-    fn number(&mut self, value: u16) {
-        for unit in [10_000, 1_000, 100, 10] {
-            if value >= unit {
-                self.push(digit(u64::from(value / unit)));
-            }
+    /// A part of an IPv4 address and a dot behind it.
+    fn push_part(&mut self, part: u8) {
+        let (text, len) = PARTS[usize::from(part)];
+        let rest = self.bytes.get_mut(self.len..);
+        if let Some(place) = rest.and_then(|rest| rest.first_chunk_mut()) {
+            *place = text;
+            self.len += usize::from(len);
         }
-        self.push(digit(value.into()));
     }
 }
+
+/// What an IPv4 address has, with a dot behind each, and how long that is.
+static PARTS: [([u8; 4], u8); 256] = {
+    let mut parts = [([b'.'; 4], 0); 256];
+    let mut n = 0;
+    while n < parts.len() {
+        let digits = [n / 100, n / 10 % 10, n % 10];
+        let (text, len) = &mut parts[n];
+        let mut at = (n < 100) as usize + (n < 10) as usize;
+        while at < digits.len() {
+            text[*len as usize] = b'0' + digits[at] as u8;
+            *len += 1;
+            at += 1;
+        }
+        *len += 1;
+        n += 1;
+    }
+    parts
+};
 
 fn digit(value: u64) -> u8 {
     b'0' + u8::try_from(value % 10).unwrap_or_default()
@@ -87,12 +108,8 @@ pub(crate) fn ipv4(ip: Ipv4Addr) -> Short {
 }
 
 fn push_ipv4(text: &mut Short, ip: Ipv4Addr) {
-    for (n, part) in ip.octets().into_iter().enumerate() {
-        if n > 0 {
-            text.push(b'.');
-        }
-        text.number(part.into());
-    }
+    ip.octets().into_iter().for_each(|part| text.push_part(part));
+    text.len -= 1;
 }
 
 /// For serde: an address as its `Display` has it.
@@ -103,8 +120,8 @@ pub(crate) fn address<S: Serializer>(
     let SocketAddr::V4(v4) = address else { return serializer.collect_str(address) };
     let mut text = Short { bytes: [0; 30], len: 0 };
     push_ipv4(&mut text, *v4.ip());
-    text.push(b':');
-    text.number(v4.port());
+    text.push(b":");
+    text.push(itoa::Buffer::new().format(v4.port()).as_bytes());
     serializer.serialize_str(text.as_str())
 }
 

@@ -316,13 +316,13 @@ pub fn extended_error_name(code: u16) -> Option<&'static str> {
 
 impl Message {
     /// RCODE by name.
-    pub fn rcode_name(&self) -> String {
+    pub fn rcode_name(&self) -> Cow<'static, str> {
         rcode_name(self.rcode)
     }
 }
 
 /// RCODE by name (IANA registry), `RCODE4095` where it has none.
-pub fn rcode_name(rcode: u16) -> String {
+pub fn rcode_name(rcode: u16) -> Cow<'static, str> {
     let name = match rcode {
         0 => "NOERROR",
         1 => "FORMERR",
@@ -344,9 +344,9 @@ pub fn rcode_name(rcode: u16) -> String {
         21 => "BADALG",
         22 => "BADTRUNC",
         23 => "BADCOOKIE",
-        other => return format!("RCODE{other}"),
+        other => return format!("RCODE{other}").into(),
     };
-    name.to_owned()
+    name.into()
 }
 
 /// Neither an answer nor the word that there is none (NOERROR, NXDOMAIN).

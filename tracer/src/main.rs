@@ -64,7 +64,7 @@ fn run(cli: Cli) -> Result<u8> {
             let ending = live::receive(
                 socket,
                 || confinement::enter(output.sandbox, user),
-                &mut |record| pipeline.push(&redaction.record(record)),
+                &mut |record| pipeline.push(redaction.record(record)),
             )?;
             redaction.tell_shared();
             let whole = ending == live::Ending::Clean;
@@ -119,7 +119,7 @@ fn replay(capture: &cli::Capture, dns_ports: &[u16], output: &cli::Output) -> Re
     for record in in_batches(records, ahead) {
         match record {
             Ok(record) if record.kind.is_private() && !private => {}
-            Ok(record) => pipeline.push(&redaction.record(&record))?,
+            Ok(record) => pipeline.push(redaction.record(record))?,
             Err(error) => {
                 let name = error.file.as_deref().unwrap_or(&name);
                 writeln!(progress::stderr(), "svctrace: {name}: {error}")?;

@@ -104,25 +104,26 @@ impl Pipeline {
     }
 
     /// The one way in, for every source.
-    pub fn push(&mut self, record: &Record) -> io::Result<()> {
+    pub fn push(&mut self, record: Record) -> io::Result<()> {
         for sink in &mut self.sinks {
-            sink.record(record)?;
+            sink.record(&record)?;
         }
         // A record with the number of the one before says more about the same event.
         let first = record.number != self.number;
         self.number = record.number;
-        self.count(record, first);
+        self.count(&record, first);
         // By what was known until then, so that it does not matter which record ends the wait.
         if self.hold.is_due(self.counts.last) {
             self.release()?;
         }
         let mut events = std::mem::take(&mut self.events);
+        let (kind, at) = (record.kind, record.at);
         match self.decoder.decode(record, &mut events) {
             Ok(()) => self.counts.events += u64::from(first),
-            Err(_) => self.undecoded.add(Some(record.kind), 1, record.at),
+            Err(_) => self.undecoded.add(Some(kind), 1, at),
         }
-        self.add_gaps(record.at);
-        for event in &events {
+        self.add_gaps(at);
+        for event in &mut events {
             self.event(event, first)?;
         }
         events.clear();
@@ -182,7 +183,7 @@ impl Pipeline {
         counts.cut += u64::from(record.cut);
     }
 
-    fn event(&mut self, event: &Event, first: bool) -> io::Result<()> {
+    fn event(&mut self, event: &mut Event, first: bool) -> io::Result<()> {
         self.who.learn(event);
         if matches!(event.body, Body::Pod(_)) {
             self.release()?;
@@ -223,12 +224,12 @@ impl Pipeline {
                 Conclusion::Lookup(lookup) => {
                     if self.options.transactions {
                         for transaction in lookup.transactions() {
-                            let line = transaction.report(&self.who);
+                            let line = transaction.clone().report(&self.who);
                             self.output(Output::Transaction(line))?;
                         }
                     }
-                    self.output(Output::Lookup(lookup.report(&self.who)))?;
                     self.diagnoser.lookup(&lookup, self.counts.last, &self.who);
+                    self.output(Output::Lookup(lookup.report(&self.who)))?;
                     // Many lookups can close at once.
                     let mut findings = Vec::new();
                     self.diagnoser.relieve(&self.who, &mut findings);
@@ -353,10 +354,10 @@ mod tests {
         let s = 1_000_000_000;
         for n in 0..10 {
             let bad = record(n, 100 * s + n, RecordKind::Packet, b"?");
-            pipeline.push(&bad).unwrap();
+            pipeline.push(bad).unwrap();
         }
-        pipeline.push(&record(10, 102 * s, RecordKind::Heartbeat, b"{}")).unwrap();
-        pipeline.push(&record(11, 101 * s, RecordKind::Heartbeat, b"{}")).unwrap();
+        pipeline.push(record(10, 102 * s, RecordKind::Heartbeat, b"{}")).unwrap();
+        pipeline.push(record(11, 101 * s, RecordKind::Heartbeat, b"{}")).unwrap();
         let verdict = pipeline.finish().unwrap();
         assert_eq!(verdict.incomplete, 10);
         let outputs = kept.0.borrow();
@@ -383,7 +384,7 @@ mod tests {
             let at = Timestamp(n);
             let loss = context::Loss { stage, source, count: u64::MAX, first: at, last: at };
             let body = serde_json::to_vec(&loss).unwrap();
-            pipeline.push(&Record::bare(n, at, RecordKind::Loss, body)).unwrap();
+            pipeline.push(Record::bare(n, at, RecordKind::Loss, body)).unwrap();
         }
         assert_eq!(pipeline.finish().unwrap().incomplete, u64::MAX);
         let outputs = kept.0.borrow();

@@ -1,7 +1,6 @@
 //! `--redact`: the key, here or in the pipeline process, and what the user is told. Replaces nothing
 //! itself.
 
-use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -97,10 +96,10 @@ fn start(redact: Option<Redact>, file: Option<File>, quiet: bool) -> Result<Reda
 
 impl Redaction {
     /// `record` as the pipeline gets it.
-    pub(crate) fn record<'a>(&mut self, record: &'a Record) -> Cow<'a, Record> {
+    pub(crate) fn record(&mut self, record: Record) -> Record {
         match &mut self.0 {
-            Some(redactor) => Cow::Owned(redactor.record(record)),
-            None => Cow::Borrowed(record),
+            Some(redactor) => redactor.record(&record),
+            None => record,
         }
     }
 

@@ -38,8 +38,8 @@ pub fn redact(data: &[u8]) {
         let redacted = redactor.record(&record);
         let (mut before, mut after) = (Vec::new(), Vec::new());
         let (was, is) = (
-            decoder.decode(&record, &mut before),
-            Decoder::default().decode(&redacted, &mut after),
+            decoder.decode(record.clone(), &mut before),
+            Decoder::default().decode(redacted.clone(), &mut after),
         );
         if record.kind.is_context() {
             assert_eq!(was.is_ok(), is.is_ok(), "{record:?}\n{redacted:?}");
@@ -115,7 +115,7 @@ fn printed(options: Options, style: Style, records: &[Record]) -> (String, Strin
 fn through(options: Options, sinks: Vec<Box<dyn Sink>>, records: &[Record]) {
     let mut pipeline = Pipeline::new(options, sinks);
     for record in records {
-        pipeline.push(record).unwrap();
+        pipeline.push(record.clone()).unwrap();
     }
     pipeline.finish().unwrap();
 }

@@ -1,8 +1,10 @@
 //! Open transactions by socket and DNS id. Holds ids only; knows nothing of what they stand for.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 
 use foldhash::HashMap;
+use foldhash::quality::RandomState;
 
 use super::ids::{Ids, forget, without};
 use super::transaction::SocketKey;
@@ -12,9 +14,11 @@ use crate::record::HostId;
 #[derive(Debug, Default)]
 pub(crate) struct BySocket {
     cookies: BTreeMap<(HostId, u64, u16), Ids>,
-    flows: HashMap<(SocketKey, u16), Ids>,
+    /// By the hash of socket and DNS id: whoever looks for a transaction compares what it asked anyway.
+    flows: HashMap<u64, Ids>,
     /// Connections among the flows: their ends tell.
     streams: HashMap<SocketKey, Ids>,
+    hasher: RandomState,
 }
 
 impl BySocket {
@@ -22,7 +26,7 @@ impl BySocket {
     pub(crate) fn get(&self, key: &(SocketKey, u16)) -> &[u64] {
         let ids = match key.0 {
             SocketKey::Cookie(host, cookie) => self.cookies.get(&(host, cookie, key.1)),
-            SocketKey::Flow { .. } => self.flows.get(key),
+            SocketKey::Flow { .. } => self.flows.get(&self.hasher.hash_one(key)),
         };
         ids.map(Ids::as_slice).unwrap_or_default()
     }
@@ -35,7 +39,7 @@ impl BySocket {
             SocketKey::Cookie(host, cookie) => {
                 self.cookies.entry((host, cookie, key.1)).or_default()
             }
-            SocketKey::Flow { .. } => self.flows.entry(key).or_default(),
+            SocketKey::Flow { .. } => self.flows.entry(self.hasher.hash_one(&key)).or_default(),
         }
         .push(id);
     }
@@ -51,7 +55,7 @@ impl BySocket {
                     self.cookies.remove(&key);
                 }
             }
-            SocketKey::Flow { .. } => forget(&mut self.flows, key, id),
+            SocketKey::Flow { .. } => forget(&mut self.flows, &self.hasher.hash_one(key), id),
         }
     }
 

@@ -403,6 +403,11 @@ impl Connections {
         }
     }
 
+    /// There is something to tell at `now`, or a note to take.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        !self.notes.is_empty() || self.timers.first().is_some_and(|(at, _)| *at <= now)
+    }
+
     /// Time has come to `now`: what is due is told.
     pub(crate) fn advance(&mut self, now: Timestamp, names: &Names, done: &mut Vec<Connection>) {
         while self.timers.first().is_some_and(|(at, _)| *at <= now) {

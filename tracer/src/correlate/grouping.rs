@@ -8,16 +8,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use foldhash::HashMap;
 use smallvec::SmallVec;
 
 use crate::identify::Entity;
 use crate::record::{HostId, Timestamp};
 use crate::report::Outcome;
 
+use super::ids::Ids;
 use super::lookup::attempt_outcome;
 use super::patience::Settings;
 use super::search_list::Walk;
+use super::slab::Slab;
 use super::transaction::{Asked, Reply, SocketKey, Transaction};
 use super::truncated::Connects;
 
@@ -43,11 +44,23 @@ pub(crate) enum Owner {
     Address(HostId, IpAddr),
 }
 
+impl Owner {
+    /// The process that it is, as far as it is known to be one.
+    pub(crate) fn process(&self) -> Option<(HostId, u32)> {
+        match self {
+            Self::Process(host, pid) => Some((*host, *pid)),
+            Self::Entity(_) | Self::Address(..) => None,
+        }
+    }
+}
+
 /// A lookup under way.
 #[derive(Debug)]
 pub(crate) struct OpenLookup {
     pub(crate) host: HostId,
     pub(crate) owner: Owner,
+    /// Its key among those of its owner that begin like it.
+    pub(crate) label: u64,
     pub(crate) tid: Option<u32>,
     pub(crate) walk: Walk,
     pub(crate) attempts: Vec<OpenAttempt>,
@@ -70,7 +83,7 @@ pub(crate) struct OpenLookup {
 pub(crate) struct OpenAttempt {
     /// Lower case.
     pub(crate) name: Arc<str>,
-    pub(crate) transactions: Vec<u64>,
+    pub(crate) transactions: Ids,
 }
 
 /// A transaction of an open lookup.
@@ -87,8 +100,8 @@ pub(crate) struct OpenTransaction {
     pub(crate) intent_known: bool,
 }
 
-/// The transactions of all open lookups; boxed, for they are large and come and go.
-pub(crate) type Table = HashMap<u64, Box<OpenTransaction>>;
+/// The transactions of all open lookups.
+pub(crate) type Table = Slab<OpenTransaction>;
 
 /// A query that looks for its lookup.
 #[derive(Debug)]

@@ -167,13 +167,16 @@ impl Orphans {
         Some(self.waiting.remove(found?)?.reply)
     }
 
+    /// The first waited long enough.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        self.waiting.front().is_some_and(|first| now.since(first.reply.at) >= ORPHAN_NS)
+    }
+
     pub(crate) fn expire(&mut self, now: Timestamp) {
-        while let Some(first) = self.waiting.front()
-            && now.since(first.reply.at) >= ORPHAN_NS
+        while self.is_due(now)
+            && let Some(first) = self.waiting.pop_front()
         {
-            let why = first.why;
-            self.waiting.pop_front();
-            self.unmatched.count(why);
+            self.unmatched.count(first.why);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::event::Actor;
 use crate::identify::Identifier;
@@ -80,17 +80,23 @@ pub(crate) fn combine(verdicts: impl IntoIterator<Item = Outcome>) -> Outcome {
 
 /// What came of each type of an attempt: the last try counts, or an earlier one that answered. Of
 /// queries that went to several servers together the one that was answered well counts.
-fn by_type<'a>(
-    transactions: impl Iterator<Item = &'a Transaction>,
-) -> impl Iterator<Item = Outcome> {
+fn by_type<'a>(transactions: impl Iterator<Item = &'a Transaction>) -> SmallVec<[Outcome; 2]> {
     let mut all: SmallVec<[(usize, &Transaction); 4]> = transactions.enumerate().collect();
+    // Nearly always: one query, or one for each type of address.
+    match all.as_slice() {
+        [(_, only)] => return smallvec![only.verdict()],
+        [(_, first), (_, second)] if first.asked.qtype != second.asked.qtype => {
+            return smallvec![first.verdict(), second.verdict()];
+        }
+        _ => {}
+    }
     all.sort_by(|(_, a), (_, b)| a.asked.qtype.cmp(&b.asked.qtype));
     let mut types: SmallVec<[(usize, Outcome); 2]> = all
         .chunk_by(|(_, a), (_, b)| a.asked.qtype == b.asked.qtype)
         .filter_map(|of_type| Some((of_type.first()?.0, of_one_type(of_type)?)))
         .collect();
     types.sort_unstable_by_key(|(first, _)| *first);
-    types.into_iter().map(|(_, outcome)| outcome)
+    types.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 /// `of_type`: in order.
@@ -116,7 +122,7 @@ pub(crate) fn attempt_outcome<'a>(transactions: impl Iterator<Item = &'a Transac
 pub(crate) fn strict(attempt: &mut Attempt) {
     let found = attempt.outcome == Outcome::Answered;
     let fine = |o: &Outcome| matches!(o, Outcome::Answered | Outcome::Nodata);
-    let worse = by_type(attempt.transactions.iter()).filter(|o| !fine(o));
+    let worse = by_type(attempt.transactions.iter()).into_iter().filter(|o| !fine(o));
     if found && let Some(worst) = worse.min_by_key(|o| *o == Outcome::Nxdomain) {
         attempt.outcome = worst;
     }
@@ -198,7 +204,7 @@ impl Lookup {
     }
 
     /// In the words of the contract, with the identity known now.
-    pub fn report(&self, who: &Identifier) -> report::Lookup {
+    pub fn report(self, who: &Identifier) -> report::Lookup {
         let winner = self.winner.and_then(|i| self.attempts.get(i));
         let mut answers: Vec<String> = Vec::new();
         for data in winner.iter().flat_map(|a| &a.transactions).flat_map(Transaction::data) {
@@ -206,28 +212,33 @@ impl Lookup {
                 answers.push(data.to_owned());
             }
         }
+        let external_name = self.external_name(who);
+        let started = self.started;
         report::Lookup {
             schema: 1,
             id: self.id,
-            ts: Ts(self.started),
+            ts: Ts(started),
             identity: who.identity(&self.actor),
-            name: self.name.clone(),
             server: self.server,
-            search: self.search.as_ref().map(|s| s.suffixes.clone()),
             ndots: self.search.as_ref().and_then(|s| s.ndots),
             search_source: self.search.as_ref().map(|s| s.source),
-            attempts: self.attempts.iter().map(|a| a.report(self.started)).collect(),
             outcome: self.outcome,
             answers,
             duration_ns: self.duration_ns(),
             wasted_ns: self.wasted_ns(),
             wasted_queries: self.wasted_queries(),
             resolver_library: self.library.map(str::to_owned),
-            external_name: self.external_name(who),
+            external_name,
+            attempts: self.attempts.into_iter().map(|a| a.report(started)).collect(),
+            name: self.name,
+            search: self.search.map(|s| s.suffixes),
         }
     }
 
     fn external_name(&self, who: &Identifier) -> Option<String> {
+        if !who.has_aliases() {
+            return None; // as a rule
+        }
         let domain = who.cluster_domain(&self.actor)?;
         self.attempts.iter().find_map(|attempt| who.external_name(&attempt.name, &domain))
     }
@@ -246,14 +257,14 @@ impl Attempt {
         self.transactions.iter().map(|t| 1 + u64::from(t.retransmits)).sum()
     }
 
-    fn report(&self, lookup_started: Timestamp) -> report::Attempt {
+    fn report(self, lookup_started: Timestamp) -> report::Attempt {
         report::Attempt {
-            name: self.name.clone(),
-            suffix: self.suffix.clone(),
+            name: self.name,
+            suffix: self.suffix,
             outcome: self.outcome,
             start_ns: self.started.since(lookup_started),
             duration_ns: self.ended.since(self.started),
-            transactions: self.transactions.iter().map(Transaction::in_attempt).collect(),
+            transactions: self.transactions.into_iter().map(Transaction::in_attempt).collect(),
         }
     }
 }

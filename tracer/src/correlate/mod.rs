@@ -25,6 +25,7 @@ mod names;
 mod patience;
 mod peers;
 mod search_list;
+mod slab;
 mod timers;
 mod transaction;
 mod truncated;
@@ -52,6 +53,8 @@ pub use search_list::SearchList;
 pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
 pub use truncated::Sequel;
 pub use upstream::{Leaf, OtherAnswer, Received, Tie, UpstreamTry};
+
+use tracer_common::record::probe;
 
 use crate::event::{Body, Direction, Dns, Event};
 use crate::identify::Identifier;
@@ -84,14 +87,15 @@ pub struct Correlator {
 }
 
 impl Correlator {
-    /// Takes an event in; appends what became certain.
-    pub fn observe(&mut self, event: &Event, who: &Identifier, done: &mut Vec<Conclusion>) {
-        self.advance(event.at, who, done);
+    /// Takes an event in, and out of it what is remembered; appends what became certain.
+    pub fn observe(&mut self, event: &mut Event, who: &Identifier, done: &mut Vec<Conclusion>) {
+        let at = event.at;
+        self.advance(at, who, done);
         if let Body::Dns(dns) = &event.body {
             if dns.message.opcode == 0 {
                 let asked = self.questions.of(dns);
                 self.on_the_way(event, dns, asked.as_ref(), who);
-                self.dns(event, dns, asked, who);
+                self.dns(event, asked, who);
             }
         } else {
             self.clients.observe(event);
@@ -106,7 +110,7 @@ impl Correlator {
             self.streams();
             done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
         }
-        self.advance(event.at, who, done);
+        self.advance(at, who, done);
     }
 
     /// What connects to DNS servers mean for the questions behind them.
@@ -152,22 +156,25 @@ impl Correlator {
         self.clients.evicted + self.resolvers.evicted + self.connections.evicted
     }
 
-    fn dns(&mut self, event: &Event, dns: &Dns, asked: Option<Asked>, who: &Identifier) {
+    /// A message at a socket; what is remembered of it is taken out.
+    fn dns(&mut self, event: &mut Event, asked: Option<Asked>, who: &Identifier) {
         let sent = Sent { at: event.at, number: event.number };
-        let actor = &event.actor;
+        let recovered = event.probe == Some(probe::RECOVERED);
+        let Event { actor, body: Body::Dns(dns), .. } = event else { return };
+        let actor = &*actor;
         match (dns.direction, dns.message.response, asked) {
             (Direction::Out, false, Some(asked)) => {
                 self.resolvers.heard_inside(actor, dns, &asked, sent, who);
                 if self.resolvers.is_upstream(actor, dns, &asked, who) {
                     self.resolvers.forwarded(actor, dns, asked, sent, who);
                 } else {
-                    self.clients.query(event, dns, asked, who);
+                    self.clients.query(actor, dns, asked, sent, recovered, who);
                 }
             }
             (Direction::In, true, asked) => {
                 self.resolvers.answered_inside(dns, asked.as_ref());
                 if !self.resolvers.upstream_replied(actor, dns, asked.as_ref(), sent) {
-                    self.clients.response(event, dns, asked, who);
+                    self.clients.response(actor, dns, asked, sent, who);
                 }
             }
             (Direction::In, false, Some(asked)) => {
@@ -218,27 +225,29 @@ impl Correlator {
 
     /// Responses that no translated copy will follow.
     fn held(&mut self, now: Timestamp, who: &Identifier) {
-        while let Some(held) = self.wire.due(now) {
+        while let Some(mut held) = self.wire.due(now) {
             let asked = self.questions.of(&held.dns);
             self.wire.answered(&held.dns, asked.as_ref());
-            self.clients.response(&held.event, &held.dns, asked, who);
+            let sent = Sent { at: held.event.at, number: held.event.number };
+            self.clients.response(&held.event.actor, &mut held.dns, asked, sent, who);
         }
     }
 
     fn advance(&mut self, at: Timestamp, who: &Identifier, done: &mut Vec<Conclusion>) {
         self.now = self.now.max(at);
         self.held(self.now, who);
+        let due = self.clients.is_due(self.now)
+            || self.connections.is_due(self.now)
+            || self.resolvers.is_due(self.now);
+        if !due {
+            return; // as a rule
+        }
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.clients.advance(self.now, &mut self.resolvers, &mut lookups);
         self.connections.advance(self.now, &self.clients.names, &mut connections);
         self.streams();
         self.resolvers.expire(self.now);
-        // As a rule there are none.
-        if !lookups.is_empty() {
-            done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
-        }
-        if !connections.is_empty() {
-            done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
-        }
+        done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
+        done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
     }
 }

@@ -1,21 +1,36 @@
 //! Which name gave a process an address. Remembers the latest, bounded.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use foldhash::HashMap;
-
-use crate::record::Timestamp;
+use foldhash::quality::RandomState;
 
 use super::grouping::Owner;
 
 const CAP: usize = 16_384;
 
-/// Names by process and address.
+/// A name that gave an address.
+#[derive(Debug)]
+struct Given {
+    /// Of owner and address.
+    hash: u64,
+    owner: Owner,
+    ip: IpAddr,
+    name: String,
+}
+
+/// Names by process and address. What comes and goes in a row stays in the processor's caches; only the
+/// small index is looked into here and there.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    known: HashMap<(Owner, IpAddr), (String, Timestamp)>,
-    order: VecDeque<(Timestamp, Owner, IpAddr)>,
+    /// In the order in which they were learned, numbered from `forgotten` on.
+    given: VecDeque<Given>,
+    forgotten: u64,
+    /// Number of the latest, by hash.
+    latest: HashMap<u64, u64>,
+    hasher: RandomState,
 }
 
 impl Names {
@@ -25,23 +40,26 @@ impl Names {
         owner: &Owner,
         data: impl Iterator<Item = &'a str>,
         typed: &str,
-        at: Timestamp,
     ) {
         for ip in data.filter_map(|d| d.parse::<IpAddr>().ok()) {
-            self.known.insert((owner.clone(), ip), (typed.to_owned(), at));
-            self.order.push_back((at, owner.clone(), ip));
+            let hash = self.hasher.hash_one((owner, ip));
+            self.latest.insert(hash, self.forgotten + self.given.len() as u64);
+            self.given.push_back(Given { hash, owner: owner.clone(), ip, name: typed.to_owned() });
         }
-        while self.order.len() > CAP {
-            let Some((at, owner, ip)) = self.order.pop_front() else { return };
-            let key = (owner, ip);
-            if self.known.get(&key).is_some_and(|(_, latest)| *latest == at) {
-                self.known.remove(&key);
+        while self.given.len() > CAP {
+            let Some(oldest) = self.given.pop_front() else { return };
+            if self.latest.get(&oldest.hash) == Some(&self.forgotten) {
+                self.latest.remove(&oldest.hash);
             }
+            self.forgotten += 1;
         }
     }
 
     /// The name that was looked up most recently.
     pub(crate) fn of(&self, owner: &Owner, ip: IpAddr) -> Option<&str> {
-        self.known.get(&(owner.clone(), ip)).map(|(name, _)| name.as_str())
+        let number = self.latest.get(&self.hasher.hash_one((owner, ip)))?;
+        let index = usize::try_from(number.checked_sub(self.forgotten)?).ok()?;
+        let given = self.given.get(index).filter(|g| g.ip == ip && g.owner == *owner)?;
+        Some(&given.name)
     }
 }

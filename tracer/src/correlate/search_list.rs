@@ -1,6 +1,10 @@
 //! Which name a process typed, told from the names it asked: the search list of resolv.conf(5)
 //! applied backwards. Knows names only, no time and no transactions.
 
+use std::sync::Arc;
+
+use smallvec::{SmallVec, smallvec};
+
 use crate::identify::ResolverConfig;
 use crate::report::SearchSource;
 
@@ -8,7 +12,7 @@ use crate::report::SearchSource;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchList {
     /// Suffixes in order, lower case.
-    pub suffixes: Vec<String>,
+    pub suffixes: Arc<Vec<String>>,
     /// `ndots`; `None` when the list is inferred.
     pub ndots: Option<u32>,
     /// How it is known.
@@ -30,10 +34,10 @@ struct Hypothesis {
 /// What one lookup's names say about the name typed.
 #[derive(Clone, Debug)]
 pub(crate) struct Walk {
-    known: Option<(Vec<String>, u32)>,
+    known: Option<(Arc<Vec<String>>, u32)>,
     hypotheses: Vec<Hypothesis>,
     /// Lower-cased names in the order asked.
-    asked: Vec<String>,
+    asked: SmallVec<[Arc<str>; 1]>,
     /// Without a known list: the stem, once two names agree on it.
     stem: Option<String>,
 }
@@ -54,31 +58,29 @@ fn before<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {
 
 /// Longest run of whole labels that both names begin with.
 fn common_stem<'a>(a: &'a str, b: &str) -> Option<&'a str> {
-    let same: usize = a
-        .split('.')
-        .zip(b.split('.'))
-        .take_while(|(x, y)| x == y)
-        .map(|(label, _)| label.len() + 1)
-        .sum();
-    same.checked_sub(1).map(|end| &a[..end])
+    let same = a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count();
+    let ends = |name: &str, at| matches!(name.as_bytes().get(at), None | Some(b'.'));
+    let end = (0..=same).rev().find(|at| ends(a, *at) && ends(b, *at))?;
+    a.get(..end)
 }
 
 impl Walk {
     /// A lookup begins with `name` (lower case).
-    pub(crate) fn begin(name: &str, config: Option<&ResolverConfig>) -> Self {
-        let known = config.map(|c| (c.search.clone(), c.ndots));
+    pub(crate) fn begin(name: impl Into<Arc<str>>, config: Option<&ResolverConfig>) -> Self {
+        let name: Arc<str> = name.into();
+        let known = config.map(|c| (Arc::clone(&c.search), c.ndots));
         // Nobody looks for the name of an address with suffixes.
         let reverse = name.ends_with(".in-addr.arpa") || name.ends_with(".ip6.arpa");
         let mut hypotheses = Vec::new();
         if let Some((search, ndots)) = &known {
             hypotheses.push(Hypothesis {
-                typed: name.to_owned(),
+                typed: name.to_string(),
                 as_is_first: true,
-                walks: dots(name) >= *ndots && !reverse,
+                walks: dots(&name) >= *ndots && !reverse,
                 position: 0,
             });
             for (position, suffix) in search.iter().enumerate() {
-                if let Some(stem) = before(name, suffix).filter(|stem| dots(stem) < *ndots) {
+                if let Some(stem) = before(&name, suffix).filter(|stem| dots(stem) < *ndots) {
                     hypotheses.push(Hypothesis {
                         typed: stem.to_owned(),
                         as_is_first: false,
@@ -88,12 +90,12 @@ impl Walk {
                 }
             }
         }
-        Self { known, hypotheses, asked: vec![name.to_owned()], stem: None }
+        Self { known, hypotheses, asked: smallvec![name], stem: None }
     }
 
     /// `name` fits as a later candidate of the same lookup.
     pub(crate) fn fits(&self, name: &str) -> bool {
-        if self.asked.iter().any(|n| n == name) {
+        if self.asked.iter().any(|n| **n == *name) {
             return false;
         }
         match &self.known {
@@ -103,9 +105,10 @@ impl Walk {
     }
 
     /// Takes `name` as the next candidate; call only when it [`fits`](Self::fits).
-    pub(crate) fn advance(&mut self, name: &str) {
+    pub(crate) fn advance(&mut self, name: impl Into<Arc<str>>) {
+        let name = name.into();
         if let Some((search, _)) = &self.known {
-            self.hypotheses.retain_mut(|h| match h.later(name, search) {
+            self.hypotheses.retain_mut(|h| match h.later(&name, search) {
                 Some(position) => {
                     h.position = position;
                     true
@@ -113,9 +116,9 @@ impl Walk {
                 None => false,
             });
         } else {
-            self.stem = self.inferred_stem(name);
+            self.stem = self.inferred_stem(&name).map(str::to_owned);
         }
-        self.asked.push(name.to_owned());
+        self.asked.push(name);
     }
 
     /// The list is from a resolver configuration.
@@ -126,7 +129,7 @@ impl Walk {
     /// It began with a name that can only be the one typed, which has too few dots for that by the
     /// known list.
     pub(crate) fn asked_at_once(&self) -> bool {
-        let first = self.asked.first().map_or("", String::as_str);
+        let first = self.asked.first().map_or("", AsRef::as_ref);
         let as_typed = self.hypotheses.iter().all(|h| h.as_is_first);
         as_typed && self.known.as_ref().is_some_and(|(_, ndots)| dots(first) < *ndots)
     }
@@ -135,8 +138,8 @@ impl Walk {
     pub(crate) fn can_go_on(&self) -> bool {
         let Some((search, _)) = &self.known else {
             // As typed after suffixes is the end; anything else may go on.
-            let last = self.asked.last();
-            return !(self.asked.len() > 1 && self.stem.as_ref() == last);
+            let last = self.asked.last().map(AsRef::as_ref);
+            return !(self.asked.len() > 1 && self.stem.as_deref() == last);
         };
         self.hypotheses.iter().any(|h| h.walks && h.position < search.len())
     }
@@ -144,7 +147,7 @@ impl Walk {
     /// The name as typed, as far as the names tell. When one name alone could be either, it is
     /// taken as it was asked, unless that would put more than a host in front of the first suffix.
     pub(crate) fn typed(&self) -> &str {
-        let first = self.asked.first().map_or("", String::as_str);
+        let first = self.asked.first().map_or("", AsRef::as_ref);
         if self.known.is_none() {
             return self.stem.as_deref().unwrap_or(first);
         }
@@ -168,14 +171,14 @@ impl Walk {
     pub(crate) fn search(&self) -> Option<SearchList> {
         if let Some((suffixes, ndots)) = &self.known {
             return Some(SearchList {
-                suffixes: suffixes.clone(),
+                suffixes: Arc::clone(suffixes),
                 ndots: Some(*ndots),
                 source: SearchSource::ResolvConf,
             });
         }
         self.stem.as_ref()?;
         Some(SearchList {
-            suffixes: self.asked.iter().filter_map(|n| self.suffix(n)).collect(),
+            suffixes: Arc::new(self.asked.iter().filter_map(|n| self.suffix(n)).collect()),
             ndots: None,
             source: SearchSource::Inferred,
         })
@@ -183,22 +186,22 @@ impl Walk {
 
     /// Without a known list: the stem that the names asked and `name` have in common, where one
     /// suffix being the tail of the other (as kubelet's are) or the bare stem vouches for it.
-    fn inferred_stem(&self, name: &str) -> Option<String> {
+    fn inferred_stem<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         if !self.can_go_on() {
             return None;
         }
         if let Some(stem) = &self.stem {
-            return (name == stem || after(name, stem).is_some()).then(|| stem.clone());
+            return (name == stem || after(name, stem).is_some()).then_some(stem);
         }
         let first = self.asked.first()?;
         if after(first, name).is_some() {
-            return Some(name.to_owned());
+            return Some(name);
         }
         if after(name, first).is_some() {
-            return Some(first.clone());
+            return Some(first);
         }
         let stem = common_stem(first, name)?;
-        before(after(first, stem)?, after(name, stem)?).map(|_| stem.to_owned())
+        before(after(first, stem)?, after(name, stem)?).map(|_| stem)
     }
 }
 
@@ -225,9 +228,11 @@ mod tests {
 
     fn config() -> ResolverConfig {
         ResolverConfig {
-            search: ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example"]
-                .map(str::to_owned)
-                .to_vec(),
+            search: Arc::new(
+                ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            ),
             ndots: 5,
             ..ResolverConfig::default()
         }
@@ -237,7 +242,7 @@ mod tests {
         let mut walk = Walk::begin(names[0], config);
         for name in &names[1..] {
             assert!(walk.fits(name), "{name} does not fit {walk:?}");
-            walk.advance(name);
+            walk.advance(*name);
         }
         walk
     }
@@ -288,7 +293,7 @@ mod tests {
         assert!(!seen.can_go_on());
         let list = seen.search().expect("two candidates");
         assert_eq!(list.source, SearchSource::Inferred);
-        assert_eq!(list.suffixes, ["ns.svc.c.l", "svc.c.l", "c.l", "corp.example"]);
+        assert_eq!(*list.suffixes, ["ns.svc.c.l", "svc.c.l", "c.l", "corp.example"]);
         assert_eq!(walk(None, &["x.corp.example", "x"]).typed(), "x");
         assert!(!Walk::begin("www.example.com", None).fits("www.example.org"));
         assert!(walk(None, &["www.example.com"]).search().is_none());

@@ -323,13 +323,13 @@ impl Bench {
     fn event(&mut self, at: Timestamp, actor: Actor, body: Body) {
         self.number += 1;
         self.now = self.now.max(at);
-        let event = Event { number: self.number, at, cpu: None, probe: None, actor, body };
+        let mut event = Event { number: self.number, at, cpu: None, probe: None, actor, body };
         self.who.learn(&event);
         if let Body::Loss(loss) = &event.body {
             self.diagnoser.loss(loss, self.now);
         }
         let mut done = Vec::new();
-        self.correlator.observe(&event, &self.who, &mut done);
+        self.correlator.observe(&mut event, &self.who, &mut done);
         self.take(done);
         self.diagnoser.advance(self.now, &self.who, &mut self.findings);
     }

@@ -67,7 +67,7 @@ fn the_story_is_one_lookup() {
     assert!((10_006 * MS..10_008 * MS).contains(&wasted), "{wasted}");
     let received = lookup.attempts[3].transactions[0].tie.received.as_ref().unwrap();
     assert_eq!((received.arrivals.len(), received.tries.len()), (2, 2));
-    let report = lookup.report(&bench.who);
+    let report = lookup.clone().report(&bench.who);
     assert_eq!(report.answers, ["10.96.100.50"]);
     assert_eq!((report.ndots, report.search_source), (Some(5), Some(SearchSource::ResolvConf)));
     assert_eq!(report.identity.pid, Some(4000));
@@ -250,9 +250,9 @@ fn an_answer_from_a_rewritten_address_matches_by_cookie() {
     }
     let steps = vec![s.open(0), ask, s.told(2 * MS, NAME, "A", 5, Says::Addr("192.0.2.1"))];
     let bench = played(Bench::node(false), steps, S);
-    let lookup = bench.lookups[0].report(&bench.who);
+    let lookup = bench.lookups[0].clone().report(&bench.who);
     assert_eq!((lookup.outcome, lookup.server), (Outcome::Answered, addr(SERVER)));
-    let line = bench.lookups[0].attempts[0].transactions[0].report(&bench.who);
+    let line = bench.lookups[0].attempts[0].transactions[0].clone().report(&bench.who);
     assert_eq!(line.server_wire, Some(addr("127.0.0.1:15053")));
 }
 

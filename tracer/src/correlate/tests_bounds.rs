@@ -46,7 +46,7 @@ fn strays_are_counted_by_reason() {
         assert_eq!(summary.unmatched.get(reason), Some(&n), "{reason}: {:?}", summary.unmatched);
     }
     assert_eq!(summary.unmatched_responses, 3);
-    let lookup = bench.lookups[0].report(&bench.who);
+    let lookup = bench.lookups[0].clone().report(&bench.who);
     assert_eq!(lookup.answers, ["192.0.2.1"], "that of the server that was asked");
 }
 
@@ -170,7 +170,7 @@ fn the_open_transactions_are_bounded_and_what_is_given_up_is_counted() {
         let name = format!("n{}.example.org", n / 2);
         let qtype = if n % 2 == 0 { "A" } else { "AAAA" };
         let step = s.ask(n * US, &name, qtype, n as u16);
-        let event = Event {
+        let mut event = Event {
             number: n + 1,
             at: Timestamp(ZERO + step.at),
             cpu: None,
@@ -178,7 +178,7 @@ fn the_open_transactions_are_bounded_and_what_is_given_up_is_counted() {
             actor: Actor { task: s.client.task.clone(), ..step.actor },
             body: step.body,
         };
-        correlator.observe(&event, &who, &mut done);
+        correlator.observe(&mut event, &who, &mut done);
         let (transactions, open) = correlator.clients.open_now();
         most = (most.0.max(transactions), most.1.max(open));
         lookups += done.len() as u64;

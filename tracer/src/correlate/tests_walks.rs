@@ -173,7 +173,7 @@ fn a_resolver_of_its_own_is_not_the_libcs() {
     let [one, other]: &[Lookup; 2] = bench.lookups.as_slice().try_into().unwrap();
     assert_eq!((one.name.as_str(), one.outcome), ("api.example.org", Outcome::Answered));
     assert_eq!((one.attempts.len(), one.library), (1, None));
-    let report = one.report(&bench.who);
+    let report = one.clone().report(&bench.who);
     assert_eq!((report.search, report.search_source, report.ndots), (None, None, None));
     assert_eq!(told(other), libc);
 }

@@ -27,15 +27,25 @@ impl Timers {
         self.0.push(Reverse((at, timer)));
     }
 
+    /// The first one's time has come.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.0.peek().is_some_and(|Reverse((at, _))| *at <= now)
+    }
+
     /// The first, if its time has come.
     pub(super) fn due(&mut self, now: Timestamp) -> Option<(Timestamp, Timer)> {
-        self.0.peek().filter(|Reverse((at, _))| *at <= now)?;
-        self.0.pop().map(|Reverse(first)| first)
+        let Reverse(first) = self.is_due(now).then(|| self.0.pop())??;
+        Some(first)
+    }
+
+    /// There are many more than `things`.
+    pub(super) fn are_many(&self, things: usize) -> bool {
+        self.0.len() > FEW + EACH * things
     }
 
     /// Throws away those that do not `hold`, when there are many more than `things`.
     pub(super) fn tidy(&mut self, things: usize, hold: impl Fn(Timestamp, Timer) -> bool) {
-        if self.0.len() > FEW + EACH * things {
+        if self.are_many(things) {
             self.0.retain(|Reverse((at, timer))| hold(*at, *timer));
             self.0.shrink_to(FEW + EACH * things);
         }

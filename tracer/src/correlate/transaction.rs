@@ -1,7 +1,9 @@
 //! One DNS query on one socket and what came of it. Decides nothing about lookups.
 
 use std::hash::{Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use smallvec::{SmallVec, smallvec};
 
 use crate::event::{
     Actor, Answer, Dns, EdnsOptions, Protocol, extended_error_name, is_error_rcode, rcode_name,
@@ -43,18 +45,19 @@ pub enum SocketKey {
 /// In few words: it is a key that every message looks up.
 impl Hash for SocketKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let word = |end: &SocketAddr| match end.ip() {
-            IpAddr::V4(ip) => u128::from(ip.to_bits()) << 16,
-            IpAddr::V6(ip) => ip.to_bits(),
-        };
         match self {
             Self::Cookie(host, cookie) => {
                 state.write_u64(*cookie);
                 state.write_u16(host.0);
             }
             Self::Flow { host, cgroup, tcp, local, remote } => {
-                state.write_u128(word(local));
-                state.write_u128(word(remote));
+                match (local.ip(), remote.ip()) {
+                    (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                        let word = |ip: Ipv4Addr| u64::from(ip.to_bits());
+                        state.write_u64(word(local) << 32 | word(remote));
+                    }
+                    ends => ends.hash(state),
+                }
                 let ports = u64::from(local.port()) << 16 | u64::from(remote.port());
                 let rest = u64::from(host.0) << 33 | u64::from(*tcp) << 32;
                 state.write_u64(ports | rest);
@@ -116,16 +119,17 @@ pub struct Reply {
 }
 
 impl Reply {
-    pub(crate) fn of(dns: &Dns, at: Timestamp, number: u64) -> Self {
+    /// What `dns` says, taken out of it.
+    pub(crate) fn of(dns: &mut Dns, sent: Sent) -> Self {
         Self {
-            at,
-            number,
+            at: sent.at,
+            number: sent.number,
             size: dns.original_len,
             rcode: dns.message.rcode,
             truncated: dns.message.truncated,
-            answers: dns.message.answers.clone(),
+            answers: std::mem::take(&mut dns.message.answers),
             negative_ttl: dns.message.negative_ttl,
-            options: dns.message.options.clone(),
+            options: dns.message.options.take(),
         }
     }
 
@@ -190,7 +194,7 @@ pub struct Transaction {
     /// Which try of its attempt for this type, from 1.
     pub try_number: u32,
     /// Each time it went out.
-    pub sends: Vec<Sent>,
+    pub sends: SmallVec<[Sent; 1]>,
     /// Times it went out again.
     pub retransmits: u32,
     /// Nothing saw it leave: it was told from the far side or from the response.
@@ -202,11 +206,11 @@ pub struct Transaction {
     /// Further answers, as those to retransmissions are.
     pub repeats: Vec<Sent>,
     /// An answer that came after the sender had given up for good.
-    pub late: Option<Reply>,
+    pub late: Option<Box<Reply>>,
     /// When and how the sender gave up.
     pub gave_up: Option<(Timestamp, GaveUp)>,
     /// Numbers of its events.
-    pub events: Vec<u64>,
+    pub events: SmallVec<[u64; 2]>,
     /// What the resolver's side and other answers say; filled when the lookup closes.
     pub tie: Tie,
     /// What followed a truncated answer; filled when the lookup closes.
@@ -214,10 +218,19 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    pub(crate) fn new(actor: Actor, dns: &Dns, asked: Asked, who: &Identifier, sent: Sent) -> Self {
-        let name = dns.message.question.as_ref().map_or_else(String::new, |q| q.name.clone());
+    /// The query `dns` of `actor` from `socket`. Its name is taken out of it.
+    pub(crate) fn new(
+        actor: Actor,
+        socket: SocketKey,
+        dns: &mut Dns,
+        asked: Asked,
+        who: &Identifier,
+        sent: Sent,
+    ) -> Self {
+        let name = dns.message.question.as_mut().map(|question| &mut question.name);
+        let name = name.map(std::mem::take).unwrap_or_default();
         Self {
-            socket: SocketKey::of(&actor, dns),
+            socket,
             client: dns.local,
             server: who.asked_for(&actor, dns.remote),
             actor,
@@ -231,7 +244,7 @@ impl Transaction {
             udp_size: dns.message.udp_size,
             dnssec_ok: dns.message.dnssec_ok,
             try_number: 1,
-            sends: vec![sent],
+            sends: smallvec![sent],
             retransmits: 0,
             recovered: false,
             reply: None,
@@ -239,7 +252,7 @@ impl Transaction {
             repeats: Vec::new(),
             late: None,
             gave_up: None,
-            events: first_of_two(sent.number),
+            events: smallvec![sent.number],
             tie: Tie::default(),
             sequel: None,
         }
@@ -283,7 +296,7 @@ impl Transaction {
     /// An answer that the sender does not wait for any more.
     pub(crate) fn answered_late(&mut self, reply: Reply) {
         self.note(reply.number);
-        self.late.get_or_insert(reply);
+        self.late.get_or_insert_with(|| Box::new(reply));
     }
 
     /// One more answer after the one that counts.
@@ -411,13 +424,11 @@ impl Transaction {
         answers.filter(move |a| a.rtype == wanted).map(|a| a.data.as_str())
     }
 
-    /// Data of the asked type, and CNAME targets before them.
-    fn answers(&self) -> Vec<String> {
-        let answers = self.reply.iter().flat_map(|r| &r.answers);
-        answers
-            .filter(|a| a.rtype == self.asked.qtype || a.rtype == "CNAME")
-            .map(|a| a.data.clone())
-            .collect()
+    /// Data of the asked type, and CNAME targets before them; taken out.
+    fn take_answers(&mut self) -> Vec<String> {
+        let answers = self.reply.as_mut().map(|r| std::mem::take(&mut r.answers));
+        let wanted = |a: &Answer| a.rtype == self.asked.qtype || a.rtype == "CNAME";
+        answers.into_iter().flatten().filter(wanted).map(|a| a.data).collect()
     }
 
     /// First send to the response that counts, in nanoseconds.
@@ -453,12 +464,12 @@ impl Transaction {
     }
 
     /// As a part of its lookup.
-    pub(crate) fn in_attempt(&self) -> report::AttemptTransaction {
+    pub(crate) fn in_attempt(mut self) -> report::AttemptTransaction {
         report::AttemptTransaction {
             client: self.client,
             server: self.server,
             transport: self.transport,
-            qtype: self.asked.qtype.clone().into_owned(),
+            qtype: self.asked.qtype.clone(),
             id: self.id,
             try_number: self.try_number,
             rcode: self.reply.as_ref().map(|r| rcode_name(r.rcode)),
@@ -467,15 +478,15 @@ impl Transaction {
             late_ns: self.late_ns(),
             retransmits: self.retransmits,
             recovered: self.recovered,
-            answers: self.answers(),
             after_truncation: self.after_truncation(),
             extended_errors: self.extended_errors(),
-            events: self.events.clone(),
+            answers: self.take_answers(),
+            events: self.events,
         }
     }
 
     /// As a line of its own.
-    pub fn report(&self, who: &Identifier) -> report::Transaction {
+    pub fn report(mut self, who: &Identifier) -> report::Transaction {
         report::Transaction {
             schema: 1,
             ts: report::Ts(self.started()),
@@ -486,10 +497,8 @@ impl Transaction {
             transport: self.transport,
             id: self.id,
             try_number: self.try_number,
-            name: self.name.clone(),
-            qtype: self.asked.qtype.clone().into_owned(),
+            qtype: self.asked.qtype.clone(),
             rcode: self.reply.as_ref().map(|r| rcode_name(r.rcode)),
-            answers: self.answers(),
             latency_ns: self.latency(),
             late_ns: self.late_ns(),
             retransmits: self.retransmits,
@@ -502,16 +511,11 @@ impl Transaction {
             nodata: (self.verdict() == Outcome::Nodata).then_some(true),
             negative_ttl_s: self.reply.as_ref().and_then(|r| r.negative_ttl),
             outcome: self.outcome(),
-            events: self.events.clone(),
+            answers: self.take_answers(),
+            name: self.name,
+            events: self.events.into_vec(),
         }
     }
-}
-
-/// As a rule a response follows.
-fn first_of_two(number: u64) -> Vec<u64> {
-    let mut events = Vec::with_capacity(2);
-    events.push(number);
-    events
 }
 
 /// Transport in the words of the contract.

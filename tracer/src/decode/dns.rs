@@ -9,7 +9,7 @@ use hickory_proto::rr::rdata::{MX, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError, Restrict};
 
-use super::name::{NAME_MAX, plain};
+use super::name::{Room, plain};
 use crate::digits;
 use crate::event::{Answer, EdnsOptions, Message, Question};
 use crate::text;
@@ -183,7 +183,7 @@ fn options(mut data: &[u8]) -> EdnsOptions {
 
 /// A name and its text; most are plain.
 fn name(decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Result<String, Stop> {
-    if let Some((text, used)) = plain(whole, decoder.index(), &mut [0; NAME_MAX]) {
+    if let Some((text, used)) = plain(whole, decoder.index(), &mut Room::default()) {
         decoder.read_slice(used)?;
         return Ok(text.to_owned());
     }
@@ -204,7 +204,7 @@ fn owner(message: &Message, decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Resul
 
 /// A name that nobody wants to know.
 fn skip_name(decoder: &mut BinDecoder<'_>, whole: &[u8]) -> Result<(), Stop> {
-    match plain(whole, decoder.index(), &mut [0; NAME_MAX]) {
+    match plain(whole, decoder.index(), &mut Room::default()) {
         Some((_, used)) => decoder.read_slice(used).map(drop)?,
         None => Name::read(decoder).map(drop)?,
     }
@@ -535,7 +535,7 @@ mod tests {
             let at = u16::try_from(start).unwrap();
             let mut decoder = BinDecoder::new(&bytes).clone(at);
             let name = Name::read(&mut decoder);
-            if let Some((text, used)) = plain(&bytes, start, &mut [0; NAME_MAX]) {
+            if let Some((text, used)) = plain(&bytes, start, &mut Room::default()) {
                 prop_assert_eq!(text, name_text(&name.unwrap()));
                 prop_assert_eq!(start + used, decoder.index());
             }

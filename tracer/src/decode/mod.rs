@@ -67,10 +67,15 @@ impl Decoder {
     }
 
     /// Appends what `record` says to `events` (none, one, or several).
-    pub fn decode(&mut self, record: &Record, events: &mut Vec<Event>) -> Result<(), DecodeError> {
+    pub fn decode(
+        &mut self,
+        mut record: Record,
+        events: &mut Vec<Event>,
+    ) -> Result<(), DecodeError> {
+        let record = &mut record;
         let mut actor = Actor {
             host: record.host,
-            task: record.task.clone(),
+            task: record.task.take(),
             cgroup: record.cgroup,
             cookie: record.cookie,
             local: None,

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use etherparse::{LaxIpSlice, TcpHeaderSlice, UdpSlice, ip_number};
 use tracer_common::bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS, role};
 
@@ -71,7 +71,7 @@ fn front(record: &Record) -> Result<Front, DecodeError> {
 /// What the packet itself says; nothing for TCP data and for UDP that is not DNS. The messages that a
 /// TCP segment made whole are appended to `heard`.
 pub(super) fn decode(
-    record: &Record,
+    record: &mut Record,
     connections: &mut Connections,
     heard: &mut Vec<Heard>,
 ) -> Result<Option<Body>, DecodeError> {
@@ -118,7 +118,11 @@ pub(super) fn decode(
             let udp = UdpSlice::from_slice_lax(payload.payload)
                 .map_err(|error| field("UDP header", error))?;
             let (local, remote) = ends(udp.source_port(), udp.destination_port());
-            Ok(Some(dns_body(record, &front, &udp, payload.fragmented, local, remote)))
+            let mut dns = datagram(&front, &udp, payload.fragmented, local, remote);
+            let (payload, len) = (udp.payload().as_ptr() as usize, udp.payload().len());
+            let start = payload.wrapping_sub(record.body.as_ptr() as usize);
+            dns.payload = cut_out(std::mem::take(&mut record.body), start, len);
+            Ok(Some(Body::Dns(dns)))
         }
         ip_number::UDP => Ok(None),
         other => Err(field("protocol", other.0)),
@@ -194,29 +198,36 @@ fn streamed(message: Message, local: SocketAddr, remote: SocketAddr, port: u16) 
     }
 }
 
-fn dns_body(
-    record: &Record,
+/// Without its payload, yet.
+fn datagram(
     front: &Front,
     udp: &UdpSlice<'_>,
     fragmented: bool,
     local: SocketAddr,
     remote: SocketAddr,
-) -> Body {
+) -> Dns {
     let payload = udp.payload();
     let told = usize::from(udp.length()).saturating_sub(UDP_HEADER);
     let missing = (front.cut || fragmented) && payload.len() < told;
     let whole = if missing { told } else { payload.len() };
     let port = front.intended_port;
-    Body::Dns(Dns {
+    Dns {
         direction: front.direction,
         protocol: Protocol::Udp,
         local,
         remote,
         intended_port: (port != 0 && port != remote.port()).then_some(port),
         message: dns::message(payload, missing),
-        payload: record.body.slice_ref(payload),
+        payload: Bytes::new(),
         original_len: u32::try_from(whole).unwrap_or(u32::MAX),
-    })
+    }
+}
+
+/// A part of `body`, which nobody else needs: unlike a slice it is not counted.
+fn cut_out(mut body: Bytes, start: usize, len: usize) -> Bytes {
+    body.advance(start.min(body.len()));
+    body.truncate(len);
+    body
 }
 
 fn field(field: &'static str, why: impl std::fmt::Display) -> DecodeError {

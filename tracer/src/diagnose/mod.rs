@@ -76,7 +76,8 @@ const LOSSES_MAX: usize = 1_024;
 /// Findings of one root cause.
 #[derive(Debug)]
 struct Case {
-    drafts: BTreeMap<Key, Draft>,
+    /// Boxed, for they are large, and a map moves what it holds.
+    drafts: BTreeMap<Key, Box<Draft>>,
     /// When the first and the last of its lookups closed.
     first: Timestamp,
     last: Timestamp,
@@ -212,7 +213,7 @@ impl Diagnoser {
 
     fn tell_slow(&mut self, now: Timestamp, end: bool, who: &Identifier, out: &mut Vec<Finding>) {
         for (key, draft, at) in self.servers.due(now, end) {
-            let drafts = BTreeMap::from([(key, draft)]);
+            let drafts = BTreeMap::from([(key, Box::new(draft))]);
             self.tell(&Case { drafts, first: at, last: at, due_now: true, changed: 0 }, who, out);
         }
     }
@@ -238,6 +239,9 @@ impl Diagnoser {
         for attempt in &lookup.attempts {
             let mut of_attempt = BTreeSet::new();
             for transaction in &attempt.transactions {
+                if self.is_well(transaction) {
+                    continue;
+                }
                 let found = self.causes(lookup, attempt, transaction, domain, who);
                 of_attempt.extend(found.iter().map(|d| d.key.clone()));
                 if found.is_empty() {
@@ -264,6 +268,14 @@ impl Diagnoser {
         }
         drafts.extend(nxdomain::found(lookup));
         drafts
+    }
+
+    /// Nothing is to be said about it, as about nearly all: answered at its first try, well and soon.
+    fn is_well(&self, t: &Transaction) -> bool {
+        let well = t.reply.as_ref().is_some_and(|reply| !reply.is_error());
+        let soon = self.threshold_ns.min(self.servers.threshold_ns());
+        let once = t.sends.len() == 1 && t.earlier_errors.is_empty() && t.sequel.is_none();
+        well && once && t.latency().is_some_and(|ns| ns < soon)
     }
 
     /// Why one transaction went wrong.
@@ -326,7 +338,7 @@ impl Diagnoser {
             case.due_now |= other.due_now;
         }
         let taken = others.into_iter().flat_map(|other| other.drafts.into_values());
-        for draft in taken.chain(drafts) {
+        for draft in taken.chain(drafts.into_iter().map(Box::new)) {
             if !case.drafts.contains_key(&draft.key) {
                 self.case_of.insert(draft.key.clone(), number);
             }
@@ -352,7 +364,7 @@ impl Diagnoser {
     }
 
     fn tell(&mut self, case: &Case, who: &Identifier, out: &mut Vec<Finding>) {
-        let mut drafts: Vec<&Draft> = case.drafts.values().collect();
+        let mut drafts: Vec<&Draft> = case.drafts.values().map(AsRef::as_ref).collect();
         drafts.sort_by_key(|d| (rank(d.key.code), &d.key));
         let mut ids = BTreeMap::new();
         for draft in drafts {
@@ -395,9 +407,9 @@ impl Case {
         Self { drafts: BTreeMap::new(), first: now, last: now, due_now: false, changed: 0 }
     }
 
-    fn add(&mut self, draft: Draft) {
+    fn add(&mut self, draft: Box<Draft>) {
         match self.drafts.get_mut(&draft.key) {
-            Some(known) => known.merge(draft),
+            Some(known) => known.merge(*draft),
             None => {
                 self.drafts.insert(draft.key.clone(), draft);
             }

@@ -1,8 +1,6 @@
 //! Latencies in bounded memory: exact while they are few, then in buckets of at most 1/32 of their
 //! value. Knows nothing of servers.
 
-use std::collections::BTreeMap;
-
 /// Values kept as they are.
 const EXACT_MAX: usize = 256;
 /// 32 buckets to each doubling.
@@ -14,7 +12,8 @@ pub(crate) struct Quantiles {
     count: u64,
     max: u64,
     exact: Vec<u64>,
-    buckets: BTreeMap<u16, u64>,
+    /// How many there are, by bucket up to the highest.
+    buckets: Vec<u64>,
 }
 
 impl Quantiles {
@@ -26,7 +25,13 @@ impl Quantiles {
             return;
         }
         for ns in std::mem::take(&mut self.exact).into_iter().chain([ns]) {
-            *self.buckets.entry(bucket(ns)).or_default() += 1;
+            let bucket = bucket(ns);
+            if bucket >= self.buckets.len() {
+                self.buckets.resize(bucket + 1, 0);
+            }
+            if let Some(n) = self.buckets.get_mut(bucket) {
+                *n += 1;
+            }
         }
     }
 
@@ -48,22 +53,22 @@ impl Quantiles {
             return sorted.get(usize::try_from(rank - 1).ok()?).copied();
         }
         let mut seen = 0;
-        let reached = self.buckets.iter().find(|(_, n)| {
-            seen += **n;
+        let reached = self.buckets.iter().position(|n| {
+            seen += n;
             seen >= rank
         });
-        reached.map(|(bucket, _)| middle(*bucket).min(self.max))
+        reached.map(|bucket| middle(bucket).min(self.max))
     }
 }
 
-fn bucket(ns: u64) -> u16 {
+/// Below 1,920: at most 58 doublings of 32, and 63.
+fn bucket(ns: u64) -> usize {
     let shift = (u64::BITS - ns.leading_zeros()).saturating_sub(FINE_BITS + 1);
-    // Below 1,920: at most 58 doublings of 32, and 63.
-    u16::try_from((u64::from(shift) << FINE_BITS) + (ns >> shift)).unwrap_or(u16::MAX)
+    ((shift as usize) << FINE_BITS) + (ns >> shift) as usize
 }
 
-fn middle(bucket: u16) -> u64 {
-    let (coarse, fine) = (u64::from(bucket >> FINE_BITS), u64::from(bucket & 31));
+fn middle(bucket: usize) -> u64 {
+    let (coarse, fine) = (bucket as u64 >> FINE_BITS, bucket as u64 & 31);
     match coarse.checked_sub(1) {
         None => fine,
         Some(shift) => ((32 + fine) << shift) + ((1 << shift) >> 1),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -25,7 +26,7 @@ const NAMES_MAX: usize = 256;
 pub(crate) struct Expansion {
     typed: String,
     ndots: Option<u32>,
-    search: Vec<String>,
+    search: Arc<Vec<String>>,
     domain: Option<String>,
     queries: u64,
     walks: u64,
@@ -95,7 +96,7 @@ pub(crate) fn expansion(lookup: &Lookup, domain: Option<&str>, threshold_ns: u64
     let facts = Expansion {
         typed: lookup.name.clone(),
         ndots: lookup.search.as_ref().and_then(|s| s.ndots),
-        search: lookup.search.as_ref().map(|s| s.suffixes.clone()).unwrap_or_default(),
+        search: lookup.search.as_ref().map(|s| Arc::clone(&s.suffixes)).unwrap_or_default(),
         domain: domain.map(str::to_owned),
         queries: others.iter().map(|a| a.datagrams()).sum(),
         walks: 1,
@@ -184,7 +185,7 @@ pub(crate) fn expansion_text(draft: &Draft, facts: &Expansion, known: &Known<'_>
             ("complete_as_typed", json!(complete)),
             ("walks", json!(facts.walks)),
             ("ndots", json!(facts.ndots)),
-            ("search", json!(facts.search)),
+            ("search", json!(*facts.search)),
             ("candidates", json!(facts.candidates)),
             ("resolv_conf", read_conf(draft, who)),
         ]
@@ -276,12 +277,12 @@ pub(crate) fn foreign(
     domain: Option<&str>,
     threshold_ns: u64,
 ) -> Option<Draft> {
-    let suffix = foreign_suffix(attempt, domain)?;
     let slow = attempt.ended.since(attempt.started) > threshold_ns;
     let fatal = lookup.winner.is_none() && is_cut(attempt.outcome);
     if !(slow || fatal) || attempt.outcome == Outcome::Answered {
         return None;
     }
+    let suffix = foreign_suffix(attempt, domain)?;
     let tries = attempt.transactions.iter().filter_map(|t| t.tie.received.as_ref());
     let facts = Foreign {
         suffix: suffix.to_owned(),

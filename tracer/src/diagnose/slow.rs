@@ -113,7 +113,7 @@ pub(crate) fn latency(t: &Transaction) -> Option<u64> {
 /// The slow answer to one transaction.
 pub(crate) fn found(lookup: &Lookup, t: &Transaction, threshold_ns: u64) -> Option<Draft> {
     let ns = latency(t).filter(|ns| *ns >= threshold_ns)?;
-    let answer = t.reply.as_ref().or(t.late.as_ref())?;
+    let answer = t.reply.as_ref().or(t.late.as_deref())?;
     if answer.is_error() || matches!(t.verdict(), Outcome::Error | Outcome::Unreachable) {
         return None; // an error has a finding of its own
     }

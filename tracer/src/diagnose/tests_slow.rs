@@ -149,7 +149,7 @@ fn an_answer_after_the_client_went_on_is_slow_and_not_missing() {
     ];
     let bench = told(steps, true, 20 * S);
     let lookup = &bench.lookups[0];
-    let line = lookup.attempts[0].transactions[0].report(&bench.who);
+    let line = lookup.attempts[0].transactions[0].clone().report(&bench.who);
     assert_eq!((lookup.outcome, lookup.attempts[0].outcome), (Outcome::Answered, Outcome::Timeout));
     assert_eq!((line.latency_ns, line.late_ns), (None, Some(5_500 * MS)));
     assert_eq!(bench.codes(), ["search-expansion", "slow-dns"]);

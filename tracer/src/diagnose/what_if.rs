@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::sync::Arc;
+
 use crate::correlate::Lookup;
 use crate::report::{Identity, Outcome, SearchSource, WhatIf, WorkloadCosts};
 
@@ -107,7 +109,7 @@ struct Suffix {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Profile {
     ndots: Option<u32>,
-    search: Vec<String>,
+    search: Arc<Vec<String>>,
     read: bool,
     domain: Option<String>,
     libraries: BTreeSet<&'static str>,
@@ -230,7 +232,10 @@ impl Profile {
             self.read = read;
             self.ndots = list.ndots;
             if self.search != list.suffixes {
-                self.search = list.suffixes.iter().take(SUFFIXES_MAX).cloned().collect();
+                self.search = match list.suffixes.get(..SUFFIXES_MAX) {
+                    Some(first) => Arc::new(first.to_vec()),
+                    None => Arc::clone(&list.suffixes),
+                };
             }
         }
     }
@@ -491,7 +496,7 @@ pub(super) fn told(identity: &Identity, profile: &Profile) -> WorkloadCosts {
         pod: identity.pod.clone().filter(|_| !owned),
         subject: remedy::subject(identity),
         ndots: profile.ndots,
-        search: profile.search.clone(),
+        search: profile.search.to_vec(),
         libraries: profile.libraries.iter().map(|l| (*l).to_owned()).collect(),
         names: profile.names.len() as u64,
         names_capped: profile.names_capped,

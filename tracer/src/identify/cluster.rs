@@ -37,6 +37,8 @@ pub(super) struct Cluster {
     services: Table<Key, Service>,
     slices: Table<Key, Vec<SocketAddr>>,
     pub(super) addresses: Addresses,
+    /// There is or was a Service of type ExternalName.
+    pub(super) has_aliases: bool,
 }
 
 impl Default for Cluster {
@@ -47,6 +49,7 @@ impl Default for Cluster {
             services: Table::new(CAP),
             slices: Table::new(CAP),
             addresses: Addresses::default(),
+            has_aliases: false,
         }
     }
 }
@@ -136,6 +139,7 @@ impl Cluster {
     }
 
     pub(super) fn learn_service(&mut self, service: &Service, at: Timestamp) {
+        self.has_aliases |= service.external_name.is_some();
         let key = (clean(&service.namespace), clean(&service.name));
         let known = self.services.get(&key);
         let old = known.map(places).unwrap_or_default();

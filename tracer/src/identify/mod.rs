@@ -18,6 +18,7 @@ mod tests_peers;
 mod tests_suffix;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use crate::context;
 use crate::event::{Actor, Body, Event};
@@ -58,7 +59,7 @@ pub struct ResolverConfig {
     /// Servers in order.
     pub servers: Vec<IpAddr>,
     /// Search list in order, lower case, without final dots.
-    pub search: Vec<String>,
+    pub search: Arc<Vec<String>>,
     /// `ndots`, default 1.
     pub ndots: u32,
     /// `timeout` in seconds, default 5.

@@ -233,6 +233,11 @@ impl Identifier {
         Some((&key.0, &key.1))
     }
 
+    /// Some name stands for another: there is a Service of type ExternalName.
+    pub fn has_aliases(&self) -> bool {
+        self.cluster.has_aliases
+    }
+
     /// The name that `name` stands for, if it is that of a Service of type ExternalName in `domain`.
     pub fn external_name(&self, name: &str, domain: &str) -> Option<String> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();

@@ -2,6 +2,7 @@
 //! resolver libraries make of the same file is the correlator's matter.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use super::ResolverConfig;
 use crate::text;
@@ -86,15 +87,16 @@ fn nameserver(config: &mut ResolverConfig, rest: &str) -> bool {
 
 /// The last `search` or `domain` line replaces those before it.
 fn search<'a>(config: &mut ResolverConfig, words: impl Iterator<Item = &'a str>) -> bool {
-    config.search.clear();
+    let search = Arc::make_mut(&mut config.search);
+    search.clear();
     let mut fine = true;
     for word in words {
         let name = normal(word);
-        if config.search.len() >= SEARCH_MAX || name.len() > NAME_MAX {
+        if search.len() >= SEARCH_MAX || name.len() > NAME_MAX {
             fine = false;
         } else if !name.is_empty() {
             fine &= !name.starts_with(['#', ';']); // no comment to glibc: it asks for such names
-            config.search.push(text::escape(name.as_bytes()));
+            search.push(text::escape(name.as_bytes()));
         }
     }
     fine
@@ -156,7 +158,7 @@ mod tests {
         let config = parse(text, "/etc/resolv.conf");
         assert_eq!(config.servers, [IpAddr::from([10, 96, 0, 10])]);
         assert_eq!(
-            config.search,
+            *config.search,
             ["critical-app.svc.cluster.local", "svc.cluster.local", "cluster.local", "localdomain"]
         );
         assert_eq!((config.ndots, config.timeout_s, config.attempts), (5, 5, 2));
@@ -166,10 +168,10 @@ mod tests {
     #[test]
     fn the_last_search_line_counts() {
         let config = parse("search a b\ndomain C.example.\n", "");
-        assert_eq!(config.search, ["c.example"]);
+        assert_eq!(*config.search, ["c.example"]);
         let config = parse("domain c\nsearch a. B\n; search x\n#search y\n", "");
-        assert_eq!(config.search, ["a", "b"]);
-        assert_eq!(parse("search .\n", "").search, Vec::<String>::new());
+        assert_eq!(*config.search, ["a", "b"]);
+        assert_eq!(*parse("search .\n", "").search, Vec::<String>::new());
     }
 
     #[test]
@@ -183,7 +185,7 @@ mod tests {
         assert_eq!(config.servers[2], IpAddr::from([2, 2, 2, 2]));
         assert_eq!((config.ndots, config.timeout_s, config.attempts), (15, 1, 5));
         assert_eq!(config.options, ["rotate"]);
-        assert_eq!(config.search, ["a", "#b"]);
+        assert_eq!(*config.search, ["a", "#b"]);
         assert_eq!(config.strange.len(), 7, "{:?}", config.strange);
         assert_eq!(config.strange[6], "bogus \\x1b[2J");
     }

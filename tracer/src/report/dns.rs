@@ -1,9 +1,12 @@
 //! Lines about DNS: transactions, and lookups with their attempts.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use smallvec::SmallVec;
 
 use crate::digits;
 
@@ -150,9 +153,9 @@ pub struct Transaction {
     /// Name asked, as sent, escaped.
     pub name: String,
     /// Type.
-    pub qtype: String,
+    pub qtype: Cow<'static, str>,
     /// RCODE by name.
-    pub rcode: Option<String>,
+    pub rcode: Option<Cow<'static, str>>,
     /// Data of the answers of the asked type, and CNAME targets before them.
     pub answers: Vec<String>,
     /// First send to response.
@@ -203,14 +206,14 @@ pub struct AttemptTransaction {
     /// Transport.
     pub transport: Transport,
     /// Type.
-    pub qtype: String,
+    pub qtype: Cow<'static, str>,
     /// Id on the wire.
     pub id: u16,
     /// Which try, from 1.
     #[serde(rename = "try")]
     pub try_number: u32,
     /// RCODE by name.
-    pub rcode: Option<String>,
+    pub rcode: Option<Cow<'static, str>>,
     /// What came of it.
     pub outcome: TransactionOutcome,
     /// First send to response.
@@ -232,7 +235,9 @@ pub struct AttemptTransaction {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extended_errors: Option<Vec<ExtendedError>>,
     /// Numbers of the events.
-    pub events: Vec<u64>,
+    #[serde(serialize_with = "list")]
+    #[schemars(with = "Vec<u64>")]
+    pub events: SmallVec<[u64; 2]>,
 }
 
 /// One candidate name tried.
@@ -280,7 +285,9 @@ pub struct Lookup {
     #[serde(serialize_with = "digits::address")]
     pub server: SocketAddr,
     /// Search list.
-    pub search: Option<Vec<String>>,
+    #[serde(serialize_with = "shared")]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub search: Option<Arc<Vec<String>>>,
     /// `ndots`.
     pub ndots: Option<u32>,
     /// How both are known.
@@ -302,4 +309,15 @@ pub struct Lookup {
     /// What the name stands for, where it is that of a Service of type ExternalName.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_name: Option<String>,
+}
+
+fn shared<S: Serializer>(
+    names: &Option<Arc<Vec<String>>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    names.as_deref().serialize(serializer)
+}
+
+fn list<S: Serializer>(numbers: &SmallVec<[u64; 2]>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(numbers)
 }

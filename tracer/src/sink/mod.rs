@@ -3,6 +3,7 @@
 
 pub mod beside;
 pub mod capture;
+mod compact;
 pub mod filter;
 mod flush;
 pub mod json;

@@ -17,6 +17,15 @@ use super::{Clients, MARGIN_NS};
 const UNTIED_MAX: usize = 4_096;
 
 impl Clients {
+    /// Something is to be done at `now`.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        let things = self.table.len() + self.lookups.len();
+        self.timers.is_due(now)
+            || !self.untied.is_empty()
+            || self.orphans.is_due(now)
+            || self.timers.are_many(things)
+    }
+
     /// Time has come to `now`: what is due closes.
     pub(crate) fn advance(
         &mut self,
@@ -97,14 +106,13 @@ impl Clients {
     fn close(&mut self, id: u64, cut: bool, now: Timestamp, resolvers: &Resolvers) {
         let Some(lookup) = self.lookups.remove(&id) else { return };
         self.ages.remove(&id);
-        forget(&mut self.by_owner, &lookup.owner, id);
+        if let Some(process) = lookup.owner.process() {
+            forget(&mut self.by_process, &process, id);
+        }
         if lookup.truncated {
             forget(&mut self.truncated, &lookup.owner, id);
         }
-        if let Some(first) = lookup.attempts.first() {
-            let label = self.label(&lookup.owner, &first.name);
-            forget(&mut self.by_label, &label, id);
-        }
+        forget(&mut self.by_label, &lookup.label, id);
         if let Some(thread) = lookup.thread() {
             forget(&mut self.lingering, &thread, id);
         }

@@ -6,7 +6,6 @@ use crate::record::{HostId, Timestamp};
 use crate::report::Transport;
 
 use super::super::connection::StreamNote;
-use super::super::grouping::Owner;
 use super::super::ids::Ids;
 use super::super::transaction::{GaveUp, SocketKey, Transaction};
 use super::{Clients, LOOK_MAX};
@@ -109,7 +108,7 @@ impl Clients {
     }
 
     fn exited(&mut self, host: HostId, pid: u32, at: Timestamp) {
-        let ids = self.by_owner.get(&Owner::Process(host, pid)).cloned().unwrap_or_default();
+        let ids = self.by_process.get(&(host, pid)).cloned().unwrap_or_default();
         for id in ids {
             let Some(lookup) = self.lookups.get_mut(&id) else { continue };
             lookup.over = true;

@@ -13,11 +13,9 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use foldhash::quality::RandomState;
 
-use tracer_common::record::probe;
-
-use crate::event::{Actor, Dns, Event};
+use crate::event::{Actor, Dns};
 use crate::identify::Identifier;
-use crate::record::Timestamp;
+use crate::record::{HostId, Timestamp};
 use crate::report::Transport;
 
 use super::by_socket::BySocket;
@@ -29,6 +27,7 @@ use super::lookup::Lookup;
 use super::names::Names;
 use super::patience::Settings;
 use super::search_list::Walk;
+use super::slab::Slab;
 use super::timers::{Timer, Timers};
 use super::transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
 use super::truncated::Connects;
@@ -49,14 +48,14 @@ const MARGIN_NS: u64 = 1_000_000_000;
 /// Clients' side of DNS.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
-    next: u64,
     closed: u64,
     table: Table,
     by_socket: BySocket,
-    lookups: HashMap<u64, Box<OpenLookup>>,
+    lookups: Slab<OpenLookup>,
     /// Their ids, the oldest first.
     ages: BTreeSet<u64>,
-    by_owner: HashMap<Owner, Ids>,
+    /// Those of each process, whose exit ends them.
+    by_process: HashMap<(HostId, u32), Ids>,
     /// Those with a truncated answer, which connects to servers concern.
     truncated: HashMap<Owner, Ids>,
     /// By owner and first label, hashed: all candidates of a walk begin with the name as typed.
@@ -81,7 +80,9 @@ pub(crate) struct Clients {
 
 /// The actor with the task its socket is known by, so that it outlives the socket.
 pub(crate) fn with_task(actor: &Actor, who: &Identifier) -> Actor {
-    Actor { task: actor.task.clone().or_else(|| who.task(actor)), ..actor.clone() }
+    let mut own = actor.clone();
+    own.task = own.task.or_else(|| who.task(actor));
+    own
 }
 
 /// Whose lookups and connections `actor`'s are.
@@ -95,9 +96,16 @@ pub(crate) fn owner(actor: &Actor, who: &Identifier, local: Option<SocketAddr>) 
 
 impl Clients {
     /// A query left a socket.
-    pub(crate) fn query(&mut self, event: &Event, dns: &Dns, asked: Asked, who: &Identifier) {
-        let sent = Sent { at: event.at, number: event.number };
-        let key = (SocketKey::of(&event.actor, dns), dns.message.id);
+    pub(crate) fn query(
+        &mut self,
+        actor: &Actor,
+        dns: &mut Dns,
+        asked: Asked,
+        sent: Sent,
+        recovered: bool,
+        who: &Identifier,
+    ) {
+        let key = (SocketKey::of(actor, dns), dns.message.id);
         let again = self.by_socket.get(&key).iter().copied().find(|id| {
             self.table
                 .get(id)
@@ -107,29 +115,30 @@ impl Clients {
             self.resent(id, sent);
             return;
         }
-        let actor = with_task(&event.actor, who);
+        let actor = with_task(actor, who);
         let Some(owner) = owner(&actor, who, Some(dns.local)) else { return };
         let intent_known = who.intended(&actor).is_some();
         let mut open = Box::new(OpenTransaction {
-            transaction: Transaction::new(actor, dns, asked, who, sent),
+            replied_by: dns.remote,
+            transaction: Transaction::new(actor, key.0.clone(), dns, asked, who, sent),
             lookup: 0,
             deadline: Timestamp(0),
             closed: None,
-            replied_by: dns.remote,
             intent_known,
         });
         let transaction = &mut open.transaction;
-        transaction.recovered = event.probe == Some(probe::RECOVERED);
+        transaction.recovered = recovered;
         if let Some(reply) = self.orphans.adopt(&key, transaction) {
             transaction.answered(reply);
         }
-        let lookup = self.join(&owner, transaction, sent.at);
+        let label = self.label(&owner, &transaction.asked.name);
+        let lookup = self.join(&owner, label, transaction, sent.at);
         open.lookup = match lookup {
             Some((id, place)) => {
                 self.give_up_earlier(id, place, &open.transaction);
                 id
             }
-            None => self.open(owner, &open.transaction, who),
+            None => self.open(owner, label, &open.transaction, who),
         };
         self.add(open);
     }
@@ -143,7 +152,13 @@ impl Clients {
     }
 
     /// The open lookup that the query belongs to: by socket, then thread, then the newest.
-    fn join(&mut self, owner: &Owner, new: &Transaction, at: Timestamp) -> Option<(u64, Place)> {
+    fn join(
+        &mut self,
+        owner: &Owner,
+        label: u64,
+        new: &Transaction,
+        at: Timestamp,
+    ) -> Option<(u64, Place)> {
         let tid = new.actor.task.as_ref().map(|t| t.tid);
         let query = NewQuery {
             asked: &new.asked,
@@ -155,10 +170,9 @@ impl Clients {
             tcp: new.transport == Transport::Tcp,
             at,
         };
-        let key = self.label(owner, &new.asked.name);
         let best = self
             .by_label
-            .get(&key)
+            .get(&label)
             .into_iter()
             .flat_map(|ids| ids.iter().rev().take(LOOK_MAX))
             .filter_map(|id| Some((id, self.lookups.get(id).filter(|l| l.owner == *owner)?)))
@@ -195,7 +209,8 @@ impl Clients {
 
     /// The key of `by_label`.
     fn label(&self, owner: &Owner, name: &str) -> u64 {
-        self.labels.hash_one((owner, name.split('.').next()))
+        let end = name.bytes().position(|byte| byte == b'.').unwrap_or(name.len());
+        self.labels.hash_one((owner, name.get(..end)))
     }
 
     fn give_up_earlier(&mut self, lookup: u64, place: Place, new: &Transaction) {
@@ -215,22 +230,19 @@ impl Clients {
         }
     }
 
-    fn open(&mut self, owner: Owner, first: &Transaction, who: &Identifier) -> u64 {
+    /// A new lookup's number; 0 where there is no room for it.
+    fn open(&mut self, owner: Owner, label: u64, first: &Transaction, who: &Identifier) -> u64 {
         if self.lookups.len() >= LOOKUPS_MAX {
             self.evict_oldest();
         }
         let config = who.resolver_config(&first.actor);
-        self.next += 1;
-        let id = self.next;
-        self.by_owner.entry(owner.clone()).or_default().push(id);
-        let label = self.label(&owner, &first.asked.name);
-        self.by_label.entry(label).or_default().push(id);
-        self.ages.insert(id);
+        let process = owner.process();
         let mut lookup = Box::new(OpenLookup {
             host: first.actor.host,
             owner,
+            label,
             tid: first.actor.task.as_ref().map(|t| t.tid),
-            walk: Walk::begin(&first.asked.name, config),
+            walk: Walk::begin(Arc::clone(&first.asked.name), config),
             attempts: Vec::new(),
             elsewhere: false,
             settings: Settings::of(config),
@@ -240,7 +252,12 @@ impl Clients {
             connects: Connects::default(),
         });
         lookup.elsewhere = lookup.is_elsewhere(first.server.ip());
-        self.lookups.insert(id, lookup);
+        let Some(id) = self.lookups.insert(lookup) else { return 0 };
+        if let Some(process) = process {
+            self.by_process.entry(process).or_default().push(id);
+        }
+        self.by_label.entry(label).or_default().push(id);
+        self.ages.insert(id);
         id
     }
 
@@ -260,33 +277,33 @@ impl Clients {
     fn add(&mut self, mut open: Box<OpenTransaction>) {
         let (lookup_id, transaction) = (open.lookup, &mut open.transaction);
         let Some(lookup) = self.lookups.get_mut(&lookup_id) else { return };
-        self.next += 1;
-        let id = self.next;
         let name = &transaction.asked.name;
         match lookup.attempts.last() {
             Some(last) if last.name == *name => {}
             last => {
                 if last.is_some() {
-                    lookup.walk.advance(name);
+                    lookup.walk.advance(Arc::clone(name));
                 }
                 lookup
                     .attempts
-                    .push(OpenAttempt { name: Arc::clone(name), transactions: Vec::new() });
+                    .push(OpenAttempt { name: Arc::clone(name), transactions: Ids::new() });
             }
         }
         if let Some(last) = lookup.attempts.last_mut() {
             let earlier = last.all(&self.table).filter(|t| t.asked == transaction.asked).count();
             transaction.try_number = u32::try_from(earlier + 1).unwrap_or(u32::MAX);
+        }
+        let key = (transaction.socket.clone(), transaction.id);
+        let answered = transaction.reply.is_some();
+        let Some(id) = self.table.insert(open) else { return };
+        if let Some(last) = lookup.attempts.last_mut() {
             last.transactions.push(id);
         }
         if lookup.size() > PER_LOOKUP_MAX {
             lookup.over = true;
             self.evicted += 1;
         }
-        let key = (transaction.socket.clone(), transaction.id);
         self.by_socket.add(key, id);
-        let answered = transaction.reply.is_some();
-        self.table.insert(id, open);
         if self.table.len() > TRANSACTIONS_MAX {
             self.evict_oldest();
         }
@@ -300,13 +317,14 @@ impl Clients {
     /// A response arrived at a socket.
     pub(crate) fn response(
         &mut self,
-        event: &Event,
-        dns: &Dns,
+        actor: &Actor,
+        dns: &mut Dns,
         asked: Option<Asked>,
+        sent: Sent,
         who: &Identifier,
     ) {
-        let key = (SocketKey::of(&event.actor, dns), dns.message.id);
-        let reply = Reply::of(dns, event.at, event.number);
+        let key = (SocketKey::of(actor, dns), dns.message.id);
+        let reply = Reply::of(dns, sent);
         let ids = self.by_socket.get(&key);
         let of = |id: &u64| self.table.get(id).map(|open| &open.transaction);
         let asks = |id: &&u64| {
@@ -327,7 +345,7 @@ impl Clients {
         }
         let why = match ids {
             [] if self.gone.answered(&key, asked.as_ref()) => Stray::Late,
-            [] if who.asked_before(&event.actor, event.at) => Stray::AskedBefore,
+            [] if who.asked_before(actor, sent.at) => Stray::AskedBefore,
             [] => Stray::UnknownId,
             _ => Stray::WrongQuestion,
         };
@@ -395,7 +413,7 @@ impl Clients {
             if t.cut_at().is_some() && !std::mem::replace(&mut lookup.truncated, true) {
                 self.truncated.entry(lookup.owner.clone()).or_default().push(open.lookup);
             }
-            self.names.learn(&lookup.owner, t.data(), lookup.walk.typed(), reply.at);
+            self.names.learn(&lookup.owner, t.data(), lookup.walk.typed());
         }
     }
 

@@ -400,13 +400,18 @@ impl Resolvers {
         }
     }
 
-    /// Drops what is older than it can matter.
+    /// Something is older than it can matter, or there is too much.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        let old = self.oldest.front().is_some_and(|(at, _)| now.since(*at) >= KEPT_NS);
+        old || self.sightings.len() + self.forwarded.len() > CAP
+    }
+
+    /// Drops that.
     pub(crate) fn expire(&mut self, now: Timestamp) {
-        while let Some((at, number)) = self.oldest.front().copied() {
+        while self.is_due(now)
+            && let Some((at, number)) = self.oldest.front().copied()
+        {
             let old = now.since(at) >= KEPT_NS;
-            if !old && self.sightings.len() + self.forwarded.len() <= CAP {
-                break;
-            }
             self.evicted += u64::from(!old && self.is_there(number));
             self.oldest.pop_front();
             self.drop_entry(number);

@@ -38,7 +38,7 @@ pub enum Ending {
 pub fn receive(
     fd: OwnedFd,
     confine: impl FnOnce() -> anyhow::Result<()>,
-    on_record: &mut dyn FnMut(&Record) -> io::Result<()>,
+    on_record: &mut dyn FnMut(Record) -> io::Result<()>,
 ) -> anyhow::Result<Ending> {
     ignore_interrupts();
     let (mut link, ring, offset_ns) = Receiver::open(fd).context("cannot hear the agent")?;
@@ -71,7 +71,7 @@ impl Intake {
     fn run(
         &mut self,
         link: &mut Receiver,
-        on_record: &mut dyn FnMut(&Record) -> io::Result<()>,
+        on_record: &mut dyn FnMut(Record) -> io::Result<()>,
     ) -> anyhow::Result<Ending> {
         loop {
             self.wait(link)?;
@@ -93,7 +93,7 @@ impl Intake {
                 self.merge.end();
             }
             while let Some(record) = self.merge.next() {
-                on_record(&record)?;
+                on_record(record)?;
             }
             if over {
                 return Ok(if self.ended { Ending::Clean } else { Ending::AgentDied });

@@ -94,8 +94,11 @@ enum Part {
 
 struct Seen {
     at: Timestamp,
+    fingerprint: u64,
     ip_id: Option<u16>,
     flows: Flows,
+    /// Number of the one before with this fingerprint.
+    before: Option<u64>,
 }
 
 /// As a rule there is one.
@@ -108,8 +111,12 @@ type Exchange = u64;
 /// What was seen lately.
 #[derive(Default)]
 pub(super) struct Copies {
-    seen: HashMap<u64, SmallVec<[Seen; 1]>>,
-    seen_order: VecDeque<(Timestamp, u64)>,
+    /// In the order in which they came, numbered from `expired` on: what is written and dropped in a
+    /// row stays in the processor's caches.
+    seen: VecDeque<Seen>,
+    expired: u64,
+    /// Number of the latest, by fingerprint.
+    latest: HashMap<u64, u64>,
     parts: HashMap<Exchange, Part>,
     parts_order: VecDeque<(Timestamp, Exchange)>,
     hasher: RandomState,
@@ -162,9 +169,17 @@ impl Copies {
 
     /// Flows of earlier copies of the same datagram; `None` if it went through this very flow.
     fn note(&mut self, packet: &Sighting) -> Option<Flows> {
-        let all = self.seen.entry(packet.fingerprint).or_default();
-        let known = all.iter_mut().rev().find(|seen| seen.is(packet));
-        if let Some(seen) = known {
+        let before = self.latest.get(&packet.fingerprint).copied();
+        let mut next = before;
+        for _ in 0..SAME_MAX {
+            let Some(index) = next.and_then(|number| number.checked_sub(self.expired)) else {
+                break;
+            };
+            let Some(seen) = self.seen.get_mut(index as usize) else { break };
+            if !seen.is(packet) {
+                next = seen.before;
+                continue;
+            }
             if seen.flows.contains(&packet.flow) || seen.flows.len() >= FLOWS_MAX {
                 return None;
             }
@@ -172,30 +187,29 @@ impl Copies {
             seen.flows.push(packet.flow);
             return Some(earlier);
         }
-        if all.len() >= SAME_MAX {
-            all.remove(0);
-        }
-        all.push(Seen {
+        self.latest.insert(packet.fingerprint, self.expired + self.seen.len() as u64);
+        self.seen.push_back(Seen {
             at: packet.at,
+            fingerprint: packet.fingerprint,
             ip_id: packet.ip_id,
             flows: SmallVec::from_buf([packet.flow]),
+            before,
         });
-        self.seen_order.push_back((packet.at, packet.fingerprint));
         Some(Flows::new())
     }
 
     fn expire(&mut self, now: Timestamp) {
-        while let Some((at, fingerprint)) = self.seen_order.front().copied() {
-            if now.since(at) < SAME_ID_NS && self.seen_order.len() <= SIGHTINGS_MAX {
+        while let Some(seen) = self.seen.front() {
+            if now.since(seen.at) < SAME_ID_NS && self.seen.len() <= SIGHTINGS_MAX {
                 break;
             }
-            self.seen_order.pop_front();
-            if let Entry::Occupied(mut all) = self.seen.entry(fingerprint) {
-                all.get_mut().retain(|seen| seen.at != at);
-                if all.get().is_empty() {
-                    all.remove();
-                }
+            if let Entry::Occupied(latest) = self.latest.entry(seen.fingerprint)
+                && *latest.get() == self.expired
+            {
+                latest.remove();
             }
+            self.seen.pop_front();
+            self.expired += 1;
         }
         while let Some((at, exchange)) = self.parts_order.front().copied() {
             if now.since(at) < PARTS_NS && self.parts_order.len() <= PARTS_MAX {

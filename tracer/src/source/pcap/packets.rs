@@ -207,12 +207,22 @@ fn body(
     if room.capacity() < needed {
         room.reserve(needed.max(ROOM));
     }
-    room.put_slice(&[direction, version, facts.protocol, role::TARGET]);
-    room.put_slice(&flags.to_ne_bytes());
-    room.put_slice(&u16::try_from(facts.transport_offset).unwrap_or(u16::MAX).to_ne_bytes());
-    room.put_slice(&size(facts.original));
-    room.put_slice(&size(facts.bytes.len()));
-    room.put_slice(&[0; 8]); // intended port: not known; padding
+    let offset = u16::try_from(facts.transport_offset).unwrap_or(u16::MAX);
+    let words = [
+        [direction, version, facts.protocol, role::TARGET],
+        two(flags, offset),
+        size(facts.original),
+        size(facts.bytes.len()),
+        [0; 4], // intended port: not known; padding
+        [0; 4],
+    ];
+    room.put_slice(words.as_flattened());
     room.put_slice(facts.bytes);
     room.split().freeze()
+}
+
+/// Two half words, one behind the other.
+fn two(first: u16, second: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    [a, b, c, d]
 }
