@@ -37,8 +37,10 @@ pub(crate) enum Stray {
     WrongQuestion,
     /// It came from elsewhere than the server that was asked.
     WrongServer,
-    /// The lookup was told as timed out before.
+    /// The lookup was told as timed out before, or the socket was closed.
     Late,
+    /// It came in and reached no socket.
+    NoSocket,
 }
 
 /// Responses that belong to no query, by reason.
@@ -50,8 +52,10 @@ pub struct Unmatched {
     pub wrong_question: u64,
     /// It came from elsewhere than the server that was asked.
     pub wrong_server: u64,
-    /// The lookup was told as timed out before.
+    /// The lookup was told as timed out before, or the socket was closed.
     pub late: u64,
+    /// It came in, while the socket was open, and never reached it.
+    pub no_socket: u64,
     /// A resolver answered something that it was not seen being asked.
     pub query_not_seen: u64,
 }
@@ -63,12 +67,13 @@ impl Unmatched {
     }
 
     /// By the contract's names, in its order.
-    pub fn by_reason(&self) -> [(&'static str, u64); 5] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 6] {
         [
             ("unknown-id", self.unknown_id),
             ("wrong-question", self.wrong_question),
             ("wrong-server", self.wrong_server),
             ("late", self.late),
+            ("no-socket", self.no_socket),
             ("query-not-seen", self.query_not_seen),
         ]
     }
@@ -79,6 +84,7 @@ impl Unmatched {
             Stray::WrongQuestion => &mut self.wrong_question,
             Stray::WrongServer => &mut self.wrong_server,
             Stray::Late => &mut self.late,
+            Stray::NoSocket => &mut self.no_socket,
         } += 1;
     }
 }

@@ -9,6 +9,9 @@ mod packet;
 mod tcp;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_wire;
+mod wire;
 
 use serde::de::DeserializeOwned;
 
@@ -97,6 +100,7 @@ impl Decoder {
                     None => return Ok(()),
                 }
             }
+            RecordKind::Wire => wire::decode(record)?,
             RecordKind::Payload => body::payload(cursor, record)?,
             RecordKind::Data => Body::Data(body::data(cursor, record)?),
             RecordKind::Call => Body::Call(body::call_side(cursor, record)?),
@@ -114,7 +118,8 @@ impl Decoder {
             RecordKind::EndpointSlice => Body::EndpointSlice(json(record)?),
         };
         actor.local = match &body {
-            Body::Dns(dns) => Some(dns.local),
+            Body::Dns(dns) | Body::Passing(dns) => Some(dns.local),
+            Body::Icmp(icmp) => Some(icmp.query.local),
             Body::Tcp(tcp) => Some(tcp.local),
             Body::TcpState(state) => Some(state.local),
             Body::SocketClosed(closed) => closed.local,

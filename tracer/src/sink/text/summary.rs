@@ -53,6 +53,9 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
     if of.servers.len() > shown {
         line("", format!("and {} more", of.servers.len() - shown));
     }
+    let of_reason = |reason| of.unmatched.get(reason).copied().unwrap_or_default();
+    let (late, no_socket) = (of_reason("late"), of_reason("no-socket"));
+    let strangers = of.unmatched_responses.saturating_sub(late + no_socket);
     let oddities = [
         (of.cut, "payload cut", "payloads cut"),
         (of.undecoded, "record not understood", "records not understood"),
@@ -63,7 +66,13 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
         ),
         (of.late, "record came late", "records came late"),
         (of.evicted, "entry given up for lack of room", "entries given up for lack of room"),
-        (of.unmatched_responses, "response without a question", "responses without a question"),
+        (strangers, "response without a question", "responses without a question"),
+        (
+            late,
+            "answer after its socket or lookup was gone",
+            "answers after their socket or lookup was gone",
+        ),
+        (no_socket, "answer that reached no socket", "answers that reached no socket"),
     ];
     let oddities: Vec<_> = oddities
         .iter()
