@@ -9,8 +9,6 @@ mod packet;
 mod tcp;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_wire;
 mod wire;
 
 use serde::de::DeserializeOwned;

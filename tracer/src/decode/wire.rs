@@ -95,3 +95,6 @@ fn error_v6(kind: u8, code: u8) -> Option<IcmpError> {
 fn field(field: &'static str, why: impl std::fmt::Display) -> DecodeError {
     DecodeError::Field { kind: RecordKind::Wire, field, why: why.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

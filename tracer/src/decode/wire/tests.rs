@@ -4,9 +4,10 @@ use etherparse::PacketBuilder;
 use proptest::prelude::*;
 use tracer_common::bodies::PACKET_DNS;
 
-use super::tests::{QUERY, body_of, decode_one, packet_body, record};
-use super::*;
+use super::super::tests::{QUERY, body_of, decode_one, packet_body, record};
+use crate::event::Body;
 use crate::event::{Direction, Icmp, IcmpError};
+use crate::record::{Record, RecordKind};
 
 const V4: [[u8; 4]; 3] = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 9]];
 const V6: [[u8; 16]; 3] = [[1; 16], [2; 16], [9; 16]];
