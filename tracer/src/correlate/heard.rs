@@ -41,6 +41,8 @@ pub(crate) enum Stray {
     Late,
     /// It came in and reached no socket.
     NoSocket,
+    /// Most likely its query went out before the trace.
+    AskedBefore,
 }
 
 /// Responses that belong to no query, by reason.
@@ -58,6 +60,8 @@ pub struct Unmatched {
     pub no_socket: u64,
     /// A resolver answered something that it was not seen being asked.
     pub query_not_seen: u64,
+    /// It came soon after the trace began over a socket that is older.
+    pub asked_before: u64,
 }
 
 impl Unmatched {
@@ -75,6 +79,7 @@ impl Unmatched {
             ("late", self.late),
             ("no-socket", self.no_socket),
             ("query-not-seen", self.query_not_seen),
+            ("asked-before", self.asked_before),
         ]
     }
 
@@ -85,6 +90,7 @@ impl Unmatched {
             Stray::WrongServer => &mut self.wrong_server,
             Stray::Late => &mut self.late,
             Stray::NoSocket => &mut self.no_socket,
+            Stray::AskedBefore => &mut self.asked_before,
         } += 1;
     }
 }

@@ -92,7 +92,7 @@ pub struct Correlator {
 impl Correlator {
     /// Takes an event in; appends what became certain.
     pub fn observe(&mut self, event: &Event, who: &Identifier, done: &mut Vec<Conclusion>) {
-        self.advance(event.at, done);
+        self.advance(event.at, who, done);
         if let Body::Dns(dns) = &event.body {
             if dns.message.opcode == 0 {
                 let asked = self.questions.of(dns);
@@ -122,7 +122,7 @@ impl Correlator {
             self.streams();
             done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
         }
-        self.advance(event.at, done);
+        self.advance(event.at, who, done);
     }
 
     /// What connects to DNS servers mean for the questions behind them.
@@ -148,8 +148,8 @@ impl Correlator {
     }
 
     /// The input ended: what is open is undecided.
-    pub fn finish(&mut self, _who: &Identifier, done: &mut Vec<Conclusion>) {
-        self.held(Timestamp(u64::MAX));
+    pub fn finish(&mut self, who: &Identifier, done: &mut Vec<Conclusion>) {
+        self.held(Timestamp(u64::MAX), who);
         self.lost_inside(Timestamp(u64::MAX));
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.connections.finish(&self.clients.names, &mut connections);
@@ -161,7 +161,10 @@ impl Correlator {
 
     /// Responses that matched no query.
     pub fn unmatched(&self) -> Unmatched {
-        Unmatched { query_not_seen: self.resolvers.unmatched, ..self.clients.unmatched() }
+        let mut unmatched = self.clients.unmatched();
+        unmatched.query_not_seen += self.resolvers.unmatched;
+        unmatched.asked_before += self.resolvers.asked_before;
+        unmatched
     }
 
     /// State given up because of a cap.
@@ -187,7 +190,7 @@ impl Correlator {
                 }
                 self.resolvers.answered_inside(dns, asked.as_ref());
                 if !self.resolvers.upstream_replied(actor, dns, asked.as_ref(), sent) {
-                    self.clients.response(event, dns, asked);
+                    self.clients.response(event, dns, asked, who);
                 }
             }
             (Direction::In, false, Some(asked)) => {
@@ -211,7 +214,7 @@ impl Correlator {
                     self.resolvers.proven(&event.actor, question, asked, who);
                 }
                 self.wire.asked(dns, asked, Sent { at: event.at, number: event.number });
-                self.held(event.at);
+                self.held(event.at, who);
             }
             (Direction::In, false, Some(asked)) => self.wire.translated(dns, asked),
             (Direction::Out, true, asked) => self.wire.replied(event, dns, asked),
@@ -237,11 +240,11 @@ impl Correlator {
     }
 
     /// Responses that no translated copy will follow.
-    fn held(&mut self, now: Timestamp) {
+    fn held(&mut self, now: Timestamp, who: &Identifier) {
         while let Some(held) = self.wire.due(now) {
             let asked = self.questions.of(&held.dns);
             self.wire.answered(&held.dns, asked.as_ref());
-            self.clients.response(&held.event, &held.dns, asked);
+            self.clients.response(&held.event, &held.dns, asked, who);
         }
     }
 
@@ -252,9 +255,9 @@ impl Correlator {
         }
     }
 
-    fn advance(&mut self, at: Timestamp, done: &mut Vec<Conclusion>) {
+    fn advance(&mut self, at: Timestamp, who: &Identifier, done: &mut Vec<Conclusion>) {
         self.now = self.now.max(at);
-        self.held(self.now);
+        self.held(self.now, who);
         self.lost_inside(self.now);
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.clients.advance(self.now, &mut self.resolvers, &mut lookups);

@@ -37,6 +37,8 @@ mod tests_costs;
 #[cfg(test)]
 mod tests_hops;
 #[cfg(test)]
+mod tests_older;
+#[cfg(test)]
 mod tests_race;
 #[cfg(test)]
 mod tests_slow;
@@ -131,7 +133,7 @@ impl Diagnoser {
     pub fn lookup(&mut self, lookup: &Lookup, now: Timestamp, who: &Identifier) {
         let domain = cluster_domain(lookup, who);
         let (slow, drafts): (Vec<_>, Vec<_>) = self
-            .drafts(lookup, domain.as_deref())
+            .drafts(lookup, domain.as_deref(), who)
             .into_iter()
             .partition(|draft| draft.key.code == Code::SlowDns);
         self.servers.lookup(lookup);
@@ -231,13 +233,13 @@ impl Diagnoser {
     }
 
     /// Everything that is wrong with one lookup, with what caused what.
-    fn drafts(&self, lookup: &Lookup, domain: Option<&str>) -> Vec<Draft> {
+    fn drafts(&self, lookup: &Lookup, domain: Option<&str>, who: &Identifier) -> Vec<Draft> {
         let mut drafts = Vec::new();
         let mut roots = Vec::new();
         for attempt in &lookup.attempts {
             let mut of_attempt = BTreeSet::new();
             for transaction in &attempt.transactions {
-                let found = self.causes(lookup, attempt, transaction, domain);
+                let found = self.causes(lookup, attempt, transaction, domain, who);
                 of_attempt.extend(found.iter().map(|d| d.key.clone()));
                 if found.is_empty() {
                     drafts.extend(slow::found(lookup, transaction, self.servers.threshold_ns()));
@@ -272,6 +274,7 @@ impl Diagnoser {
         attempt: &Attempt,
         transaction: &Transaction,
         domain: Option<&str>,
+        who: &Identifier,
     ) -> Vec<Draft> {
         let mut found = Vec::new();
         if let Some(received) = &transaction.tie.received {
@@ -298,7 +301,7 @@ impl Diagnoser {
                 }
                 _ => None,
             };
-            let silent = || resolver::silent(lookup, transaction, silence);
+            let silent = || resolver::silent(lookup, transaction, silence, who);
             // Somebody answered: nothing else needs to be guessed.
             let told = if transaction.unheard.is_some() { silent() } else { None };
             found.extend(told.or_else(race).or_else(inferred).or_else(silent));

@@ -35,6 +35,8 @@ pub(crate) struct Silent {
     query_lost: bool,
     names: BTreeSet<String>,
     datagrams: usize,
+    /// What it asked an upstream may have been before the trace.
+    early: bool,
     /// Other names it answered meanwhile.
     others: BTreeSet<String>,
     /// Answers that came all the same.
@@ -51,6 +53,7 @@ impl Silent {
             (Some(mine), Some(other)) => mine.merge(&other),
             (mine, other) => *mine = mine.take().or(other),
         }
+        self.early |= other.early;
     }
 }
 
@@ -61,11 +64,19 @@ fn unanswered(t: &Transaction) -> usize {
 }
 
 /// The finding about a query that the resolver left unanswered.
-pub(crate) fn silent(lookup: &Lookup, transaction: &Transaction, silence: Span) -> Option<Draft> {
+pub(crate) fn silent(
+    lookup: &Lookup,
+    transaction: &Transaction,
+    silence: Span,
+    who: &Identifier,
+) -> Option<Draft> {
     let received = transaction.tie.received.as_deref();
     let arrived = race::arrived(transaction);
     let answered = |r: &Received| r.answered.is_some_and(|(sent, _)| sent.at < silence.1);
     let answer_lost = arrived && received.is_some_and(answered);
+    let repeats =
+        |r: &Received| who.repeats(&transaction.actor, &r.resolver, transaction.started());
+    let early = arrived && !answer_lost && received.is_some_and(repeats);
     let others = transaction.tie.others.iter().map(|o| o.name.to_string()).collect();
     let facts = Silent {
         server: transaction.server,
@@ -75,6 +86,7 @@ pub(crate) fn silent(lookup: &Lookup, transaction: &Transaction, silence: Span) 
         names: BTreeSet::from([transaction.asked.name.to_string()]),
         datagrams: unanswered(transaction),
         answered_again: transaction.reply.is_some(),
+        early,
         others,
         astray: astray::facts(transaction),
     };
@@ -90,7 +102,8 @@ pub(crate) fn silent(lookup: &Lookup, transaction: &Transaction, silence: Span) 
         Draft::about(lookup, Code::ResolverTimeout, subject, draft::Facts::Silent(facts));
     draft.key.class = class.map(str::to_owned);
     // A packet on its way to the resolver is not yet in its socket.
-    if astray.is_none() && received.is_none_or(|r| r.resolver.is_address()) {
+    let unseen = received.is_none_or(|r| r.resolver.is_address());
+    if astray.is_none() && (early || unseen) {
         draft.confidence = Confidence::Inferred;
     }
     draft.charge(silence);
@@ -164,6 +177,7 @@ pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Te
         .into(),
         inferred_from: vec![match facts.resolver {
             None => "the resolver's side of these queries was not seen: a lost packet looks the same",
+            Some(_) if facts.early => "svctrace had just begun, and the client is older: if it had asked before, so may the resolver have asked an upstream",
             Some(_) => "the queries were seen on their way to the resolver, not in its socket",
         }
         .to_owned()],

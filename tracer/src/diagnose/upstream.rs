@@ -31,6 +31,8 @@ struct Try {
     silence_ns: u64,
     /// Nothing was seen sent.
     connecting: bool,
+    /// For a question before the clients' on one connection.
+    behind: bool,
 }
 
 /// What is known about the silence.
@@ -57,7 +59,13 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn merge(&mut self, other: Self) {
-        self.tries.extend(other.tries);
+        for (number, new) in other.tries {
+            // Its own client tells more of a try than one that stood behind.
+            let known = self.tries.entry(number).or_insert_with(|| new.clone());
+            if known.behind && !new.behind {
+                *known = new;
+            }
+        }
         while self.tries.len() > TRIES_MAX {
             self.tries.pop_last();
         }
@@ -73,6 +81,8 @@ pub(crate) struct Silence<'a> {
     server: SocketAddr,
     /// It is the connection that did not come about.
     connecting: bool,
+    /// What was asked were questions before it on its connection.
+    behind: bool,
     tries: Vec<Leaf<'a>>,
     pub(crate) span: Span,
 }
@@ -90,15 +100,16 @@ pub(crate) fn silences<'a>(
         |l: &&Leaf<'_>| l.query.answered.is_some_and(|(_, rcode)| rcode != 2 && rcode != 5);
     let helped = leaves.iter().filter(answered).map(|l| l.query.sent.at).min();
     let end = helped.map_or(end, |at| at.min(end));
-    let mut by_server: BTreeMap<(SocketAddr, bool), Vec<Leaf<'a>>> = BTreeMap::new();
+    let mut by_server: BTreeMap<(SocketAddr, bool, bool), Vec<Leaf<'a>>> = BTreeMap::new();
     for leaf in leaves.into_iter().filter(|l| l.query.answered.is_none()) {
         let t = leaf.query;
         if t.silence_ns() > RACE_NS && t.sent.at.plus(RACE_NS) < end {
-            by_server.entry((t.server, t.connecting)).or_default().push(leaf);
+            let key = (t.server, t.connecting, t.instead.is_some());
+            by_server.entry(key).or_default().push(leaf);
         }
     }
     let mut silences = Vec::new();
-    for ((server, connecting), tries) in by_server {
+    for ((server, connecting, behind), tries) in by_server {
         let Some(until) = tries.iter().map(|l| l.query.until).max() else { continue };
         let from = tries.iter().map(|l| l.query.sent.at).min().unwrap_or(until);
         // What came before the first try is the way to the resolver, told with it.
@@ -106,7 +117,7 @@ pub(crate) fn silences<'a>(
             if from.since(transaction.started()) < RACE_NS { transaction.started() } else { from };
         let span = (from, until.min(end));
         if span.1.since(span.0) >= least_ns {
-            silences.push(Silence { server, connecting, tries, span });
+            silences.push(Silence { server, connecting, behind, tries, span });
         }
     }
     silences
@@ -123,13 +134,15 @@ pub(crate) fn seen(
     let path = last.map(|leaf| leaf.path.as_slice()).unwrap_or_default();
     let asking = path.last().map_or(&received.resolver, |last| *last);
     let tries = silence.tries.iter().map(|leaf| leaf.query).map(|t| {
+        let asked = t.instead.as_ref().unwrap_or(&transaction.asked);
         let what = Try {
             server: t.server,
             at: t.sent.at,
-            name: transaction.asked.name.to_string(),
-            qtype: transaction.asked.qtype.clone().into_owned(),
+            name: asked.name.to_string(),
+            qtype: asked.qtype.clone().into_owned(),
             silence_ns: t.silence_ns(),
             connecting: t.connecting,
+            behind: t.instead.is_some(),
         };
         (t.sent.number, what)
     });
@@ -149,7 +162,7 @@ pub(crate) fn seen(
     let facts = draft::Facts::Upstream(facts);
     let mut draft = Draft::about(lookup, Code::UpstreamTimeout, subject, facts);
     draft.key.host = asking.host.of(silence.server.ip());
-    if silence.connecting {
+    if silence.connecting || silence.behind {
         draft.confidence = Confidence::Inferred;
     }
     draft.charge(silence.span);
@@ -245,7 +258,7 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
         .iter()
         .map(|(number, t)| {
             json!({ "ts": Ts(t.at).rfc3339(), "server": t.server.to_string(), "name": t.name,
-                "qtype": t.qtype, "silence_ns": t.silence_ns, "event": number, "connecting": t.connecting })
+                "qtype": t.qtype, "silence_ns": t.silence_ns, "event": number, "connecting": t.connecting, "behind": t.behind })
         })
         .collect();
     let asked = asked(facts);
@@ -261,7 +274,14 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
         1 => " 1 try of these was not seen leaving: there it most likely waited for a connection.".to_owned(),
         n => format!(" {n} tries of these were not seen leaving: there it most likely waited for a connection."),
     };
-    let forwarded = if all_unsent { "had to forward it" } else { "forwarded it" };
+    let behind = facts.tries.values().filter(|t| t.behind).count();
+    let forwarded = match (all_unsent, behind == facts.tries.len()) {
+        (true, _) => "had to forward it",
+        (_, true) => {
+            "most likely answers those before it on the same connection first, which it had forwarded"
+        }
+        _ => "forwarded it",
+    };
     let cause = format!(
         "The resolver ({resolver}) received the question and {forwarded}{way} to {shown}, which stayed silent: {asked}.{waited}{there}{end}"
     );
@@ -284,9 +304,14 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into(),
-        inferred_from: vec![format!(
-            "the resolver held the question and was not seen asking anybody, while what it had asked {shown} over TCP stayed unanswered"
-        )],
+        inferred_from: vec![match behind {
+            0 => format!(
+                "the resolver held the question and was not seen asking anybody, while what it had asked {shown} over TCP stayed unanswered"
+            ),
+            _ => format!(
+                "the resolver held the question and was not seen asking anybody for it, while what it had asked {shown} for a question before it on the same connection stayed unanswered"
+            ),
+        }],
     }
 }
 

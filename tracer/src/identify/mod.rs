@@ -239,6 +239,17 @@ impl Identifier {
         self.node.role(&self.node.place(actor))
     }
 
+    /// What comes to `actor` at `at` may answer something asked before it was traced: its socket is older.
+    pub fn asked_before(&self, actor: &Actor, at: Timestamp) -> bool {
+        self.node.asked_before(actor, at)
+    }
+
+    /// What `client` asked at `at` it may have asked before `resolver` was traced: its program is older, and
+    /// the trace began just before.
+    pub fn repeats(&self, client: &Actor, resolver: &Actor, at: Timestamp) -> bool {
+        self.node.repeats(client, resolver, at)
+    }
+
     /// The record of `actor`'s host, if one came.
     pub fn host(&self, actor: &Actor) -> Option<&context::Host> {
         self.hosts.get(actor.host)

@@ -20,6 +20,8 @@ const SOCKET_CAP: usize = 65_536;
 const ASKED_MAX: usize = 4;
 /// An event that much after a process's exit belongs to another with the same id.
 const REUSE_NS: u64 = 1_000_000_000;
+/// A question older than that is waited for by nobody.
+const EARLY_NS: u64 = 15_000_000_000;
 /// The root cgroup, which says nothing about who.
 const ROOT: u64 = 1;
 
@@ -49,6 +51,8 @@ struct Process {
     cgroup: Option<u64>,
     path: Option<Path>,
     mnt_ns: Option<u64>,
+    /// Whether its program began while it was traced; unknown where nobody told.
+    young: Option<bool>,
 }
 
 impl Process {
@@ -70,6 +74,8 @@ struct Socket {
     cgroup: Option<u64>,
     /// Latest last.
     asked: Vec<SocketAddr>,
+    /// It was there before the trace.
+    older: bool,
 }
 
 impl Socket {
@@ -87,10 +93,12 @@ impl Socket {
 
 /// Why a cgroup path is traced.
 #[derive(Clone, Debug)]
-struct Scope {
+struct Traced {
     cgroup: u64,
     role: Role,
     only_pid: Option<u32>,
+    /// When that began.
+    since: Timestamp,
 }
 
 /// Everything known about an actor without asking Kubernetes.
@@ -110,7 +118,7 @@ pub(super) struct Place<'a> {
 pub(super) struct Node {
     cgroups: Table<(HostId, u64), Path>,
     /// By path, of each host.
-    scopes: HashMap<HostId, Table<String, Scope>>,
+    scopes: HashMap<HostId, Table<String, Traced>>,
     processes: Table<(HostId, u32), Process>,
     sockets: Table<(HostId, u64), Socket>,
 }
@@ -192,6 +200,7 @@ impl Node {
         let mut process = old.unwrap_or_default();
         process.move_to(event.actor.cgroup.filter(|id| *id > ROOT));
         process.comm = Some(task.comm.clone());
+        process.young = Some(true);
         self.processes.insert(key, process);
     }
 
@@ -202,11 +211,14 @@ impl Node {
         {
             self.cgroup((host, id), path);
         }
+        let known = self.processes.get(&(host, process.pid));
         let facts = Process {
             comm: (!process.comm.is_empty()).then(|| text::visible(&process.comm)),
             cgroup: process.cgroup,
             path: process.cgroup_path.as_deref().map(Path::new),
             mnt_ns: process.mnt_ns,
+            // Told again after its exec, and in every snapshot.
+            young: known.and_then(|known| known.young).or(Some(false)),
         };
         self.processes.insert((host, process.pid), facts);
     }
@@ -233,13 +245,17 @@ impl Node {
         if scope.role == Role::Resolver && target && scopes.gone(&path).is_none() {
             return;
         }
-        let facts = Scope { cgroup: scope.cgroup, role: scope.role, only_pid: scope.only_pid };
-        scopes.insert(path, facts);
+        // Told again in every snapshot.
+        let known = known.filter(|known| known.cgroup == scope.cgroup);
+        let since = known.filter(|_| scopes.gone(&path).is_none()).map_or(at, |known| known.since);
+        let context::Scope { cgroup, role, only_pid, .. } = *scope;
+        scopes.insert(path, Traced { cgroup, role, only_pid, since });
     }
 
     /// What sock_diag found out; a hook knows better.
     fn socket(&mut self, host: HostId, socket: &context::Socket) {
         self.sockets.change((host, socket.cookie), |facts| {
+            facts.older = true;
             if facts.pid.is_none() {
                 facts.pid = socket.pid;
                 facts.comm = socket.comm.as_deref().map(text::visible);
@@ -312,7 +328,7 @@ impl Node {
     }
 
     /// The nearest traced scope at or above it, for this process.
-    fn scope_above(&self, place: &Place<'_>) -> Option<&Scope> {
+    fn scope_above(&self, place: &Place<'_>) -> Option<&Traced> {
         let scopes = self.scopes.get(&place.host)?;
         let mut path = place.path?.text.as_str();
         loop {
@@ -339,6 +355,26 @@ impl Node {
     pub(super) fn asked(&self, actor: &Actor) -> &[SocketAddr] {
         let socket = actor.socket().and_then(|key| self.sockets.get(&key));
         socket.map(|socket| socket.asked.as_slice()).unwrap_or_default()
+    }
+
+    /// Since when its scope is traced.
+    fn since(&self, actor: &Actor) -> Option<Timestamp> {
+        Some(self.scope_above(&self.place(actor))?.since)
+    }
+
+    /// What comes at `at` over a socket that was there before the trace may have been asked before, too.
+    pub(super) fn asked_before(&self, actor: &Actor, at: Timestamp) -> bool {
+        let socket = actor.socket().and_then(|key| self.sockets.get(&key));
+        socket.is_some_and(|socket| socket.older)
+            && self.since(actor).is_some_and(|since| at.since(since) < EARLY_NS)
+    }
+
+    /// Before `resolver` was traced `client`, which is older, may have asked it what it asked at `at`.
+    pub(super) fn repeats(&self, client: &Actor, resolver: &Actor, at: Timestamp) -> bool {
+        let pid = self.place(client).pid;
+        let process = pid.and_then(|pid| self.processes.get(&(client.host, pid)));
+        process.is_some_and(|process| process.young == Some(false))
+            && self.since(resolver).is_some_and(|since| at.since(since) < EARLY_NS)
     }
 
     pub(super) fn sweep(&mut self, now: Timestamp) {

@@ -15,6 +15,10 @@ use crate::{cmd, repo};
 pub const CLIENTS: [&str; 8] =
     ["glibc", "musl", "go", "c-ares", "node-lookup", "node-resolve", "java", "python"];
 
+/// Clients that keep one socket to their nameserver, UDP or TCP, and ask over it from their start on.
+/// They take `wait` or `ask`, then one name.
+pub const POOLS: [&str; 2] = ["pool-udp", "pool-tcp"];
+
 /// A command that takes names to look up. For each it prints a line `NAME took=SECONDS` with the
 /// addresses or `error=TEXT` behind it; its exit status is 1 if a name has none.
 #[derive(Clone, Debug)]
@@ -39,12 +43,14 @@ static ONE: Mutex<()> = Mutex::new(());
 /// Makes the client called `name` ready to run; an error says why it cannot be had here.
 pub fn prepare(name: &str) -> Result<Client> {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = CLIENTS.into_iter().find(|client| *client == name);
+    let known = CLIENTS.into_iter().chain(POOLS).find(|client| *client == name);
     let name = known.with_context(|| format!("there is no client `{name}`"))?;
     fs::create_dir_all(folder())?;
     let words = match name {
-        "glibc" => vec![compiled_c("gcc", "glibc")?],
-        "musl" => vec![compiled_c("musl-gcc", "musl")?],
+        "glibc" => vec![compiled_c("gcc", "lookup.c", "lookup-glibc")?],
+        "musl" => vec![compiled_c("musl-gcc", "lookup.c", "lookup-musl")?],
+        "pool-udp" => vec![compiled_c("gcc", "pool.c", "pool")?, "udp".to_owned()],
+        "pool-tcp" => vec![compiled_c("gcc", "pool.c", "pool")?, "tcp".to_owned()],
         "go" => vec![compiled_go()?],
         "java" => java()?,
         "node-lookup" => vec![program("node")?, source("lookup.js"), "lookup".to_owned()],
@@ -92,8 +98,8 @@ fn make(made: &Path, from: &str, command: &mut Command) -> Result<String> {
     Ok(made.display().to_string())
 }
 
-fn compiled_c(compiler: &str, name: &str) -> Result<String> {
-    let (made, from) = (folder().join(format!("lookup-{name}")), source("lookup.c"));
+fn compiled_c(compiler: &str, file: &str, name: &str) -> Result<String> {
+    let (made, from) = (folder().join(name), source(file));
     let mut command = Command::new(program(compiler)?);
     command.args(["-O1", "-Wall", "-o"]).arg(&made).arg(&from);
     make(&made, &from, &mut command)

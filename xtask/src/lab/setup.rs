@@ -37,6 +37,8 @@ pub enum Resolver {
     Forwarder,
     /// The same, walking the search list for its clients.
     Autopath,
+    /// The same as the forwarder, keeping its sockets to the upstream.
+    Keeping,
 }
 
 impl Resolver {
@@ -45,7 +47,7 @@ impl Resolver {
         match self {
             Self::Dnsmasq => Some("dnsmasq"),
             Self::Unbound => Some("unbound"),
-            Self::Forwarder | Self::Autopath => None,
+            Self::Forwarder | Self::Autopath | Self::Keeping => None,
         }
     }
 
@@ -56,6 +58,7 @@ impl Resolver {
             Self::Unbound => "unbound",
             Self::Forwarder => "CoreDNS's timing",
             Self::Autopath => "CoreDNS's timing, autopath",
+            Self::Keeping => "CoreDNS's timing, sockets kept",
         }
     }
 
@@ -77,6 +80,9 @@ impl Resolver {
             ]),
             Self::Autopath => {
                 own(&["--forward", "10.99.0.53:53", "--listen", "10.244.1.20:53", "--autopath"])
+            }
+            Self::Keeping => {
+                own(&["--forward", "10.99.0.53:53", "--listen", "10.244.1.20:53", "--keep"])
             }
         }
     }

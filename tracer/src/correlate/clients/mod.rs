@@ -299,7 +299,13 @@ impl Clients {
     }
 
     /// A response arrived at a socket.
-    pub(crate) fn response(&mut self, event: &Event, dns: &Dns, asked: Option<Asked>) {
+    pub(crate) fn response(
+        &mut self,
+        event: &Event,
+        dns: &Dns,
+        asked: Option<Asked>,
+        who: &Identifier,
+    ) {
         let key = (SocketKey::of(&event.actor, dns), dns.message.id);
         let reply = Reply::of(dns, event.at, event.number);
         let ids = self.by_socket.get(&key);
@@ -322,6 +328,7 @@ impl Clients {
         }
         let why = match ids {
             [] if self.gone.answered(&key, asked.as_ref()) => Stray::Late,
+            [] if who.asked_before(&event.actor, event.at) => Stray::AskedBefore,
             [] => Stray::UnknownId,
             _ => Stray::WrongQuestion,
         };

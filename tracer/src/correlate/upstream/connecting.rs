@@ -65,6 +65,7 @@ impl Resolvers {
                 answered: None,
                 beyond: None,
                 connecting: true,
+                instead: None,
             });
         }
         tries.sort_by_key(|t| (t.sent.at, t.sent.number));

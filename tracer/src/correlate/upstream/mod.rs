@@ -1,8 +1,9 @@
 //! The resolver's two sides: what it received from clients and what it asked its upstreams. Knows no
 //! lookups and judges nobody. What of it belongs to a client's transaction is told in `ties`, what a further
 //! traced resolver behind the first did in `hops`, what a pod's own proxy received in `inside`, waits for a
-//! connection to an upstream in `connecting`.
+//! connection to an upstream in `connecting`, for a question before it on one connection in `behind`.
 
+mod behind;
 mod connecting;
 mod hops;
 mod inside;
@@ -60,6 +61,8 @@ struct Sighting {
     resolver: Actor,
     site: Entity,
     client: SocketAddr,
+    /// It came over TCP.
+    stream: bool,
     asked: Asked,
     id: u16,
     arrivals: Vec<Sent>,
@@ -93,6 +96,8 @@ pub(crate) struct Resolvers {
     forwarded: HashMap<u64, Forwarded>,
     by_socket: BySocket,
     by_question: HashMap<(Entity, Asked), Ids>,
+    /// Sightings over TCP, by the far end of their connection.
+    by_stream: HashMap<(HostId, SocketAddr), Ids>,
     oldest: VecDeque<(Timestamp, u64)>,
     /// UDP sockets that received queries.
     listeners: HashMap<(HostId, u64), Entity>,
@@ -102,8 +107,10 @@ pub(crate) struct Resolvers {
     dead: HashMap<Entity, Timestamp>,
     /// Entries given up because of the cap.
     pub(crate) evicted: u64,
-    /// Answers that no query was seen for.
+    /// Answers that no query was seen for, as it should have been.
     pub(crate) unmatched: u64,
+    /// Those whose query most likely came before the trace.
+    pub(crate) asked_before: u64,
 }
 
 fn site(who: &Identifier, actor: &Actor, local: SocketAddr) -> Entity {
@@ -153,12 +160,14 @@ impl Resolvers {
         let number = self.number(sent.at);
         self.by_id.entry((asked.clone(), id)).or_default().push(number);
         self.waiting.entry((site.clone(), asked.clone())).or_default().push(number);
+        let stream = self.on_stream(actor.host, dns, number);
         self.sightings.insert(
             number,
             Sighting {
                 resolver: actor.clone(),
                 site,
                 client: dns.remote,
+                stream,
                 asked,
                 id,
                 arrivals: vec![sent],
@@ -197,6 +206,7 @@ impl Resolvers {
                 resolver: actor.clone(),
                 site,
                 client: question.client,
+                stream: false,
                 asked: asked.clone(),
                 id: question.id,
                 arrivals: question.sends.to_vec(),
@@ -223,7 +233,10 @@ impl Resolvers {
         });
         let Some((number, sighting)) = open.and_then(|i| Some((i, self.sightings.get_mut(&i)?)))
         else {
-            self.unmatched += 1;
+            match who.asked_before(actor, sent.at) {
+                true => self.asked_before += 1,
+                false => self.unmatched += 1,
+            }
             return;
         };
         sighting.answered = Some((sent, dns.message.rcode));
@@ -420,6 +433,9 @@ impl Resolvers {
     fn drop_entry(&mut self, number: u64) {
         if let Some(s) = self.sightings.remove(&number) {
             forget(&mut self.waiting, &(s.site, s.asked.clone()), number);
+            if s.stream {
+                forget(&mut self.by_stream, &(s.resolver.host, s.client), number);
+            }
             forget(&mut self.by_id, &(s.asked, s.id), number);
         }
         if let Some(f) = self.forwarded.remove(&number) {

@@ -64,6 +64,9 @@ pub struct UpstreamTry {
     /// Nothing was seen sent: the resolver most likely waited for a connection to the upstream. Then
     /// `sent` is when the client's question had arrived and was nowhere else.
     pub connecting: bool,
+    /// What was asked, where it is another question: one that came before it over the same connection, which
+    /// the resolver most likely answers first.
+    pub instead: Option<Asked>,
 }
 
 impl UpstreamTry {
@@ -91,7 +94,7 @@ impl Resolvers {
     /// the fate of nearly all, and what is remembered is small without them.
     pub(crate) fn tie(&mut self, transaction: &Transaction, until: Timestamp) -> Option<Received> {
         let (number, sighting) = self.sighting_of(transaction, until)?;
-        let over = sighting.is_over(transaction);
+        let over = sighting.is_over(transaction) && !self.shares_stream(sighting);
         let ahead = match sighting.resolver.host == transaction.actor.host {
             true => 0,
             false => clocks::ahead(&transaction.sends, &sighting.arrivals),
@@ -129,6 +132,7 @@ impl Resolvers {
             }
         }
         tries.sort_by_key(|t| (t.sent.at, t.sent.number));
+        self.behind(sighting, end, &mut tries);
         if hops == 0 {
             self.fill(sighting, end, &mut tries);
         }
@@ -142,7 +146,7 @@ impl Resolvers {
     }
 
     /// What was asked for a question, from those on that can have been open at `begin`.
-    fn asked_around(&self, key: &(Entity, Asked), begin: Timestamp) -> &[u64] {
+    pub(super) fn asked_around(&self, key: &(Entity, Asked), begin: Timestamp) -> &[u64] {
         let ids = self.by_question.get(key).map(Ids::as_slice).unwrap_or_default();
         let first = |id: &u64| self.forwarded.get(id).and_then(|f| f.sends.first()).map(|s| s.at);
         let before = ids.partition_point(|id| first(id).is_some_and(|at| at <= begin));
@@ -199,7 +203,7 @@ impl Sighting {
 
 impl Forwarded {
     /// Its sends whose wait touches `begin..=end`.
-    fn tries(&self, begin: Timestamp, end: Timestamp, tries: &mut Vec<UpstreamTry>) {
+    pub(super) fn tries(&self, begin: Timestamp, end: Timestamp, tries: &mut Vec<UpstreamTry>) {
         for (i, sent) in self.sends.iter().enumerate() {
             let next = self.sends.get(i + 1).map(|s| s.at);
             let reply = self.reply.filter(|(r, _)| next.is_none_or(|n| r.at < n));
@@ -220,6 +224,7 @@ impl Forwarded {
                 answered: answered.map(|(r, rcode)| (r.number, rcode)),
                 beyond: None,
                 connecting: false,
+                instead: None,
             });
         }
     }

@@ -55,7 +55,8 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
     }
     let of_reason = |reason| of.unmatched.get(reason).copied().unwrap_or_default();
     let (late, no_socket) = (of_reason("late"), of_reason("no-socket"));
-    let strangers = of.unmatched_responses.saturating_sub(late + no_socket);
+    let asked_before = of_reason("asked-before");
+    let strangers = of.unmatched_responses.saturating_sub(late + no_socket + asked_before);
     let oddities = [
         (of.cut, "payload cut", "payloads cut"),
         (of.undecoded, "record not understood", "records not understood"),
@@ -73,6 +74,11 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
             "answers after their socket or lookup was gone",
         ),
         (no_socket, "answer that reached no socket", "answers that reached no socket"),
+        (
+            asked_before,
+            "response to a question older than the trace",
+            "responses to questions older than the trace",
+        ),
     ];
     let oddities: Vec<_> = oddities
         .iter()

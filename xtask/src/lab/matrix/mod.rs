@@ -60,8 +60,10 @@ pub enum How {
     /// In its pod, started after svctrace.
     #[default]
     Ordinary,
-    /// Started before svctrace, waiting.
+    /// Started before svctrace, waiting; a pool with its socket open and in use.
     Older,
+    /// A pool that asked before svctrace came, and waits for the answer.
+    Asked,
     /// On the node's network.
     HostNetwork,
 }
@@ -92,7 +94,7 @@ impl Incident {
 pub struct Row {
     /// What happens.
     pub incident: Incident,
-    /// To whom: one of [`super::clients::CLIENTS`].
+    /// To whom: one of [`super::clients::CLIENTS`] or [`super::clients::POOLS`].
     pub client: &'static str,
     /// What svctrace owes.
     pub expect: Expect,

@@ -1,7 +1,8 @@
 //! The table: what happens, to whom, and what svctrace owes. What is owed follows from what the client
 //! does (measured, by resolver library) and what each code means (docs/findings.md), never from output.
 
-use super::{Expect, Incident, Row, Scene, paths};
+use super::{Expect, How, Incident, Row, Scene, paths};
+use crate::lab::clients::POOLS;
 use crate::lab::{Resolver, Setup, Upstream};
 
 /// Every scene.
@@ -13,9 +14,11 @@ pub fn scenes() -> Vec<Scene> {
         unbound_errors(),
         forwarder(),
         autopath(),
+        older_pools(),
         resolver_elsewhere(),
         noisy_neighbour(),
         resolver_dies(),
+        resolver_dies_later(),
         paths::ipv6_only(),
         paths::node_local(),
         paths::slow(),
@@ -213,6 +216,56 @@ fn autopath() -> Scene {
     scene("CoreDNS's timing, autopath", Resolver::Autopath, rows.concat())
 }
 
+/// Clients with an open socket each, the resolver and its sockets to the upstream: all in use before svctrace.
+fn older_pools() -> Scene {
+    let pool = Incident {
+        how: How::Older,
+        options: "ndots:5 timeout:2 attempts:4",
+        title: "a pool older than svctrace",
+        twin: "a pool older than svctrace",
+        ..OUTSIDE_FINE
+    };
+    let pool_silent = Incident {
+        title: "a pool older than svctrace, upstream silent",
+        name: "www-{}.silent.example.",
+        options: "ndots:5 timeout:2 attempts:2",
+        ..pool
+    };
+    let pool_refused = Incident {
+        title: "a pool older than svctrace, upstream says REFUSED",
+        name: "www-{}.refused.example.",
+        ..pool
+    };
+    let answered_after = Incident {
+        title: "asked before svctrace came, answered after",
+        name: "www-{}.slow.example.",
+        how: How::Asked,
+        ..pool
+    };
+    let asked_again = Incident {
+        title: "asked before svctrace came, asked again after, upstream silent",
+        name: "www-{}.silent.example.",
+        options: "ndots:5 timeout:2 attempts:3",
+        ..answered_after
+    };
+    let told_after = Incident {
+        title: "asked before svctrace came, SERVFAIL after",
+        options: pool.options,
+        ..asked_again
+    };
+    let silent = Expect::codes(&["upstream-timeout"]);
+    let rows = [
+        each(pool, &POOLS, Expect::NOTHING),
+        each(pool_silent, &POOLS, silent.costs("upstream-timeout").may(&["dns-error"])),
+        each(pool_refused, &POOLS, ERROR_PASSED),
+        each(answered_after, &POOLS, Expect::NOTHING),
+        each(asked_again, &["pool-udp"], silent),
+        // What was asked over TCP is not asked again.
+        each(told_after, &["pool-tcp"], Expect::NOTHING),
+    ];
+    scene("CoreDNS's timing, all older than svctrace", Resolver::Keeping, rows.concat())
+}
+
 /// As if the resolver ran on another node.
 fn resolver_elsewhere() -> Scene {
     let rows = [
@@ -256,6 +309,27 @@ fn resolver_dies() -> Scene {
         each(OUTSIDE_FINE, FEW, Expect::NOTHING),
     ];
     let mut scene = scene("dnsmasq, killed", Resolver::Dnsmasq, rows.concat());
+    scene.resolver_dies_ms = Some(700);
+    scene
+}
+
+/// The same while a pool older than svctrace waits: its socket hears of it when it asks again.
+fn resolver_dies_later() -> Scene {
+    let pool = Incident {
+        how: How::Older,
+        title: "a pool older than svctrace",
+        twin: "a pool older than svctrace",
+        ..OUTSIDE_FINE
+    };
+    let dies = Incident {
+        title: "the resolver dies during a query of a pool older than svctrace",
+        name: "www-{}.slow.example.",
+        options: "ndots:5 timeout:2 attempts:2",
+        ..pool
+    };
+    let unreachable = Expect::codes(&["resolver-unreachable"]).costs("resolver-unreachable");
+    let rows = [each(dies, &["pool-udp"], unreachable), each(pool, &["pool-udp"], Expect::NOTHING)];
+    let mut scene = scene("dnsmasq, killed while a pool waits", Resolver::Dnsmasq, rows.concat());
     scene.resolver_dies_ms = Some(700);
     scene
 }

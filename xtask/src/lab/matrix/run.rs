@@ -104,9 +104,14 @@ impl Stage {
     }
 
     fn start_older(&mut self) -> Result<()> {
-        for cast in self.rows.iter_mut().filter(|c| c.row.incident.how == How::Older) {
+        let older = |c: &&mut Cast| matches!(c.row.incident.how, How::Older | How::Asked);
+        for cast in self.rows.iter_mut().filter(older) {
             let mut words = cast.client.words.clone();
-            words.splice(1..1, ["-c".to_owned(), WHEN_TOLD.to_owned()]);
+            match cast.row.incident.how {
+                How::Asked => words.push("ask".to_owned()),
+                _ if cast.is_pool() => words.push("wait".to_owned()),
+                _ => drop(words.splice(1..1, ["-c".to_owned(), WHEN_TOLD.to_owned()])),
+            }
             cast.start(&self.lab, &words)?;
         }
         // Until they wait for their line.
@@ -161,6 +166,10 @@ impl Stage {
 }
 
 impl Cast {
+    fn is_pool(&self) -> bool {
+        clients::POOLS.contains(&self.client.name)
+    }
+
     fn start(&mut self, lab: &Lab, words: &[String]) -> Result<()> {
         let (program, args) = words.split_first().context("an empty client command")?;
         let pod = lab.pod(&self.pod)?;

@@ -4,8 +4,8 @@
 //! answers for `elsewhere` come from another address.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -28,9 +28,27 @@ const TTL: u32 = 30;
 /// A server in the cluster.
 pub struct Cluster {
     upstream: Arc<Health>,
-    force_tcp: bool,
-    knows_nothing: bool,
-    autopath: bool,
+    how: How,
+    kept: Mutex<Vec<Link>>,
+}
+
+/// In what it differs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// It asks its upstream over TCP.
+    pub force_tcp: bool,
+    /// It asks it for the cluster's names, too.
+    pub knows_nothing: bool,
+    /// It walks the search list of its clients.
+    pub autopath: bool,
+    /// It keeps its sockets to the upstream.
+    pub keep: bool,
+}
+
+/// A socket that is connected to an upstream.
+enum Link {
+    Udp(UdpSocket),
+    Tcp(TcpStream),
 }
 
 /// What the checks of an upstream say.
@@ -42,18 +60,18 @@ struct Health {
 
 impl Cluster {
     /// Forwards to `server`: all that is not the cluster's, and that, too, if it `knows_nothing`.
-    pub fn new(server: SocketAddr, force_tcp: bool, knows_nothing: bool, autopath: bool) -> Self {
+    pub fn new(server: SocketAddr, how: How) -> Self {
         let upstream = Health { server, fails: AtomicU32::new(0), checked: AtomicBool::new(false) };
-        Self { upstream: Arc::new(upstream), force_tcp, knows_nothing, autopath }
+        Self { upstream: Arc::new(upstream), how, kept: Mutex::default() }
     }
 
     /// What the upstream answers, or nothing after all tries.
     fn forward(&self, query: &[u8], over: Over) -> Option<Vec<u8>> {
-        let over = if self.force_tcp { Over::Tcp } else { over };
+        let over = if self.how.force_tcp { Over::Tcp } else { over };
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE {
             let dead = self.upstream.fails.load(Ordering::Relaxed) > FAILS;
-            if let Ok(answer) = ask(self.upstream.server, query, over, TRY) {
+            if let Ok(answer) = self.ask(query, over) {
                 return Some(answer);
             }
             Arc::clone(&self.upstream).check();
@@ -64,9 +82,29 @@ impl Cluster {
         None
     }
 
+    fn ask(&self, query: &[u8], over: Over) -> std::io::Result<Vec<u8>> {
+        let server = self.upstream.server;
+        if !self.how.keep {
+            return Link::open(server, over, TRY)?.ask(query, TRY);
+        }
+        let fits = |link: &Link| matches!(link, Link::Tcp(_)) == (over == Over::Tcp);
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = {
+            let mut kept = kept();
+            kept.iter().position(fits).map(|at| kept.swap_remove(at))
+        };
+        let link = match link {
+            Some(link) => link,
+            None => Link::open(server, over, TRY)?,
+        };
+        let answer = link.ask(query, TRY);
+        kept().push(link);
+        answer
+    }
+
     /// CoreDNS's autopath: the name without the pod's first suffix, if it exists.
     fn walked(&self, query: &Message, name: &str, over: Over) -> Option<Message> {
-        let short = name.strip_suffix(FIRST_SUFFIX).filter(|_| self.autopath)?;
+        let short = name.strip_suffix(FIRST_SUFFIX).filter(|_| self.how.autopath)?;
         let target = Name::from_ascii(format!("{short}.")).ok()?;
         let mut other = query.clone();
         let qtype = query.queries.first()?.query_type();
@@ -89,7 +127,8 @@ impl Server for Cluster {
         if name.ends_with(".swallowed.example") && qtype == RecordType::AAAA {
             return Reply::Silence;
         }
-        if !self.knows_nothing && (name == "cluster.local" || name.ends_with(".cluster.local")) {
+        if !self.how.knows_nothing && (name == "cluster.local" || name.ends_with(".cluster.local"))
+        {
             if let Some(ip) = cluster_address(&name) {
                 return bytes(&answered(&message, |owner| {
                     let record = Record::from_rdata(owner.clone(), TTL, RData::A(A(ip)));
@@ -119,7 +158,9 @@ impl Health {
             let mut query = Message::query();
             query.add_query(Query::query(Name::root(), RecordType::NS));
             while let Ok(query) = query.to_vec()
-                && ask(self.server, &query, Over::Udp, CHECK).is_err()
+                && Link::open(self.server, Over::Udp, CHECK)
+                    .and_then(|link| link.ask(&query, CHECK))
+                    .is_err()
             {
                 self.fails.fetch_add(1, Ordering::Relaxed);
                 sleep(CHECK_EVERY);
@@ -130,26 +171,44 @@ impl Health {
     }
 }
 
-/// One question from a socket of its own, with the id it has.
-fn ask(
-    server: SocketAddr,
-    query: &[u8],
-    over: Over,
-    patience: Duration,
-) -> std::io::Result<Vec<u8>> {
-    if over == Over::Tcp {
-        let stream = TcpStream::connect_timeout(&server, patience)?;
-        stream.set_read_timeout(Some(patience))?;
-        super::write(&stream, query)?;
-        return super::read(&stream);
+impl Link {
+    fn open(server: SocketAddr, over: Over, patience: Duration) -> std::io::Result<Self> {
+        if over == Over::Tcp {
+            return TcpStream::connect_timeout(&server, patience).map(Self::Tcp);
+        }
+        let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(server)?;
+        Ok(Self::Udp(socket))
     }
-    let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(server)?;
-    socket.set_read_timeout(Some(patience))?;
-    socket.send(query)?;
-    let mut buffer = vec![0; 65_535];
-    let length = socket.recv(&mut buffer)?;
-    buffer.truncate(length);
-    Ok(buffer)
+
+    /// One question, with the id it has. Answers to earlier ones may come first.
+    fn ask(&self, query: &[u8], patience: Duration) -> std::io::Result<Vec<u8>> {
+        let begun = Instant::now();
+        let name = |message: &[u8]| understood(message).map(|(_, name, qtype)| (name, qtype));
+        let asked = name(query);
+        match self {
+            Self::Udp(socket) => socket.send(query).map(drop)?,
+            Self::Tcp(stream) => super::write(stream, query)?,
+        }
+        loop {
+            let left = patience.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
+            let answer = match self {
+                Self::Udp(socket) => {
+                    socket.set_read_timeout(Some(left))?;
+                    let mut buffer = vec![0; 65_535];
+                    let length = socket.recv(&mut buffer)?;
+                    buffer.truncate(length);
+                    buffer
+                }
+                Self::Tcp(stream) => {
+                    stream.set_read_timeout(Some(left))?;
+                    super::read(stream)?
+                }
+            };
+            if answer.get(..2) == query.get(..2) && name(&answer) == asked {
+                return Ok(answer);
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, How};
 pub(crate) use zones::{CLUSTER_NAMES, Upstream, cluster_address};
 
 /// How a question came.
@@ -55,6 +55,9 @@ pub struct Options {
     /// Walk the search list of the pods of critical-app for them
     #[arg(long)]
     autopath: bool,
+    /// Keep the sockets to it
+    #[arg(long)]
+    keep: bool,
     /// Another address of this host, from which some answers go
     #[arg(long)]
     other_address: Option<IpAddr>,
@@ -65,9 +68,13 @@ pub fn serve(options: &Options) -> Result<()> {
     match options.forward {
         None => listen(options, Arc::new(Upstream)),
         Some(to) => {
-            let (force_tcp, autopath) = (options.force_tcp, options.autopath);
-            let cluster = Cluster::new(to, force_tcp, options.knows_nothing, autopath);
-            listen(options, Arc::new(cluster))
+            let how = How {
+                force_tcp: options.force_tcp,
+                knows_nothing: options.knows_nothing,
+                autopath: options.autopath,
+                keep: options.keep,
+            };
+            listen(options, Arc::new(Cluster::new(to, how)))
         }
     }
 }
