@@ -163,6 +163,21 @@ pub fn packet(socket: &Socket, out: bool, payload: &[u8]) -> Fact {
     Fact::new(RecordKind::Packet, Some(probe), body).on(socket)
 }
 
+/// The same at the door of the socket's network namespace, whether it gets there or not.
+pub fn at_door(socket: &Socket, payload: &[u8]) -> Fact {
+    let packet = wire::udp(socket.remote, socket.local, payload);
+    let body = wire::packet_body(false, socket.owner.role, 0, &packet);
+    Fact::new(RecordKind::Wire, Some(probe::WIRE), body).on(socket)
+}
+
+/// An ICMP error of `from` (admin-prohibited) about a query of the socket comes to the door.
+pub fn refused_on_the_way(socket: &Socket, from: IpAddr, query: &[u8]) -> Fact {
+    let quoted = wire::udp(socket.local, socket.remote, query);
+    let packet = wire::icmp_v4(from, socket.local.ip(), [3, 13], &quoted);
+    let body = wire::packet_body(false, socket.owner.role, 0, &packet);
+    Fact::new(RecordKind::Wire, Some(probe::WIRE), body).on(socket)
+}
+
 /// connect(2) as the cgroup hook sees it.
 pub fn connect(socket: &Socket) -> Fact {
     let hook = if socket.remote.is_ipv4() { probe::CONNECT4 } else { probe::CONNECT6 };

@@ -64,6 +64,15 @@ pub fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     out
 }
 
+/// An ICMP message of this type and code about `quoted`, from its IP header on.
+pub fn icmp_v4(from: IpAddr, to: IpAddr, kind: [u8; 2], quoted: &[u8]) -> Vec<u8> {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else { panic!("not IPv4") };
+    let mut out = Vec::new();
+    let ip = PacketBuilder::ipv4(from.octets(), to.octets(), 64);
+    ip.icmpv4_raw(kind[0], kind[1], [0; 4]).write(&mut out, quoted).unwrap();
+    out
+}
+
 /// `bodies::Packet` with the packet behind it.
 pub fn packet_body(out: bool, role: u8, intended_port: u16, packet: &[u8]) -> Vec<u8> {
     let length = u32::try_from(packet.len()).unwrap();

@@ -103,6 +103,19 @@ fn without_privilege_it_says_which() {
     refuses(&output, "CAP_BPF");
 }
 
+#[test]
+fn what_an_option_takes_is_asked_for_first() {
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-net_raw", "--inh-caps=-net_raw", "--"]).arg(binary::path());
+    let Ok(output) = command.args(["--wire", "--no-api", "--pid", "1"]).output() else {
+        return skip("no setpriv");
+    };
+    if !nix::unistd::Uid::effective().is_root() {
+        return skip("not root");
+    }
+    refuses(&output, "CAP_NET_RAW");
+}
+
 fn skip(why: &str) {
     println!("skipped: without_privilege_it_says_which: {why}");
 }

@@ -210,6 +210,11 @@ fn root_and_cost(ran: &Ran, mine: &[&Value], cost: Option<f64>) -> Vec<String> {
         if !same().any(|f| f["confidence"] == expect.confidence) {
             wrong.push(format!("{first} is {}", root["confidence"]));
         }
+        if let Some(class) = expect.class
+            && !same().any(|f| f["class"] == class)
+        {
+            wrong.push(format!("{first} has the class {}", root["class"]));
+        }
         let roots: Vec<&Value> = same().map(|f| &f["id"]).collect();
         for code in others {
             let by = |f: &&Value| {

@@ -42,7 +42,14 @@ const RESERVED: [(&str, &[&str]); 15] = [
     ("hickory_proto", &["decode/dns.rs"]),
     (
         "etherparse",
-        &["capture/shown.rs", "decode/packet.rs", "fragment.rs", "redact/packet.rs", "source/pcap"],
+        &[
+            "capture/shown.rs",
+            "decode/packet.rs",
+            "decode/wire.rs",
+            "fragment.rs",
+            "redact/packet.rs",
+            "source/pcap",
+        ],
     ),
     ("pcap_file", &["capture", "source/pcap"]),
     ("cel", &["sink/filter"]),

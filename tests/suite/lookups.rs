@@ -131,6 +131,44 @@ fn loss_is_told_and_makes_the_result_incomplete() {
 }
 
 #[test]
+fn what_reaches_no_socket() {
+    let output = run(&scenarios::at_the_door());
+    let lookups = output.lines("lookup");
+    let outcomes: Vec<_> = lookups.iter().map(|l| l["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["answered", "timeout", "unreachable"], "{}", output.json);
+    assert_eq!(output.codes(), ["resolver-timeout", "resolver-unreachable"]);
+    let of = |lookup: &Value| {
+        let transactions = lookup["attempts"][0]["transactions"].as_array().unwrap().clone();
+        assert_eq!(transactions.len(), 2, "{lookup}");
+        transactions
+    };
+    for t in of(&lookups[0]) {
+        assert_eq!((t["events"].as_array().unwrap().len(), &t["unheard"]), (2, &Value::Null));
+    }
+    for t in of(&lookups[1]) {
+        assert_eq!(
+            (&t["unheard"]["from"], &t["unheard"]["answers"]),
+            (&"10.244.1.2:53".into(), &2.into())
+        );
+        assert_eq!(t["outcome"], "timeout");
+    }
+    for t in of(&lookups[2]) {
+        assert_eq!(
+            (&t["icmp"]["error"], &t["icmp"]["errors"]),
+            (&"admin-prohibited".into(), &2.into())
+        );
+        assert_eq!(t["outcome"], "unreachable");
+    }
+    let root = finding(&output, "resolver-timeout");
+    assert_eq!((&root["class"], &root["confidence"]), (&"wrong-address".into(), &"certain".into()));
+    assert_eq!(root["details"]["answered_after_ns"], 2_000_000);
+    let refused = finding(&output, "resolver-unreachable");
+    assert_eq!(refused["details"]["icmp"][0], "admin-prohibited from 10.244.1.1");
+    let summary = &output.lines("summary")[0];
+    assert_eq!(summary["unmatched"], serde_json::json!({ "late": 1, "no-socket": 4 }));
+}
+
+#[test]
 fn a_stranger_is_not_an_error() {
     let output = run(&scenarios::stranger());
     let lookup = lookup(&output);

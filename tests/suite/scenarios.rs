@@ -41,6 +41,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Record>)> {
         ("hostile-name", hostile_name()),
         ("cut-short", cut_short()),
         ("loss", loss_in_between()),
+        ("wire", at_the_door()),
         ("stranger", stranger()),
     ]
 }
@@ -415,6 +416,47 @@ pub(crate) fn resolver_silent() -> Vec<Record> {
         node.asks(at + 5000.0, &socket, 100, &name, None);
         node.stream.add([close(&socket).at_ms(at + 9999.0)]);
     }
+    node.ends(40_000)
+}
+
+/// With `--wire`: all is well, each answer seen twice; then the resolver answers from its pod's own
+/// address, and once when the socket is gone; then a firewall refuses the queries.
+pub(crate) fn at_the_door() -> Vec<Record> {
+    let mut node = Node::new(false, false);
+    let [fine, silent, refused] = [1, 2, 3].map(|cookie| node.socket(cookie));
+    let answer = |id, name: &str, qtype| {
+        tests::wire::dns(&Dns { id, name: name.into(), qtype, rcode: Some(0), answers: Vec::new() })
+    };
+    node.stream.add([connect(&fine).at_ms(9.9)]);
+    node.asks(10.0, &fine, 100, NAME, Some((1.0, 0)));
+    node.stream.add([
+        // In front of the socket's own copy, and behind it, as kernels differ.
+        at_door(&fine, &answer(100, NAME, "A")).at_ms(10.998),
+        at_door(&fine, &answer(101, NAME, "AAAA")).at_ms(11.052),
+        close(&fine).at_ms(12.0),
+        connect(&silent).at_ms(99.9),
+    ]);
+    let name = format!("{NAME}.");
+    let elsewhere = silent.towards("10.244.1.2:53");
+    for at in [100.0, 5100.0] {
+        node.asks(at, &silent, 110, &name, None);
+        let a = at_door(&elsewhere, &answer(110, &name, "A")).at_ms(at + 2.0);
+        let aaaa = at_door(&elsewhere, &answer(111, &name, "AAAA")).at_ms(at + 2.1);
+        node.stream.add([a, aaaa]);
+    }
+    let late = at_door(&silent, &answer(110, &name, "A")).at_ms(10_300.0);
+    node.stream.add([close(&silent).at_ms(10_100.0), late, connect(&refused).at_ms(10_999.9)]);
+    for at in [11_000.0, 16_000.0] {
+        node.asks(at, &refused, 120, "www.example.org.", None);
+        for (n, qtype) in [(0, "A"), (1, "AAAA")] {
+            let name = b"www.example.org".to_vec();
+            let query = Dns { id: 120 + n, name, qtype, rcode: None, answers: Vec::new() };
+            let firewall = "10.244.1.1".parse().unwrap();
+            let error = refused_on_the_way(&refused, firewall, &tests::wire::dns(&query));
+            node.stream.add([error.at_ms(at + 0.3 + f64::from(n) * 0.05)]);
+        }
+    }
+    node.stream.add([close(&refused).at_ms(21_000.0)]);
     node.ends(40_000)
 }
 

@@ -98,7 +98,7 @@ pub struct SocketClosed {
 
 const _: () = assert!(size_of::<SocketClosed>() == 48);
 
-/// Body of `PACKET`; `captured` bytes from the IP header on follow.
+/// Body of `PACKET` and `WIRE`; `captured` bytes from the IP header on follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
@@ -106,7 +106,7 @@ pub struct Packet {
     pub direction: u8,
     /// 4 or 6.
     pub ip_version: u8,
-    /// `IPPROTO_UDP` or `IPPROTO_TCP`.
+    /// `IPPROTO_UDP` or `IPPROTO_TCP`; of `WIRE` also `IPPROTO_ICMP` or `IPPROTO_ICMPV6`.
     pub protocol: u8,
     /// [`role`] of the hook.
     pub role: u8,

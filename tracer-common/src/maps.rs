@@ -29,6 +29,9 @@ pub const FDS: &str = "FDS";
 pub const CALLS: &str = "CALLS";
 /// LRU hash: question hash -> boot_ns of the last time a target asked it through the resolver.
 pub const QUESTIONS: &str = "QUESTIONS";
+/// LRU hash: [`AwaitedKey`] -> [`Awaited`]. Answers over UDP that targets may wait for, while
+/// [`CONFIG_WIRE`] is set.
+pub const AWAITED: &str = "AWAITED";
 
 /// What user space tells the probes. Written before anything is attached; may be rewritten.
 #[repr(C)]
@@ -58,6 +61,8 @@ pub struct Config {
 
 /// [`Config::flags`]: write records. Off until user space is ready.
 pub const CONFIG_ON: u32 = 1;
+/// [`Config::flags`]: note which answers are awaited.
+pub const CONFIG_WIRE: u32 = 2;
 /// [`Config::flags`]: from this bit on, a number that moves whenever `TARGET_DIRS` changed.
 pub const CONFIG_GENERATION_SHIFT: u32 = 16;
 
@@ -111,6 +116,30 @@ pub struct PeerKey {
     pub port: u16,
     /// Zero.
     pub pad: u16,
+}
+
+/// An answer as it comes in: to whom, and with which DNS id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AwaitedKey {
+    /// Own end as on the packet: IPv6, or IPv4 mapped into it.
+    pub addr: [u8; 16],
+    /// Own port, host byte order.
+    pub port: u16,
+    /// DNS id, network byte order.
+    pub id: u16,
+}
+
+/// The socket that asked.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Awaited {
+    /// `CLOCK_BOOTTIME` of the latest query.
+    pub asked_boot_ns: u64,
+    /// Cookie.
+    pub cookie: u64,
+    /// cgroup v2 id.
+    pub cgroup_id: u64,
 }
 
 /// A system call under way.

@@ -54,6 +54,10 @@ pub mod kind {
     pub const SOCKET_CLOSED: u16 = 0x0111;
     /// A packet from its IP header on: [`crate::bodies::Packet`] and the bytes.
     pub const PACKET: u16 = 0x0120;
+    /// A datagram for a socket that waits for an answer, or an ICMP error about its query, where it
+    /// enters the socket's network namespace: [`crate::bodies::Packet`] and the bytes. Whether it reached
+    /// the socket is told by `PACKET`; cookie and cgroup are the socket's.
+    pub const WIRE: u16 = 0x0121;
     /// A TCP socket's life: [`crate::bodies::TcpState`].
     pub const TCP_STATE: u16 = 0x0130;
     /// A process replaced its program: [`crate::bodies::Exec`] and the file name.
@@ -110,6 +114,8 @@ pub mod probe {
     pub const CGROUP_MKDIR: u16 = 16;
     /// cgroup:cgroup_rmdir.
     pub const CGROUP_RMDIR: u16 = 17;
+    /// Socket filter on a packet socket in a target's network namespace.
+    pub const WIRE: u16 = 18;
     /// syscalls:sys_*_connect.
     pub const SYS_CONNECT: u16 = 20;
     /// syscalls:sys_*_sendto.

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     limits::{PROBES_MAX, TARGET_DIRS_MAX},
-    maps::{Call, Config, Counters, PeerKey, Socket},
+    maps::{Awaited, AwaitedKey, Call, Config, Counters, PeerKey, Socket},
 };
 
 #[map]
@@ -36,5 +36,7 @@ pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(32768
 pub static FDS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(32768, 0);
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16384, 0);
+#[map]
+pub static AWAITED: LruHashMap<AwaitedKey, Awaited> = LruHashMap::with_max_entries(32768, 0);
 #[map]
 pub static QUESTIONS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16384, 0);

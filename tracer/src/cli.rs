@@ -137,6 +137,10 @@ pub(crate) struct How {
     /// Don't attach to system calls (they slow every call of the node by some 60 ns)
     #[arg(long)]
     pub(crate) no_syscalls: bool,
+    /// Also look at what comes to the target's network namespace and reaches no socket: answers from
+    /// another address, late ones, ICMP errors (takes CAP_NET_RAW)
+    #[arg(long)]
+    pub(crate) wire: bool,
     /// Wait for pods that do not exist yet
     #[arg(long)]
     pub(crate) wait: bool,
@@ -167,7 +171,7 @@ pub(crate) struct How {
 }
 
 /// Options of a trace that mean nothing for a capture.
-const LIVE_ONLY: [&str; 19] = [
+const LIVE_ONLY: [&str; 20] = [
     "objects",
     "pod",
     "selector",
@@ -179,6 +183,7 @@ const LIVE_ONLY: [&str; 19] = [
     "command",
     "no_resolver",
     "no_syscalls",
+    "wire",
     "wait",
     "duration",
     "snaplen",

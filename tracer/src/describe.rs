@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tracer_common::record::probe;
 
 use crate::event::{
-    AddressCall, Body, CallSide, Data, DataKind, Direction, Dns, Event, Protocol, SocketAddress,
-    SocketClosed, Syscall, Tcp, TcpChange, TcpState, extended_error_name,
+    AddressCall, Body, CallSide, Data, DataKind, Direction, Dns, Event, Icmp, Protocol,
+    SocketAddress, SocketClosed, Syscall, Tcp, TcpChange, TcpState, extended_error_name,
 };
 use crate::identify::Identifier;
 use crate::report::{EventLine, Ts};
@@ -53,7 +53,7 @@ pub fn event_line(event: &Event, who: &Identifier) -> EventLine {
 /// Adds the bytes of a DNS message or of kept data, in hex, as far as they were captured.
 pub fn add_payload(event: &Event, line: &mut EventLine) {
     let bytes = match &event.body {
-        Body::Dns(dns) => &dns.payload,
+        Body::Dns(dns) | Body::Passing(dns) => &dns.payload,
         Body::Data(data) => &data.bytes,
         _ => return,
     };
@@ -113,6 +113,13 @@ fn parts(event: &Event) -> Parts {
             },
             ..Parts::default()
         },
+        Body::Passing(message) => Parts {
+            kind: "wire".into(),
+            direction: Some(direction(message.direction)),
+            args: dns(message),
+            ..Parts::default()
+        },
+        Body::Icmp(error) => Parts { direction: Some("in"), ..plain("icmp", icmp(error)) },
         Body::Tcp(packet) => Parts {
             kind: "tcp".into(),
             direction: Some(direction(packet.direction)),
@@ -258,6 +265,26 @@ fn dns(dns: &Dns) -> Args {
     }
     if let Some(ttl) = message.negative_ttl {
         all.insert("negative_ttl_s".into(), json!(ttl));
+    }
+    all
+}
+
+fn icmp(icmp: &Icmp) -> Args {
+    let query = &icmp.query;
+    let question = query.message.question.as_ref();
+    let mut all = args([
+        ("from", shown(Some(icmp.from))),
+        ("error", json!(icmp.error.name())),
+        ("type", json!(icmp.code.0)),
+        ("code", json!(icmp.code.1)),
+        ("local", shown(Some(query.local))),
+        ("peer", shown(Some(query.remote))),
+        ("id", json!(query.message.id)),
+        ("question", json!(question.map(|q| &q.name))),
+        ("qtype", json!(question.map(|q| &q.qtype))),
+    ]);
+    if let Some(mtu) = icmp.mtu {
+        all.insert("mtu".into(), json!(mtu));
     }
     all
 }

@@ -1,7 +1,7 @@
 //! The event: a record understood. Plain parts with public fields, no behaviour beyond reading.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
@@ -52,7 +52,8 @@ impl Actor {
     }
 }
 
-/// What happened.
+/// What happened. `Passing` is an answer where it enters the network namespace of the socket that waits
+/// for it: it may reach that or not.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "variants are named after their bodies")]
 pub enum Body {
@@ -60,6 +61,8 @@ pub enum Body {
     SocketAddress(SocketAddress),
     SocketClosed(SocketClosed),
     Dns(Dns),
+    Passing(Dns),
+    Icmp(Box<Icmp>),
     Tcp(Tcp),
     TcpState(TcpState),
     Exec { filename: String },
@@ -374,6 +377,56 @@ pub struct Answer {
     pub ttl: u32,
     /// Data in presentation format.
     pub data: String,
+}
+
+/// What an ICMP error says (RFC 792, 1812, 4443).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the errors' names")]
+pub enum IcmpError {
+    NetUnreachable,
+    HostUnreachable,
+    ProtocolUnreachable,
+    PortUnreachable,
+    AdminProhibited,
+    TooBig,
+    TimeExceeded,
+    Other,
+}
+
+impl IcmpError {
+    /// In the contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NetUnreachable => "net-unreachable",
+            Self::HostUnreachable => "host-unreachable",
+            Self::ProtocolUnreachable => "protocol-unreachable",
+            Self::PortUnreachable => "port-unreachable",
+            Self::AdminProhibited => "admin-prohibited",
+            Self::TooBig => "too-big",
+            Self::TimeExceeded => "time-exceeded",
+            Self::Other => "other",
+        }
+    }
+
+    /// The packet came to nothing: nobody will answer it.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::TooBig | Self::Other)
+    }
+}
+
+/// An ICMP error about a DNS query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Icmp {
+    /// Who sent it.
+    pub from: IpAddr,
+    /// What it says.
+    pub error: IcmpError,
+    /// Type and code as on the wire.
+    pub code: (u8, u8),
+    /// Most bytes of a packet that goes through, when it says that one was too big.
+    pub mtu: Option<u32>,
+    /// The query that it quotes, as far as it does.
+    pub query: Dns,
 }
 
 /// A TCP control packet.

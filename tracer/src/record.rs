@@ -65,6 +65,7 @@ pub enum RecordKind {
     SocketAddress = wire::SOCKET_ADDRESS,
     SocketClosed = wire::SOCKET_CLOSED,
     Packet = wire::PACKET,
+    Wire = wire::WIRE,
     TcpState = wire::TCP_STATE,
     Exec = wire::EXEC,
     Exit = wire::EXIT,
@@ -90,11 +91,12 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Syscall,
         Self::SocketAddress,
         Self::SocketClosed,
         Self::Packet,
+        Self::Wire,
         Self::TcpState,
         Self::Exec,
         Self::Exit,

@@ -56,6 +56,7 @@ pub(crate) fn trace(
         containers,
         resolver: !how.no_resolver,
         syscalls: !how.no_syscalls,
+        wire: how.wire,
         ring_bytes: how.ring_size,
         dns_ports,
         snap_len: how.snaplen,

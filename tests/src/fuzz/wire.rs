@@ -44,6 +44,14 @@ pub fn dns(data: &[u8]) {
     let Body::Dns(whole) = &event.body else { panic!("{event:?}") };
     assert_eq!(&*whole.payload, input.0);
     assert_eq!(whole.message, decode::dns::message(input.0, false));
+    let passing = Record { kind: RecordKind::Wire, ..record.clone() };
+    let events = super::decode(&mut Decoder::default(), &passing);
+    let [Body::Passing(same)] =
+        &events.iter().map(|event| event.body.clone()).collect::<Vec<_>>()[..]
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!(same.message, whole.message);
     let redacted = Redactor::new(b"key").record(&record);
     assert_eq!(redacted.body.len(), record.body.len());
     let events = super::decode(&mut Decoder::default(), &redacted);

@@ -21,6 +21,7 @@ use xtask::{cmd, skips};
 mod left;
 mod others;
 mod recorded;
+mod wire;
 
 pub(crate) use left::existing;
 

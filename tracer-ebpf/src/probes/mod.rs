@@ -55,6 +55,7 @@ mod process;
 mod sockaddr;
 mod syscall;
 mod tcp;
+mod wire;
 
 use core::ptr::addr_of_mut;
 

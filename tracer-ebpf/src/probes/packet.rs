@@ -15,11 +15,11 @@ use aya_ebpf::{
 use tracer_common::{
     bodies::{DIRECTION_IN, DIRECTION_OUT, PACKET_DNS, Packet, role},
     limits::{CONTROL_SNAP, SNAP_MAX, STREAM_SNAP_MAX},
-    maps::{Config, SOCKET_DNS, SOCKET_REPORTED, Socket},
+    maps::{CONFIG_WIRE, Config, SOCKET_DNS, SOCKET_REPORTED, Socket},
     record::{FLAG_CUT, kind, probe},
 };
 
-use super::{Words, mapped, peer_key};
+use super::{Words, mapped, peer_key, wire::await_answer};
 use crate::{
     emit::{Carrier, Count, Subject, bounded, count, forgotten, head, reserve, zero},
     filter::{config, is_dns, known_socket, wants},
@@ -27,7 +27,7 @@ use crate::{
 };
 
 const TCP: u64 = 6;
-const UDP: u64 = 17;
+pub(super) const UDP: u64 = 17;
 /// In place of a protocol: a later fragment, without ports.
 const NOT_OURS: u64 = 255;
 const TCP_FIN_SYN_RST: u64 = 7;
@@ -41,36 +41,41 @@ const QUESTION_NS: u64 = 60_000_000_000;
 const EXTENSIONS_MAX: u32 = 4;
 
 /// What the headers say.
-struct Parsed {
+pub(super) struct Parsed {
     version: u64,
     protocol: u64,
     tcp_flags: u64,
     transport: u32,
-    payload: u32,
-    src: Words,
+    pub(super) payload: u32,
+    pub(super) src: Words,
     dst: Words,
-    sport: u16,
+    pub(super) sport: u16,
     dport: u16,
 }
 
 /// What the IP header says. Whole registers: the verifier loses sight of parts of one.
-struct Network {
-    version: u64,
-    protocol: u64,
-    transport: u64,
-    src: Words,
-    dst: Words,
+pub(super) struct Network {
+    pub(super) version: u64,
+    pub(super) protocol: u64,
+    pub(super) transport: u64,
+    pub(super) src: Words,
+    pub(super) dst: Words,
 }
 
 /// A packet worth a record.
-struct Fact {
-    probe: u16,
-    role: u8,
-    direction: u8,
-    flags: u16,
-    intended_port: u16,
-    limit: u32,
-    cookie: u64,
+pub(super) struct Fact {
+    pub(super) kind: u16,
+    pub(super) version: u64,
+    pub(super) protocol: u64,
+    pub(super) transport: u32,
+    pub(super) probe: u16,
+    pub(super) role: u8,
+    pub(super) direction: u8,
+    pub(super) flags: u16,
+    pub(super) intended_port: u16,
+    pub(super) limit: u32,
+    pub(super) cookie: u64,
+    pub(super) cgroup_id: u64,
 }
 
 #[cgroup_skb]
@@ -111,12 +116,19 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
     if direction == DIRECTION_OUT && (dns || p.tcp_flags & TCP_SYN != 0) {
         learn_address(&p, OF_TARGET, probe);
     }
+    if direction == DIRECTION_OUT && message && p.protocol == UDP && config.flags & CONFIG_WIRE != 0
+    {
+        await_answer(skb, &p, (cookie, cgroup_of(skb)), probe);
+    }
     mark_reported(found, socket, cookie, dns, probe);
     let limit = if message { most_of(&p, config) } else { CONTROL_SNAP as u32 };
     emit(
         skb,
-        &p,
         &Fact {
+            kind: kind::PACKET,
+            version: p.version,
+            protocol: p.protocol,
+            transport: p.transport,
             probe,
             role: role::TARGET,
             direction,
@@ -124,6 +136,7 @@ fn of_target(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: u8
             intended_port: socket.port,
             limit,
             cookie,
+            cgroup_id: cgroup_of(skb),
         },
     );
     1
@@ -152,8 +165,11 @@ fn of_resolver(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: 
     mark_reported(found, socket, cookie, true, probe);
     emit(
         skb,
-        &p,
         &Fact {
+            kind: kind::PACKET,
+            version: p.version,
+            protocol: p.protocol,
+            transport: p.transport,
             probe,
             role: role::RESOLVER,
             direction,
@@ -161,6 +177,7 @@ fn of_resolver(skb: *mut __sk_buff, ctx: &SkBuffContext, probe: u16, direction: 
             intended_port: socket.port,
             limit: most_of(&p, config),
             cookie,
+            cgroup_id: cgroup_of(skb),
         },
     );
     1
@@ -295,7 +312,7 @@ fn mark_reported(found: bool, mut socket: Socket, cookie: u64, dns: bool, probe:
 }
 
 #[inline(always)]
-fn emit(skb: *mut __sk_buff, p: &Parsed, fact: &Fact) {
+pub(super) fn emit(skb: *mut __sk_buff, fact: &Fact) {
     let most = STREAM_SNAP_MAX as u32;
     let limit = if fact.limit > most { most } else { fact.limit };
     let original = length(skb);
@@ -304,24 +321,24 @@ fn emit(skb: *mut __sk_buff, p: &Parsed, fact: &Fact) {
         return;
     }
     if want <= 128 {
-        carry::<128>(skb, p, fact, want);
+        carry::<128>(skb, fact, want);
     } else if want <= 256 {
-        carry::<256>(skb, p, fact, want);
+        carry::<256>(skb, fact, want);
     } else if want <= 512 {
-        carry::<512>(skb, p, fact, want);
+        carry::<512>(skb, fact, want);
     } else if want <= 1024 {
-        carry::<1024>(skb, p, fact, want);
+        carry::<1024>(skb, fact, want);
     } else if want <= SNAP_MAX as u32 {
-        carry::<SNAP_MAX>(skb, p, fact, want);
+        carry::<SNAP_MAX>(skb, fact, want);
     } else if want <= 16384 {
-        carry::<16384>(skb, p, fact, want);
+        carry::<16384>(skb, fact, want);
     } else {
-        carry::<STREAM_SNAP_MAX>(skb, p, fact, want);
+        carry::<STREAM_SNAP_MAX>(skb, fact, want);
     }
 }
 
 #[inline(always)]
-fn carry<const N: usize>(skb: *mut __sk_buff, p: &Parsed, fact: &Fact, want: u32) {
+fn carry<const N: usize>(skb: *mut __sk_buff, fact: &Fact, want: u32) {
     let Some(mut slot) = reserve::<Carrier<Packet, N>>(&EVENTS, fact.probe) else { return };
     let record = slot.as_mut_ptr();
     let original = length(skb);
@@ -329,16 +346,16 @@ fn carry<const N: usize>(skb: *mut __sk_buff, p: &Parsed, fact: &Fact, want: u32
     let fixed = (size_of::<Carrier<Packet, N>>() - N) as u32;
     // SAFETY: the slot is ours until submitted.
     unsafe {
-        let who = Subject { pid_tgid: 0, cgroup_id: bpf_skb_cgroup_id(skb), cookie: fact.cookie };
+        let who = Subject { pid_tgid: 0, cgroup_id: fact.cgroup_id, cookie: fact.cookie };
         let flags = if cut { FLAG_CUT } else { 0 };
-        head(addr_of_mut!((*record).header), kind::PACKET, fact.probe, fixed + want, flags, &who);
+        head(addr_of_mut!((*record).header), fact.kind, fact.probe, fixed + want, flags, &who);
         let body = addr_of_mut!((*record).body);
         addr_of_mut!((*body).direction).write(fact.direction);
-        addr_of_mut!((*body).ip_version).write(p.version as u8);
-        addr_of_mut!((*body).protocol).write(p.protocol as u8);
+        addr_of_mut!((*body).ip_version).write(fact.version as u8);
+        addr_of_mut!((*body).protocol).write(fact.protocol as u8);
         addr_of_mut!((*body).role).write(fact.role);
         addr_of_mut!((*body).flags).write(fact.flags);
-        addr_of_mut!((*body).transport_offset).write(p.transport as u16);
+        addr_of_mut!((*body).transport_offset).write(fact.transport as u16);
         addr_of_mut!((*body).original).write(original);
         addr_of_mut!((*body).captured).write(want);
         addr_of_mut!((*body).intended_port).write(fact.intended_port);
@@ -359,7 +376,7 @@ fn carry<const N: usize>(skb: *mut __sk_buff, p: &Parsed, fact: &Fact, want: u32
 /// `None` for what is neither TCP nor UDP; counts headers that cannot be read.
 #[inline(always)]
 fn parse(skb: *mut __sk_buff, probe: u16) -> Option<Parsed> {
-    let Some(network) = network(skb) else {
+    let Some(network) = network(skb, 0) else {
         count(probe, Count::Unreadable);
         return None;
     };
@@ -374,12 +391,13 @@ fn parse(skb: *mut __sk_buff, probe: u16) -> Option<Parsed> {
     parsed
 }
 
+/// The IP header that begins at `base`.
 #[inline(always)]
-fn network(skb: *mut __sk_buff) -> Option<Network> {
-    let first = load::<u8>(skb, 0)?;
+pub(super) fn network(skb: *mut __sk_buff, base: u32) -> Option<Network> {
+    let first = load::<u8>(skb, base)?;
     let network = match first >> 4 {
-        4 => network_v4(skb)?,
-        6 => network_v6(skb)?,
+        4 => network_v4(skb, base)?,
+        6 => network_v6(skb, base)?,
         _ => return None,
     };
     // IPv4 and IPv6, with and without options, meet here.
@@ -393,30 +411,30 @@ fn network(skb: *mut __sk_buff) -> Option<Network> {
 }
 
 #[inline(always)]
-fn forgotten_word(word: u32) -> u32 {
+pub(super) fn forgotten_word(word: u32) -> u32 {
     forgotten(u64::from(word)) as u32
 }
 
 #[inline(always)]
-fn network_v4(skb: *mut __sk_buff) -> Option<Network> {
-    let header = load::<[u32; 5]>(skb, 0)?;
+fn network_v4(skb: *mut __sk_buff, base: u32) -> Option<Network> {
+    let header = load::<[u32; 5]>(skb, base)?;
     let transport = (u32::from_be(header[0]) >> 24 & 0xf) * 4;
     let fragment = u32::from_be(header[1]) & 0x1fff;
     let protocol = u32::from_be(header[2]) >> 16 & 0xff;
     (transport >= 20).then_some(Network {
         version: 4,
         protocol: if fragment == 0 { u64::from(protocol) } else { NOT_OURS },
-        transport: u64::from(transport),
+        transport: u64::from(base + transport),
         src: mapped(header[3]),
         dst: mapped(header[4]),
     })
 }
 
 #[inline(always)]
-fn network_v6(skb: *mut __sk_buff) -> Option<Network> {
-    let header = load::<[u32; 10]>(skb, 0)?;
+fn network_v6(skb: *mut __sk_buff, base: u32) -> Option<Network> {
+    let header = load::<[u32; 10]>(skb, base)?;
     let mut next = forgotten(u64::from(u32::from_be(header[1]) >> 8 & 0xff));
-    let mut offset = forgotten(40);
+    let mut offset = forgotten(u64::from(base + 40));
     for _ in 0..EXTENSIONS_MAX {
         // Hop-by-hop, routing, destination options: a length in units of 8; fragment: fixed.
         if next != 0 && next != 43 && next != 60 && next != 44 {
@@ -469,9 +487,16 @@ fn transport(skb: *mut __sk_buff, network: Network) -> Option<Parsed> {
     })
 }
 
+/// The cgroup of the packet's socket.
+#[inline(always)]
+fn cgroup_of(skb: *mut __sk_buff) -> u64 {
+    // SAFETY: the context is what the helper wants.
+    unsafe { bpf_skb_cgroup_id(skb) }
+}
+
 /// Reads from the packet; `None` when it is too short.
 #[inline(always)]
-fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+pub(super) fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper fills our stack whole or fails; T is plain numbers.
     unsafe {

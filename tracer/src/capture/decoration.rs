@@ -42,8 +42,8 @@ pub(super) struct Interface {
 impl Decoration {
     /// Learns from everything but packets; gives the event, if the record has one.
     pub(super) fn learn(&mut self, record: &Record) -> Option<&Event> {
-        if matches!(record.kind, RecordKind::Packet | RecordKind::TcpState | RecordKind::Heartbeat)
-        {
+        use RecordKind::{Heartbeat, Packet, TcpState, Wire};
+        if matches!(record.kind, Packet | Wire | TcpState | Heartbeat) {
             return None;
         }
         self.events.clear();

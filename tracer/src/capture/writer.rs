@@ -333,7 +333,7 @@ impl Writer {
 
 /// The packet's original length, where `record` is one that a packet block can hold in whole.
 fn packet_end(record: &Record) -> Option<u32> {
-    if record.kind != RecordKind::Packet {
+    if !matches!(record.kind, RecordKind::Packet | RecordKind::Wire) {
         return None;
     }
     let (front, packet) = record.body.split_at_checked(FRONT)?;

@@ -37,8 +37,10 @@ pub(crate) enum Stray {
     WrongQuestion,
     /// It came from elsewhere than the server that was asked.
     WrongServer,
-    /// The lookup was told as timed out before.
+    /// The lookup was told as timed out before, or the socket was closed.
     Late,
+    /// It came in and reached no socket.
+    NoSocket,
     /// Most likely its query went out before the trace.
     AskedBefore,
 }
@@ -52,8 +54,10 @@ pub struct Unmatched {
     pub wrong_question: u64,
     /// It came from elsewhere than the server that was asked.
     pub wrong_server: u64,
-    /// The lookup was told as timed out before.
+    /// The lookup was told as timed out before, or the socket was closed.
     pub late: u64,
+    /// It came in, while the socket was open, and never reached it.
+    pub no_socket: u64,
     /// A resolver answered something that it was not seen being asked.
     pub query_not_seen: u64,
     /// It came soon after the trace began over a socket that is older.
@@ -73,6 +77,7 @@ impl Unmatched {
             ("wrong-question", self.wrong_question),
             ("wrong-server", self.wrong_server),
             ("late", self.late),
+            ("no-socket", self.no_socket),
             ("query-not-seen", self.query_not_seen),
             ("asked-before", self.asked_before),
         ]
@@ -84,6 +89,7 @@ impl Unmatched {
             Stray::WrongQuestion => &mut self.wrong_question,
             Stray::WrongServer => &mut self.wrong_server,
             Stray::Late => &mut self.late,
+            Stray::NoSocket => &mut self.no_socket,
             Stray::AskedBefore => &mut self.asked_before,
         } += 1;
     }

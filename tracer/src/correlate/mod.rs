@@ -22,6 +22,7 @@ mod ids;
 mod library;
 mod lookup;
 mod names;
+mod passing;
 mod patience;
 mod peers;
 mod search_list;
@@ -43,11 +44,14 @@ mod tests_incidents;
 #[cfg(test)]
 mod tests_walks;
 #[cfg(test)]
+mod tests_wire;
+#[cfg(test)]
 mod walks;
 
 pub use connection::Connection;
 pub use heard::Unmatched;
 pub use lookup::{Attempt, Lookup};
+pub use passing::{Rejected, Unheard};
 pub use patience::Patience;
 pub use search_list::SearchList;
 pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
@@ -63,6 +67,7 @@ use crate::record::Timestamp;
 use asked::Questions;
 use clients::Clients;
 use connection::Connections;
+use passing::{Door, Passing};
 use upstream::Resolvers;
 use wire::Wire;
 
@@ -83,6 +88,7 @@ pub struct Correlator {
     resolvers: Resolvers,
     connections: Connections,
     wire: Wire,
+    door: Door,
     questions: Questions,
 }
 
@@ -97,6 +103,16 @@ impl Correlator {
                 self.on_the_way(event, dns, asked.as_ref(), who);
                 self.dns(event, asked, who);
             }
+        } else if let Body::Passing(dns) = &event.body {
+            let asked = self.questions.of(dns);
+            let passing = Passing::new(event, dns, asked);
+            if !self.clients.heard(&passing) {
+                self.door.enters(passing);
+            }
+        } else if let Body::Icmp(icmp) = &event.body {
+            let asked = self.questions.of(&icmp.query);
+            let error = Rejected::of(icmp, event);
+            self.clients.rejected(&event.actor, &icmp.query, asked.as_ref(), error);
         } else {
             self.clients.observe(event);
             if let (Body::SocketClosed(_), Some(socket)) = (&event.body, event.actor.socket()) {
@@ -126,6 +142,9 @@ impl Correlator {
         (self.clients.skew_ns, self.connections.skew_ns) = (2 * skew_ns, skew_ns);
         if ended {
             let host = event.actor.host;
+            for passing in self.door.of_host(host) {
+                self.clients.unheard(passing);
+            }
             self.clients.host_ended(host, self.now, &self.resolvers);
             self.resolvers.host_ended(host, event.at);
             self.connections.host_ended(host, &self.clients.names, done);
@@ -135,6 +154,7 @@ impl Correlator {
     /// The input ended: what is open is undecided.
     pub fn finish(&mut self, who: &Identifier, done: &mut Vec<Conclusion>) {
         self.held(Timestamp(u64::MAX), who);
+        self.lost_inside(Timestamp(u64::MAX));
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.connections.finish(&self.clients.names, &mut connections);
         self.streams();
@@ -172,6 +192,9 @@ impl Correlator {
                 }
             }
             (Direction::In, true, asked) => {
+                if self.door.is_watched() {
+                    self.door.arrives(event, dns, asked.as_ref());
+                }
                 self.resolvers.answered_inside(dns, asked.as_ref());
                 if !self.resolvers.upstream_replied(actor, dns, asked.as_ref(), sent) {
                     self.clients.response(actor, dns, asked, sent, who);
@@ -233,9 +256,17 @@ impl Correlator {
         }
     }
 
+    /// Answers that no socket got.
+    fn lost_inside(&mut self, now: Timestamp) {
+        while let Some(passing) = self.door.due(now) {
+            self.clients.unheard(passing);
+        }
+    }
+
     fn advance(&mut self, at: Timestamp, who: &Identifier, done: &mut Vec<Conclusion>) {
         self.now = self.now.max(at);
         self.held(self.now, who);
+        self.lost_inside(self.now);
         let due = self.clients.is_due(self.now)
             || self.connections.is_due(self.now)
             || self.resolvers.is_due(self.now);

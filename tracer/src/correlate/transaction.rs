@@ -13,6 +13,7 @@ use crate::record::{HostId, Timestamp};
 use crate::report::{self, Outcome, TransactionOutcome, Transport};
 
 pub use super::asked::Asked;
+use super::passing::{Rejected, Unheard};
 use super::truncated::Sequel;
 use super::upstream::Tie;
 
@@ -207,6 +208,10 @@ pub struct Transaction {
     pub repeats: Vec<Sent>,
     /// An answer that came after the sender had given up for good.
     pub late: Option<Box<Reply>>,
+    /// Answers that came for it and that its sender did not take.
+    pub unheard: Option<Box<Unheard>>,
+    /// ICMP errors about it.
+    pub rejected: Option<Box<Rejected>>,
     /// When and how the sender gave up.
     pub gave_up: Option<(Timestamp, GaveUp)>,
     /// Numbers of its events.
@@ -251,6 +256,8 @@ impl Transaction {
             earlier_errors: Vec::new(),
             repeats: Vec::new(),
             late: None,
+            unheard: None,
+            rejected: None,
             gave_up: None,
             events: smallvec![sent.number],
             tie: Tie::default(),
@@ -297,6 +304,35 @@ impl Transaction {
     pub(crate) fn answered_late(&mut self, reply: Reply) {
         self.note(reply.number);
         self.late.get_or_insert_with(|| Box::new(reply));
+    }
+
+    /// An answer that its sender does not take: it never reached the socket, or came from elsewhere.
+    pub(crate) fn passed_by(&mut self, from: SocketAddr, reply: &Reply, dismissed: bool) {
+        self.note(reply.number);
+        match &mut self.unheard {
+            Some(known) => known.count = known.count.saturating_add(1),
+            None => {
+                let Reply { at, number, rcode, .. } = *reply;
+                let first = Unheard { from, at, number, rcode, count: 1, dismissed };
+                self.unheard = Some(Box::new(first));
+            }
+        }
+    }
+
+    /// An ICMP error about one of its queries.
+    pub(crate) fn rejected(&mut self, error: Rejected) {
+        self.note(error.number);
+        match &mut self.rejected {
+            Some(known) if known.error.is_final() || !error.error.is_final() => {
+                known.count = known.count.saturating_add(1);
+            }
+            _ => self.rejected = Some(Box::new(error)),
+        }
+    }
+
+    /// The ICMP error that says that nobody will answer.
+    pub fn unreachable(&self) -> Option<&Rejected> {
+        self.rejected.as_deref().filter(|rejected| rejected.error.is_final())
     }
 
     /// One more answer after the one that counts.
@@ -387,6 +423,7 @@ impl Transaction {
             (None, Some((_, GaveUp::Errno(_) | GaveUp::TooSoon(_) | GaveUp::ServerClosed))) => {
                 TransactionOutcome::Unreachable
             }
+            (None, Some(_)) if self.unreachable().is_some() => TransactionOutcome::Unreachable,
             (None, Some(_)) => TransactionOutcome::Timeout,
             (None, None) => TransactionOutcome::Undecided,
         }
@@ -445,6 +482,36 @@ impl Transaction {
         })
     }
 
+    fn unheard(&self) -> Option<report::Unheard> {
+        let unheard = self.unheard.as_ref()?;
+        Some(report::Unheard {
+            from: unheard.from,
+            after_ns: unheard.at.since(self.asked_before(unheard.at)),
+            rcode: rcode_name(unheard.rcode),
+            answers: unheard.count,
+            dismissed: unheard.dismissed,
+            event: unheard.number,
+        })
+    }
+
+    fn icmp(&self) -> Option<report::IcmpAbout> {
+        let Rejected { from, error, mtu, at, number, count } = **self.rejected.as_ref()?;
+        Some(report::IcmpAbout {
+            from,
+            error: error.name().to_owned(),
+            after_ns: at.since(self.asked_before(at)),
+            mtu,
+            errors: count,
+            event: number,
+        })
+    }
+
+    /// The last send before `at`.
+    pub(crate) fn asked_before(&self, at: Timestamp) -> Timestamp {
+        let sent = self.sends.iter().rev().find(|sent| sent.at <= at);
+        sent.map_or(self.started(), |sent| sent.at)
+    }
+
     fn edns(&self) -> Option<report::Edns> {
         self.edns.then_some(report::Edns { udp_size: self.udp_size, dnssec_ok: self.dnssec_ok })
     }
@@ -476,6 +543,8 @@ impl Transaction {
             outcome: self.outcome(),
             latency_ns: self.latency(),
             late_ns: self.late_ns(),
+            unheard: self.unheard(),
+            icmp: self.icmp(),
             retransmits: self.retransmits,
             recovered: self.recovered,
             after_truncation: self.after_truncation(),
@@ -501,6 +570,8 @@ impl Transaction {
             rcode: self.reply.as_ref().map(|r| rcode_name(r.rcode)),
             latency_ns: self.latency(),
             late_ns: self.late_ns(),
+            unheard: self.unheard(),
+            icmp: self.icmp(),
             retransmits: self.retransmits,
             recovered: self.recovered,
             truncated: self.reply.as_ref().is_some_and(|r| r.truncated),

@@ -9,6 +9,7 @@ mod packet;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use serde::de::DeserializeOwned;
 
@@ -102,6 +103,7 @@ impl Decoder {
                     None => return Ok(()),
                 }
             }
+            RecordKind::Wire => wire::decode(record)?,
             RecordKind::Payload => body::payload(cursor, record)?,
             RecordKind::Data => Body::Data(body::data(cursor, record)?),
             RecordKind::Call => Body::Call(body::call_side(cursor, record)?),
@@ -119,7 +121,8 @@ impl Decoder {
             RecordKind::EndpointSlice => Body::EndpointSlice(json(record)?),
         };
         actor.local = match &body {
-            Body::Dns(dns) => Some(dns.local),
+            Body::Dns(dns) | Body::Passing(dns) => Some(dns.local),
+            Body::Icmp(icmp) => Some(icmp.query.local),
             Body::Tcp(tcp) => Some(tcp.local),
             Body::TcpState(state) => Some(state.local),
             Body::SocketClosed(closed) => closed.local,

@@ -18,16 +18,23 @@ use crate::{fragment, framing};
 const UDP_HEADER: usize = 8;
 
 /// The fixed part in front of the bytes, as far as it matters here.
-struct Front {
+pub(super) struct Front {
     direction: Direction,
     dns: bool,
     intended_port: u16,
-    cut: bool,
+    pub(super) cut: bool,
     /// At the resolver only what belongs to targets is recorded, so streams have holes.
     sampled: bool,
     start: usize,
     captured: usize,
     original: usize,
+}
+
+impl Front {
+    /// The packet, from its IP header on.
+    pub(super) fn packet<'a>(&self, record: &'a Record) -> &'a [u8] {
+        record.body.get(self.start..self.start + self.captured).unwrap_or_default()
+    }
 }
 
 /// A message of a stream, with the record that completed it.
@@ -38,8 +45,8 @@ pub(super) struct Heard {
     pub(super) dns: Dns,
 }
 
-fn front(record: &Record) -> Result<Front, DecodeError> {
-    let cursor = &mut Cursor::new(RecordKind::Packet, &record.body);
+pub(super) fn front(record: &Record) -> Result<Front, DecodeError> {
+    let cursor = &mut Cursor::new(record.kind, &record.body);
     let direction = cursor.u8("direction")?;
     cursor.bytes(2, "ip_version, protocol")?; // the packet itself is the better witness
     let sampled = cursor.u8("role")? == role::RESOLVER;
@@ -76,8 +83,8 @@ pub(super) fn decode(
     heard: &mut Vec<Heard>,
 ) -> Result<Option<Body>, DecodeError> {
     let front = front(record)?;
-    let bytes = record.body.get(front.start..front.start + front.captured).unwrap_or_default();
-    let (ip, _) = LaxIpSlice::from_slice(bytes).map_err(|error| field("IP header", error))?;
+    let (ip, _) =
+        LaxIpSlice::from_slice(front.packet(record)).map_err(|error| field("IP header", error))?;
     if fragment::is_later(&ip) {
         return Err(field("transport header", "this is not a packet's first fragment"));
     }
@@ -198,8 +205,8 @@ fn streamed(message: Message, local: SocketAddr, remote: SocketAddr, port: u16) 
     }
 }
 
-/// Without its payload, yet.
-fn datagram(
+/// The message in a datagram, without its payload, yet.
+pub(super) fn datagram(
     front: &Front,
     udp: &UdpSlice<'_>,
     fragmented: bool,

@@ -12,9 +12,9 @@ use super::*;
 use crate::event::{AddressCall, Call, Direction, Protocol, Syscall, TcpChange};
 use crate::record::{HostId, Task, Timestamp};
 
-const QUERY: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x04test\0\0\x01\0\x01";
+pub(super) const QUERY: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x04test\0\0\x01\0\x01";
 
-fn record(kind: RecordKind, body: Vec<u8>) -> Record {
+pub(super) fn record(kind: RecordKind, body: Vec<u8>) -> Record {
     Record {
         number: 7,
         at: Timestamp(1_000),
@@ -30,13 +30,13 @@ fn record(kind: RecordKind, body: Vec<u8>) -> Record {
     }
 }
 
-fn decode_one(record: &Record) -> Result<Option<Event>, DecodeError> {
+pub(super) fn decode_one(record: &Record) -> Result<Option<Event>, DecodeError> {
     let mut events = Vec::new();
     Decoder::default().decode(record.clone(), &mut events)?;
     Ok(events.pop())
 }
 
-fn body_of(kind: RecordKind, body: Vec<u8>) -> Body {
+pub(super) fn body_of(kind: RecordKind, body: Vec<u8>) -> Body {
     decode_one(&record(kind, body)).unwrap().unwrap().body
 }
 
@@ -82,7 +82,7 @@ fn exec_body(name: &[u8]) -> Vec<u8> {
     out
 }
 
-fn packet_body(direction: u8, flags: u16, original: usize, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn packet_body(direction: u8, flags: u16, original: usize, bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![direction, 4, 17, 1];
     out.extend(flags.to_ne_bytes());
     out.extend(20u16.to_ne_bytes());
@@ -168,6 +168,7 @@ fn good() -> Vec<(RecordKind, Vec<u8>)> {
         (RecordKind::SocketAddress, socket_address_body()),
         (RecordKind::SocketClosed, socket_closed_body()),
         (RecordKind::Packet, packet_body(1, PACKET_DNS, udp(QUERY).len(), &udp(QUERY))),
+        (RecordKind::Wire, packet_body(0, PACKET_DNS, udp(QUERY).len(), &udp(QUERY))),
         (RecordKind::TcpState, tcp_state_body(4)),
         (RecordKind::Exec, exec_body(b"/bin/curl")),
         (RecordKind::CgroupMade, cgroup_body(b"/a/b")),

@@ -6,6 +6,7 @@
 //! new numbers. Severity: error when a lookup failed or waited 5 s or more, warning when it cost more
 //! than the threshold, else info.
 
+mod astray;
 mod dns_error;
 mod draft;
 mod interval;
@@ -313,7 +314,9 @@ impl Diagnoser {
                 _ => None,
             };
             let silent = || resolver::silent(lookup, transaction, silence, who);
-            found.extend(race().or_else(inferred).or_else(silent));
+            // Somebody answered: nothing else needs to be guessed.
+            let told = if transaction.unheard.is_some() { silent() } else { None };
+            found.extend(told.or_else(race).or_else(inferred).or_else(silent));
         }
         found.extend(truncated::found(lookup, transaction, self.threshold_ns));
         if let Some(mut draft) = dns_error::found(lookup, transaction) {

@@ -2,22 +2,24 @@
 //! be reached at all.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::json;
 
 use crate::correlate::{Attempt, GaveUp, Lookup, Received, Transaction};
 use crate::describe::errno_name;
-use crate::event::Actor;
+use crate::event::{Actor, IcmpError};
 use crate::identify::Identifier;
 use crate::report::{Code, Confidence};
 
 use super::draft::{self, Draft, Text};
 use super::interval::Span;
-use super::{race, words};
+use super::{astray, race, words};
 
 /// Sends that were cut short, kept of one finding.
 const CUT_SHORT_MAX: usize = 256;
+/// ICMP errors kept of one finding.
+const ICMP_MAX: usize = 16;
 
 /// What is known about a silent resolver.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub(crate) struct Silent {
     early: bool,
     /// Other names it answered meanwhile.
     others: BTreeSet<String>,
+    /// Answers that came all the same.
+    astray: Option<astray::Facts>,
 }
 
 impl Silent {
@@ -45,6 +49,10 @@ impl Silent {
         words::add(&mut self.others, other.others);
         self.datagrams += other.datagrams;
         self.answered_again |= other.answered_again;
+        match (&mut self.astray, other.astray) {
+            (Some(mine), Some(other)) => mine.merge(&other),
+            (mine, other) => *mine = mine.take().or(other),
+        }
         self.early |= other.early;
     }
 }
@@ -80,19 +88,22 @@ pub(crate) fn silent(
         answered_again: transaction.reply.is_some(),
         early,
         others,
+        astray: astray::facts(transaction),
     };
     let subject = transaction.server.to_string();
-    let class = match received {
+    let astray = facts.astray.as_ref().map(astray::Facts::class);
+    let class = astray.or(match received {
         Some(_) if !arrived => Some("query-lost"),
         Some(_) if answer_lost => Some("answer-lost"),
         Some(_) => Some("received"),
         None => None,
-    };
+    });
     let mut draft =
         Draft::about(lookup, Code::ResolverTimeout, subject, draft::Facts::Silent(facts));
     draft.key.class = class.map(str::to_owned);
     // A packet on its way to the resolver is not yet in its socket.
-    if early || received.is_none_or(|r| r.resolver.is_address()) {
+    let unseen = received.is_none_or(|r| r.resolver.is_address());
+    if astray.is_none() && (early || unseen) {
         draft.confidence = Confidence::Inferred;
     }
     draft.charge(silence);
@@ -103,6 +114,9 @@ pub(crate) fn silent(
 }
 
 pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Text {
+    if let Some(astray) = &facts.astray {
+        return astray_text(draft, facts, astray, who);
+    }
     let server = words::address(facts.server, who);
     let names: Vec<String> = facts.names.iter().cloned().collect();
     let asked = words::list(&names, 3);
@@ -170,6 +184,24 @@ pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Te
     }
 }
 
+/// The answers came, but not to whom waited.
+fn astray_text(draft: &Draft, facts: &Silent, astray: &astray::Facts, who: &Identifier) -> Text {
+    let names: Vec<String> = facts.names.iter().cloned().collect();
+    let queries = words::count(facts.datagrams, "query", "queries");
+    let asked = format!("{queries} for {}", words::list(&names, 3));
+    let mut text = astray.text(draft, facts.server, &asked, who);
+    let identity = facts.resolver.as_ref().map(|r| who.identity(r));
+    let details = [
+        ("server", json!(facts.server.to_string())),
+        ("resolver", json!(identity)),
+        ("names", json!(names)),
+        ("queries", json!(facts.datagrams)),
+        ("clients", draft.clients(who)),
+    ];
+    text.details.extend(details.map(|(k, v)| (k.to_owned(), v)));
+    text
+}
+
 /// What is known about an unreachable resolver.
 #[derive(Clone, Debug)]
 pub(crate) struct Unreachable {
@@ -180,6 +212,8 @@ pub(crate) struct Unreachable {
     broken_off: usize,
     /// Sends that a socket with a pending error cut short.
     cut_short: BTreeSet<u64>,
+    /// ICMP errors that came for it, and their senders.
+    icmp: BTreeSet<(&'static str, IpAddr)>,
 }
 
 impl Unreachable {
@@ -187,10 +221,49 @@ impl Unreachable {
         self.errnos.extend(other.errnos);
         self.broken_off += other.broken_off;
         self.cut_short.extend(other.cut_short);
+        self.icmp.extend(other.icmp);
+        while self.icmp.len() > ICMP_MAX {
+            self.icmp.pop_last();
+        }
         while self.cut_short.len() > CUT_SHORT_MAX {
             self.cut_short.pop_last();
         }
         self.queries += other.queries;
+    }
+
+    fn says(&self, error: IcmpError) -> bool {
+        self.icmp.iter().any(|(name, _)| *name == error.name())
+    }
+
+    /// What an ICMP error means beyond the silence.
+    fn meaning(&self) -> &'static str {
+        if self.says(IcmpError::AdminProhibited) {
+            "a firewall on the way refuses them"
+        } else if self.says(IcmpError::TimeExceeded) {
+            "routers send them in a circle"
+        } else if self.says(IcmpError::NetUnreachable) || self.says(IcmpError::HostUnreachable) {
+            "no way leads there"
+        } else {
+            "nothing accepts queries there"
+        }
+    }
+
+    fn remedies(&self, who: &Identifier) -> Vec<String> {
+        let mut all = Vec::new();
+        let (ip, port) = (self.server.ip(), self.server.port());
+        if self.says(IcmpError::AdminProhibited) {
+            all.push(format!(
+                "look for a firewall rule or NetworkPolicy that rejects what goes to {ip}: UDP and TCP port {port} have to be let through"
+            ));
+        }
+        if self.says(IcmpError::TimeExceeded) {
+            all.push(format!("look at the routes to {ip} from this node on (`ip route get {ip}`)"));
+        }
+        all.push(endpoints_check(self.server, who));
+        all.push(format!(
+            "check that the nameserver of the pod's resolv.conf ({ip}) is the cluster DNS address"
+        ));
+        all
     }
 }
 
@@ -201,19 +274,22 @@ pub(crate) fn unreachable(lookup: &Lookup, transaction: &Transaction) -> Option<
         GaveUp::Errno(errno) => (Some(errno), None),
         GaveUp::ServerClosed => (None, None),
         GaveUp::TooSoon(cut_short) => (None, cut_short),
+        _ if transaction.unreachable().is_some() => (None, None),
         _ => return None,
     };
+    let icmp = transaction.unreachable();
     let facts = Unreachable {
         server: transaction.server,
         errnos: errno.into_iter().collect(),
         queries: transaction.sends.len(),
         broken_off: usize::from(matches!(why, GaveUp::ServerClosed | GaveUp::Errno(104))),
         cut_short: cut_short.into_iter().collect(),
+        icmp: icmp.iter().map(|icmp| (icmp.error.name(), icmp.from)).collect(),
     };
     let subject = transaction.server.to_string();
     let facts = draft::Facts::Unreachable(facts);
     let mut draft = Draft::about(lookup, Code::ResolverUnreachable, subject, facts);
-    if errno.is_none() && why != GaveUp::ServerClosed {
+    if errno.is_none() && icmp.is_none() && why != GaveUp::ServerClosed {
         draft.confidence = Confidence::Inferred;
     }
     draft.charge((transaction.started(), at));
@@ -237,7 +313,19 @@ pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identif
     if facts.broken_off > 0 && facts.broken_off == facts.queries {
         return broken_off_text(draft, facts, who);
     }
-    let (told, cause) = if errnos.is_empty() {
+    let icmp = facts.icmp.iter().map(|(error, from)| format!("{error} from {from}"));
+    let icmp: Vec<String> = icmp.collect();
+    let (told, cause) = if !icmp.is_empty() {
+        let errors = words::list(&icmp, 3);
+        let as_errno = match errnos.is_empty() {
+            true => String::new(),
+            false => format!(" and reached the program as {}", words::list(&errnos, 3)),
+        };
+        (
+            format!("waited {}", words::time(draft.cost.length_ns())),
+            format!("and came back as ICMP errors ({errors}){as_errno}"),
+        )
+    } else if errnos.is_empty() {
         (
             "gave up at once".to_owned(),
             "and the sockets were closed at once, far too soon for a time-out".to_owned(),
@@ -248,22 +336,18 @@ pub(crate) fn unreachable_text(draft: &Draft, facts: &Unreachable, who: &Identif
     };
     Text {
         title: format!("resolver {server} cannot be reached: {} {told}", draft.comms()),
-        cause: format!("{queries} went to {server} {cause}: nothing accepts queries there."),
-        remedy: vec![
-            endpoints_check(facts.server, who),
-            format!(
-                "check that the nameserver of the pod's resolv.conf ({}) is the cluster DNS address",
-                facts.server.ip()
-            ),
-        ],
+        cause: format!("{queries} went to {server} {cause}: {}.", facts.meaning()),
+        remedy: facts.remedies(who),
         details: [
             ("server", json!(facts.server.to_string())),
             ("errno", json!(errnos)),
             ("queries", json!(facts.queries)),
             ("clients", draft.clients(who)),
         ]
+        .into_iter()
+        .chain((!icmp.is_empty()).then(|| ("icmp", json!(icmp))))
         .map(|(k, v)| (k.to_owned(), v))
-        .into(),
+        .collect(),
         inferred_from: vec![unseen_error(draft, facts, who)],
     }
 }

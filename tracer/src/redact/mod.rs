@@ -66,7 +66,7 @@ impl Redactor {
             RecordKind::SocketAddress => numbers::<bodies::SocketAddress>(body),
             RecordKind::SocketClosed => numbers::<bodies::SocketClosed>(body),
             RecordKind::TcpState => numbers::<bodies::TcpState>(body),
-            RecordKind::Packet => packet::body(body, &mut self.names),
+            RecordKind::Packet | RecordKind::Wire => packet::body(body, &mut self.names),
             RecordKind::Payload => self.payload(body),
             RecordKind::Data => data(body),
             RecordKind::Exec => self.exec(body),

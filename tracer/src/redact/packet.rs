@@ -17,6 +17,8 @@ const CAPTURED: usize = std::mem::offset_of!(tracer_common::bodies::Packet, capt
 const UDP_HEADER: usize = 8;
 const UDP_CHECKSUM: usize = 6;
 const TCP_CHECKSUM: usize = 16;
+const ICMP_HEADER: usize = 8;
+const ICMP_CHECKSUM: usize = 2;
 const DNS_PORT: u16 = 53;
 const DNS_HEADER: usize = 12;
 
@@ -29,12 +31,12 @@ pub(super) fn body(body: &[u8], names: &mut Pseudonyms) -> Bytes {
     let flags = field(FLAGS).first_chunk().map_or(0, |bytes| u16::from_ne_bytes(*bytes));
     let captured = field(CAPTURED).first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
     let packet = usize::try_from(captured).ok().and_then(|captured| rest.get(..captured));
-    let packet = packet.map(|bytes| packet_bytes(bytes, flags & PACKET_DNS != 0, names));
+    let packet = packet.map(|bytes| packet_bytes(bytes, flags & PACKET_DNS != 0, false, names));
     Bytes::from([front, &packet.unwrap_or_default()].concat())
 }
 
-/// From the IP header on.
-fn packet_bytes(bytes: &[u8], dns: bool, names: &mut Pseudonyms) -> Vec<u8> {
+/// From the IP header on; `quoted` in an ICMP error.
+fn packet_bytes(bytes: &[u8], dns: bool, quoted: bool, names: &mut Pseudonyms) -> Vec<u8> {
     let mut out = vec![0; bytes.len()];
     let Ok((ip, _)) = LaxIpSlice::from_slice(bytes) else { return out };
     let payload = ip.payload();
@@ -47,6 +49,9 @@ fn packet_bytes(bytes: &[u8], dns: bool, names: &mut Pseudonyms) -> Vec<u8> {
     match payload.ip_number {
         ip_number::UDP => udp(payload.payload, segment, dns, names),
         ip_number::TCP => tcp(payload.payload, segment, dns, names),
+        ip_number::ICMP | ip_number::IPV6_ICMP if dns && !quoted => {
+            icmp(payload.payload, segment, names);
+        }
         _ => {}
     }
     out
@@ -64,6 +69,15 @@ fn udp(from: &[u8], to: &mut [u8], dns: bool, names: &mut Pseudonyms) {
     if udp.checksum() != 0 {
         update_checksum(from, to, UDP_HEADER, message.len(), UDP_CHECKSUM);
     }
+}
+
+/// An error and the packet that it quotes.
+fn icmp(from: &[u8], to: &mut [u8], names: &mut Pseudonyms) {
+    let Some(quoted) = from.get(ICMP_HEADER..) else { return };
+    copy(from, to, 0, ICMP_HEADER);
+    let redacted = packet_bytes(quoted, true, true, names);
+    copy(&redacted, to.get_mut(ICMP_HEADER..).unwrap_or_default(), 0, redacted.len());
+    update_checksum(from, to, ICMP_HEADER, quoted.len(), ICMP_CHECKSUM);
 }
 
 fn tcp(from: &[u8], to: &mut [u8], dns: bool, names: &mut Pseudonyms) {

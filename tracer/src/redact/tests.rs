@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::context::*;
 use crate::decode::{self, Decoder};
+use crate::event::Body;
 use crate::record::Timestamp;
 
 /// In every text that must not come through.
@@ -243,6 +244,46 @@ fn checksums_stay_right() {
     let redacted = redactor.record(&packet_record(&stream, stream.len()));
     let read = decode::dns::message(&bytes_of(&redacted)[42..], false);
     assert_eq!((read.undecoded, read.id, read.answers.len()), (None, 4711, 13));
+}
+
+/// The query that an ICMP error quotes has no name any more; what the error says stays.
+#[test]
+fn quoted_queries_lose_their_names() {
+    let head = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x08";
+    let query = [&head[..], MARK.as_bytes(), b"\0\0\x01\0\x01"].concat();
+    let mut quoted = Vec::new();
+    let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(9, 53);
+    builder.write(&mut quoted, &query).unwrap();
+    let sum = |packet: &[u8]| {
+        let words = packet[20..]
+            .chunks(2)
+            .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from));
+        let sum: u32 = words.sum();
+        (sum & 0xffff) + (sum >> 16)
+    };
+    for len in [quoted.len(), quoted.len() - 3, 28, 9] {
+        let mut packet = Vec::new();
+        let builder = PacketBuilder::ipv4([10, 0, 0, 9], [10, 0, 0, 1], 64);
+        builder.icmpv4_raw(3, 13, [0; 4]).write(&mut packet, &quoted[..len]).unwrap();
+        assert_eq!(sum(&packet), 0xffff);
+        let record = packet_record(&packet, packet.len());
+        let record = Record { kind: RecordKind::Wire, ..record };
+        let redacted = Redactor::new(b"key").record(&record);
+        let bytes = bytes_of(&redacted);
+        assert!(bytes.len() == packet.len() && !holds(bytes, MARK), "{len}");
+        assert_eq!(sum(bytes), 0xffff, "{len}");
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let told = Decoder::default().decode(&record, &mut before).is_ok();
+        assert_eq!(Decoder::default().decode(&redacted, &mut after).is_ok(), told);
+        assert_eq!(told, len >= 28, "{len}");
+        if let (Some(before), Some(after)) = (before.first(), after.first()) {
+            let (Body::Icmp(before), Body::Icmp(after)) = (&before.body, &after.body) else {
+                panic!("{before:?} {after:?}");
+            };
+            assert_eq!((before.error, before.from), (after.error, after.from));
+            assert_eq!(before.query.remote, after.query.remote);
+        }
+    }
 }
 
 #[test]

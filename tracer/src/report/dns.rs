@@ -1,7 +1,7 @@
 //! Lines about DNS: transactions, and lookups with their attempts.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -90,6 +90,42 @@ pub struct AfterTruncation {
     pub events: Vec<u64>,
 }
 
+/// Answers to a query that never reached its socket (`--wire`), or that the program dismissed because
+/// it had asked another server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Unheard {
+    /// Where the first came from.
+    pub from: SocketAddr,
+    /// The send before it to the first.
+    pub after_ns: u64,
+    /// Its RCODE by name.
+    pub rcode: String,
+    /// How many there were.
+    pub answers: u32,
+    /// They reached the socket.
+    pub dismissed: bool,
+    /// The number of the first one's event.
+    pub event: u64,
+}
+
+/// ICMP errors about a query.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct IcmpAbout {
+    /// Who sent the first.
+    pub from: IpAddr,
+    /// `net-unreachable`, `host-unreachable`, `protocol-unreachable`, `port-unreachable`,
+    /// `admin-prohibited`, `too-big`, `time-exceeded`, `other`.
+    pub error: String,
+    /// The send before it to the first.
+    pub after_ns: u64,
+    /// Most bytes of a packet that goes through, if it says that.
+    pub mtu: Option<u32>,
+    /// How many there were.
+    pub errors: u32,
+    /// The number of the first one's event.
+    pub event: u64,
+}
+
 /// The OPT record of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Edns {
@@ -163,6 +199,12 @@ pub struct Transaction {
     /// First send to a response that came after the sender had given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late_ns: Option<u64>,
+    /// Answers that came and that the program did not take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unheard: Option<Unheard>,
+    /// ICMP errors about it (`--wire`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp: Option<IcmpAbout>,
     /// Times the same datagram was sent again.
     pub retransmits: u32,
     /// The capture does not hold the query itself: it was told from the resolver's side or from the
@@ -221,6 +263,12 @@ pub struct AttemptTransaction {
     /// First send to a response that came after the sender had given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late_ns: Option<u64>,
+    /// Answers that came and that the program did not take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unheard: Option<Unheard>,
+    /// ICMP errors about it (`--wire`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp: Option<IcmpAbout>,
     /// Times the same datagram was sent again.
     pub retransmits: u32,
     /// The capture does not hold the query itself: it was told from the resolver's side or from the

@@ -18,8 +18,8 @@ mod summary;
 
 pub use costs::{ClientLoad, DnsCosts, DnsLoad, Leak, Leaks, WhatIf, WorkloadCosts};
 pub use dns::{
-    AfterTruncation, Attempt, AttemptTransaction, Edns, ExtendedError, Followed, Lookup, Outcome,
-    SearchSource, Transaction, TransactionOutcome, Transport,
+    AfterTruncation, Attempt, AttemptTransaction, Edns, ExtendedError, Followed, IcmpAbout, Lookup,
+    Outcome, SearchSource, Transaction, TransactionOutcome, Transport, Unheard,
 };
 pub use finding::{Code, Confidence, Finding, Severity};
 pub use summary::{SearchWalk, Server, Summary};

@@ -36,7 +36,8 @@ pub struct Summary {
     /// Responses that matched no question.
     pub unmatched_responses: u64,
     /// The same by reason: `unknown-id`, `wrong-question`, `wrong-server`, `late` (its lookup was told
-    /// as timed out long before), `query-not-seen` (a resolver's), `asked-before` (soon after the trace began, over
+    /// as timed out long before, or its socket was closed), `no-socket` (it came in and reached no
+    /// socket: `--wire`), `query-not-seen` (a resolver's), `asked-before` (soon after the trace began, over
     /// a socket that is older).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unmatched: BTreeMap<String, u64>,

@@ -32,6 +32,7 @@ capabilities! {
     SETGID = 6,
     SETUID = 7,
     NET_ADMIN = 12,
+    NET_RAW = 13,
     SYS_PTRACE = 19,
     SYS_ADMIN = 21,
     PERFMON = 38,

@@ -2,6 +2,7 @@
 //! besides is in `ends`, how lookups close in `closing`; what a query means for a resolver is `upstream`'s
 //! business.
 
+mod astray;
 mod closing;
 mod ends;
 
@@ -398,6 +399,9 @@ impl Clients {
         } else if t.is_from(from) || from == open.replied_by {
             t.answered_again(Sent { at: reply.at, number: reply.number });
         } else {
+            if t.reply.is_none() && t.late.is_none() {
+                t.passed_by(from, &reply, true);
+            }
             self.orphans.unmatched.count(Stray::WrongServer);
         }
     }

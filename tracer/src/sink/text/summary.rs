@@ -53,7 +53,10 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
     if of.servers.len() > shown {
         line("", format!("and {} more", of.servers.len() - shown));
     }
-    let asked_before = of.unmatched.get("asked-before").copied().unwrap_or_default();
+    let of_reason = |reason| of.unmatched.get(reason).copied().unwrap_or_default();
+    let (late, no_socket) = (of_reason("late"), of_reason("no-socket"));
+    let asked_before = of_reason("asked-before");
+    let strangers = of.unmatched_responses.saturating_sub(late + no_socket + asked_before);
     let oddities = [
         (of.cut, "payload cut", "payloads cut"),
         (of.undecoded, "record not understood", "records not understood"),
@@ -64,11 +67,13 @@ pub(super) fn text(of: &Summary, worst: &BTreeMap<Code, u64>, style: &Style) -> 
         ),
         (of.late, "record came late", "records came late"),
         (of.evicted, "entry given up for lack of room", "entries given up for lack of room"),
+        (strangers, "response without a question", "responses without a question"),
         (
-            of.unmatched_responses.saturating_sub(asked_before),
-            "response without a question",
-            "responses without a question",
+            late,
+            "answer after its socket or lookup was gone",
+            "answers after their socket or lookup was gone",
         ),
+        (no_socket, "answer that reached no socket", "answers that reached no socket"),
         (
             asked_before,
             "response to a question older than the trace",

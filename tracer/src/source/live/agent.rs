@@ -62,7 +62,7 @@ pub fn agent(
     inherited: Vec<OwnedFd>,
 ) -> anyhow::Result<u8> {
     let started = now();
-    preconditions::check()?;
+    preconditions::check(options.wire)?;
     if probes::object().is_none() {
         return Err(ProbesError::NotBuilt.into());
     }
@@ -484,6 +484,7 @@ impl Loading {
             dns_ports: options.dns_ports.clone(),
             snap_len: options.snap_len,
             only_tgid: 0,
+            wire: options.wire,
         };
         let work = move || {
             let mut probes = Probes::load(&options)?;

@@ -78,6 +78,8 @@ pub struct Options {
     pub host_root: PathBuf,
     /// Wait for a pod that does not exist yet.
     pub wait: bool,
+    /// Look at what comes to the targets' network namespaces.
+    pub wire: bool,
     /// Stop after this time.
     pub duration: Option<Duration>,
     /// Print the probes' own log.
@@ -128,6 +130,7 @@ pub mod selftest;
 mod session;
 mod sockets;
 mod targets;
+mod wire;
 pub mod workload;
 
 pub use agent::agent;

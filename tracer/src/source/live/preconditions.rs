@@ -18,10 +18,14 @@ const CAPABILITIES: [(u32, &str, &str); 5] = [
     (21, "CAP_SYS_ADMIN", "to look into the target's namespaces"),
 ];
 
+/// Needed besides with `--wire`.
+const FOR_WIRE: (u32, &str, &str) =
+    (13, "CAP_NET_RAW", "for --wire: to see what comes to the target's network namespace");
+
 /// Fails with a sentence when this process cannot trace on this kernel.
-pub(super) fn check() -> anyhow::Result<()> {
+pub(super) fn check(wire: bool) -> anyhow::Result<()> {
     kernel()?;
-    capabilities()?;
+    capabilities(wire)?;
     lockdown()
 }
 
@@ -43,10 +47,11 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn capabilities() -> anyhow::Result<()> {
+fn capabilities(wire: bool) -> anyhow::Result<()> {
     let status =
         fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
-    let missing = missing(effective(&status).context("/proc/self/status has no CapEff line")?);
+    let has = effective(&status).context("/proc/self/status has no CapEff line")?;
+    let missing = missing(has, wire);
     if missing.is_empty() {
         return Ok(());
     }
@@ -62,10 +67,11 @@ fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-fn missing(effective: u64) -> Vec<(&'static str, &'static str)> {
+fn missing(effective: u64, wire: bool) -> Vec<(&'static str, &'static str)> {
     let has = |bit: u32| effective & (1 << bit) != 0;
     let lacks = |(bit, ..): &(u32, &str, &str)| !has(*bit);
-    CAPABILITIES.iter().copied().filter(lacks).map(|(_, name, why)| (name, why)).collect()
+    let all = CAPABILITIES.into_iter().chain(wire.then_some(FOR_WIRE));
+    all.filter(lacks).map(|(_, name, why)| (name, why)).collect()
 }
 
 fn lockdown() -> anyhow::Result<()> {
@@ -93,8 +99,10 @@ mod tests {
     #[test]
     fn capabilities_by_name() {
         assert_eq!(effective("Name:\tx\nCapEff:\t0000000000003000\n"), Some(0x3000));
-        assert!(missing(u64::MAX).is_empty());
-        assert_eq!(missing(!(1 << 39))[0].0, "CAP_BPF");
-        assert_eq!(missing(0).len(), CAPABILITIES.len());
+        assert!(missing(u64::MAX, true).is_empty());
+        assert_eq!(missing(!(1 << 39), false)[0].0, "CAP_BPF");
+        assert_eq!(missing(!(1 << 13), true)[0].0, "CAP_NET_RAW");
+        assert!(missing(!(1 << 13), false).is_empty());
+        assert_eq!(missing(0, false).len(), CAPABILITIES.len());
     }
 }

@@ -22,6 +22,9 @@ const KEPT: [Capability; 7] = [
     capabilities::KILL,
 ];
 
+/// Also, with `--wire`: a packet socket in each target's network namespace.
+const KEPT_FOR_WIRE: [Capability; 1] = [capabilities::NET_RAW];
+
 /// Also, where somebody else is behind sudo: plugins of the kubeconfig run as them, and the empty
 /// file of a recording that came to nothing is removed as them.
 const KEPT_FOR_USER: [Capability; 2] = [capabilities::SETUID, capabilities::SETGID];
@@ -37,6 +40,9 @@ const ANOTHER_USER: [Capability; 3] =
 pub(super) fn give_up(options: &Options, invoker: Option<&Invoker>) -> anyhow::Result<()> {
     probes::lift_memory_limit();
     let mut kept = KEPT.to_vec();
+    if options.wire {
+        kept.extend(KEPT_FOR_WIRE);
+    }
     if invoker.is_some_and(Invoker::is_another) {
         kept.extend(KEPT_FOR_USER);
     }

@@ -18,6 +18,7 @@ use super::convert;
 use super::link::{Message, Sender};
 use super::probes::{Attachment, Probes, table};
 use super::resolv_conf::{self, ResolvConfs};
+use super::wire::Doors;
 use super::{processes, sockets};
 use crate::context::{self, Loss, LossStage, Role, Scope};
 use crate::record::{RecordKind, Timestamp};
@@ -41,6 +42,7 @@ pub(super) struct Session {
     keep_payload: bool,
     host_root: PathBuf,
     scopes: Vec<Attached>,
+    doors: Doors,
     nameless: Vec<Directory>,
     resolver_inside: bool,
     resolv_confs: ResolvConfs,
@@ -88,6 +90,7 @@ impl Session {
             keep_payload: options.keep_payload,
             host_root: options.host_root.clone(),
             scopes: Vec::new(),
+            doors: Doors::default(),
             nameless: Vec::new(),
             resolver_inside: false,
             resolv_confs: ResolvConfs::default(),
@@ -243,12 +246,30 @@ impl Session {
         }
         self.told.retain(|pid| processes::exists(*pid));
         self.end_scopes(|at| !at.directory.exists());
+        if self.doors.seem_empty() {
+            self.close_doors();
+        }
+    }
+
+    /// Looks no more at network namespaces in which no process of a target is left.
+    fn close_doors(&mut self) {
+        let targets = self.scopes.iter().filter(|at| at.scope.role == Role::Target);
+        let pids = targets.flat_map(|at| match at.scope.only_pid {
+            Some(pid) => vec![pid],
+            None => cgroups::processes(&at.directory.dir),
+        });
+        self.doors.keep(pids);
     }
 
     /// Detaches from scopes and says so.
     fn end_scopes(&mut self, over: impl Fn(&Attached) -> bool) {
-        let (gone, kept) = std::mem::take(&mut self.scopes).into_iter().partition(over);
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.scopes).into_iter().partition(over);
         self.scopes = kept;
+        let over = gone.iter().any(|at| at.scope.role == Role::Target);
+        if over && !self.doors.is_empty() {
+            self.close_doors();
+        }
         for at in gone {
             let Attached { attachment, scope, .. } = at;
             self.note(|probes| probes.detach(attachment));
@@ -285,6 +306,7 @@ impl Session {
         }
         // Nothing is recorded any more; the pipeline concludes while the probes go.
         self.scopes.clear();
+        self.doors.close();
         self.probes.detach_global();
     }
 
@@ -331,11 +353,21 @@ impl Session {
         }
         if of_target {
             self.process = Some(pid);
+            self.watch_door(&process);
         }
         if let Some(conf) = self.resolv_confs.look(pid, process.cgroup, of_target) {
             self.tell_resolv_conf(&conf);
         }
         Some(process)
+    }
+
+    /// Looks at what comes to a target's network namespace, if that is wanted.
+    fn watch_door(&mut self, process: &context::Process) {
+        let Some(namespace) = process.net_ns.filter(|_| self.probes.watches_wire()) else { return };
+        if let Err(error) = self.doors.lives(&self.probes, namespace, process.pid) {
+            let comm = &process.comm;
+            tracing::warn!("--wire: not at the network namespace of {comm}: {error:#}");
+        }
     }
 
     fn tell_resolv_conf(&mut self, conf: &context::ResolvConf) {

@@ -16,6 +16,10 @@ pub enum PodFault {
     TcpDropped,
     /// Its TCP to port 53 is refused on the way.
     TcpRefused,
+    /// Its queries are refused on the way, as a firewall does that says so.
+    Prohibited,
+    /// Answers of port 53 are dropped inside the pod, in front of its sockets.
+    AnswersDropped,
     /// It has no IPv4 address.
     NoIpv4,
     /// All its sockets get the same port, as long as there is one at a time.
@@ -65,6 +69,14 @@ impl PodFault {
                 let to = ["-I", "FORWARD", "-s", &pod.ip, "-p", "tcp", "--dport", "53"];
                 let refuse = ["-j", "REJECT", "--reject-with", "tcp-reset"];
                 net::iptables(net::NODE, &[&to[..], &refuse].concat())
+            }
+            Self::Prohibited => {
+                let to = ["-I", "FORWARD", "-s", &pod.ip, "-p", "udp", "--dport", "53"];
+                let refuse = ["-j", "REJECT", "--reject-with", "icmp-admin-prohibited"];
+                net::iptables(net::NODE, &[&to[..], &refuse].concat())
+            }
+            Self::AnswersDropped => {
+                net::iptables(&netns, &["-I", "INPUT", "-p", "udp", "--sport", "53", "-j", "DROP"])
             }
             Self::NoIpv4 => net::remove_ipv4(&netns),
             Self::OnePort => one_port(&netns),

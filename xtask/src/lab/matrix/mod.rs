@@ -107,6 +107,8 @@ pub struct Expect {
     pub codes: &'static [&'static str],
     /// Codes that may be there, too: the client's timing decides.
     pub may: &'static [&'static str],
+    /// The first one's class, where it is compared.
+    pub class: Option<&'static str>,
     /// `certain` or `inferred`: the first one's.
     pub confidence: &'static str,
     /// The code whose cost is what the client waited; `None` where the wait is too short to compare
@@ -123,6 +125,7 @@ impl Expect {
     pub const NOTHING: Self = Self {
         codes: &[],
         may: &[],
+        class: None,
         confidence: "certain",
         cost: None,
         slow_machine: &[],
@@ -138,6 +141,12 @@ impl Expect {
     #[must_use]
     pub const fn costs(self, code: &'static str) -> Self {
         Self { cost: Some(code), ..self }
+    }
+
+    /// The root has this class.
+    #[must_use]
+    pub const fn class(self, class: &'static str) -> Self {
+        Self { class: Some(class), ..self }
     }
 
     /// The root is inferred.

@@ -210,6 +210,40 @@ pub(super) fn slow() -> Scene {
     scene("dnsmasq, a slow upstream", Resolver::Dnsmasq, rows.concat())
 }
 
+/// What reaches no socket, seen where it enters the pod's namespace.
+pub(super) fn watched_wire() -> Scene {
+    let patient = Incident { options: "ndots:5 timeout:2 attempts:2", ..OUTSIDE_FINE };
+    let elsewhere = Incident {
+        title: "the resolver answers from another address",
+        name: "www-{}.elsewhere.example.",
+        ..patient
+    };
+    let dropped = Incident {
+        title: "answers are dropped inside the pod",
+        fault: Some(PodFault::AnswersDropped),
+        ..patient
+    };
+    let prohibited = Incident {
+        title: "a firewall on the way refuses the queries",
+        fault: Some(PodFault::Prohibited),
+        ..patient
+    };
+    let silent = Expect::codes(&["resolver-timeout"]).costs("resolver-timeout");
+    let unreachable = Expect::codes(&["resolver-unreachable"]);
+    let rows = [
+        each(SUFFIX_FINE, EVERYBODY, Expect::NOTHING),
+        each(OUTSIDE_FINE, LIBRARIES, Expect::NOTHING),
+        each(elsewhere, LIBRARIES, silent.class("wrong-address")),
+        each(dropped, LIBRARIES, silent.class("answer-lost")),
+        // Sockets of glibc, Go and c-ares hear of it; musl's do not, and it waits.
+        each(prohibited, &["glibc", "go", "c-ares"], unreachable),
+        each(prohibited, &["musl"], unreachable.costs("resolver-unreachable")),
+    ];
+    let mut scene = scene("CoreDNS's timing, --wire", Resolver::Forwarder, rows.concat());
+    scene.args = &["--wire"];
+    scene
+}
+
 /// Answers that do not fit a datagram, and DNS over TCP.
 pub(super) fn long_answers() -> Scene {
     let cut = Incident {

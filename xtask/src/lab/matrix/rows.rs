@@ -23,6 +23,7 @@ pub fn scenes() -> Vec<Scene> {
         paths::node_local(),
         paths::slow(),
         paths::long_answers(),
+        paths::watched_wire(),
     ]
 }
 

@@ -6,7 +6,7 @@ use aya::{
     Ebpf,
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program,
-        ProgramError, SockOps, TracePoint,
+        ProgramError, SockOps, SocketFilter, TracePoint,
     },
 };
 
@@ -65,6 +65,7 @@ fn load(program: &mut Program, probe: &Probe) -> Result<(), ProgramError> {
         Hook::SocketRelease => of::<CgroupSock>(program)?.load(),
         Hook::Ingress | Hook::Egress => of::<CgroupSkb>(program)?.load(),
         Hook::SocketOps => of::<SockOps>(program)?.load(),
+        Hook::SocketFilter => of::<SocketFilter>(program)?.load(),
         Hook::Tracepoint(..) => of::<TracePoint>(program)?.load(),
     }
 }
@@ -104,6 +105,9 @@ pub(super) fn attach_program(
             let program: &mut SockOps = program_of(ebpf, probe)?;
             let id = program.attach(cgroup()?, MODE)?;
             Box::new(program.take_link(id)?)
+        }
+        Hook::SocketFilter => {
+            return Err(ProgramError::IOError(io::Error::other("it goes to a socket")));
         }
         Hook::Tracepoint(category, name) => {
             let program: &mut TracePoint = program_of(ebpf, probe)?;

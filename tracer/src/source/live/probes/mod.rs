@@ -12,20 +12,21 @@ pub mod tracefs;
 use std::any::Any;
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt as _;
 
 use aya::maps::MapError;
-use aya::programs::ProgramError;
+use aya::programs::{ProgramError, SocketFilter};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tracer_common::bodies::role;
 use tracer_common::limits::SNAP_MAX;
-use tracer_common::maps::{self, Config};
+use tracer_common::maps::{self, CONFIG_WIRE, Config};
 
 use self::{
     attach::{attach_program, load_programs},
     kernel_maps::set_ports,
-    table::{Level, PROBES, Place, Probe, SYSCALLS},
+    table::{Level, PROBES, Place, Probe, SYSCALLS, WIRE},
 };
 pub use self::{
     cgroup::cgroup_root,
@@ -33,6 +34,10 @@ pub use self::{
     kernel_maps::events_from_fd,
     object::object,
 };
+
+/// Answers that can be awaited at one time with `--wire`; and the smallest map that says that none is.
+const AWAITED_MAX: u32 = 32_768;
+const UNUSED: u32 = 64;
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -49,6 +54,8 @@ pub struct Options {
     pub snap_len: u32,
     /// Only this process is a target; 0 = every process in the target cgroups.
     pub only_tgid: u32,
+    /// Whether to look at what comes to the targets' network namespaces.
+    pub wire: bool,
 }
 
 impl Default for Options {
@@ -60,6 +67,7 @@ impl Default for Options {
             dns_ports: vec![53],
             snap_len: SNAP_MAX as u32,
             only_tgid: 0,
+            wire: false,
         }
     }
 }
@@ -118,11 +126,13 @@ impl Probes {
     pub fn load_what_goes(options: &Options) -> Result<(Self, Vec<Failure>), ProbesError> {
         let bytes = object().ok_or(ProbesError::NotBuilt)?;
         lift_memory_limit();
+        let awaited = if options.wire { AWAITED_MAX } else { UNUSED };
         let log_level: u8 = if options.log { u8::MAX } else { 0 };
         let ebpf = EbpfLoader::new()
             .btf(None)
             .verifier_log_level(VerifierLogLevel::DEBUG)
             .map_max_entries(maps::EVENTS, options.ring_bytes)
+            .map_max_entries(maps::AWAITED, awaited)
             .override_global(aya_log::LEVEL, &log_level, true)
             .load(bytes)
             .map_err(|e| error::object(&e))?;
@@ -136,7 +146,8 @@ impl Probes {
         };
         let detail: &[Probe] = if options.syscalls { &SYSCALLS } else { &[] };
         let mut failures = Vec::new();
-        let wanted: Vec<Probe> = PROBES.iter().chain(detail).copied().collect();
+        let wire = options.wire.then_some(&WIRE);
+        let wanted: Vec<Probe> = PROBES.iter().chain(detail).chain(wire).copied().collect();
         for (probe, result) in load_programs(&mut probes.ebpf, &wanted) {
             match result {
                 Ok(()) => probes.loaded.push(probe),
@@ -144,10 +155,12 @@ impl Probes {
             }
         }
         probes.resolve_offsets()?;
+        let watched = probes.watches_wire();
         probes.set_config(|config| {
             set_ports(config, &options.dns_ports);
             config.snap_len = options.snap_len.min(SNAP_MAX as u32);
             config.only_tgid = options.only_tgid;
+            config.flags |= if watched { CONFIG_WIRE } else { 0 };
         })?;
         Ok((probes, failures))
     }
@@ -253,6 +266,32 @@ impl Probes {
             Err(e) if !matches!(e, MapError::KeyNotFound) => Err(error::map(maps::TARGETS, &e)),
             _ => Ok(()),
         }
+    }
+
+    /// What comes to network namespaces can be looked at.
+    pub fn watches_wire(&self) -> bool {
+        self.loaded.iter().any(|probe| probe.program == WIRE.program)
+    }
+
+    /// Makes the probe look at what a packet socket gets; it does until the socket is closed.
+    ///
+    /// # Errors
+    /// When the probe is not loaded or the kernel refuses it.
+    pub fn attach_to_socket(&self, socket: BorrowedFd<'_>) -> Result<(), ProbesError> {
+        let program = self.ebpf.program(WIRE.program).ok_or(ProgramError::NotLoaded);
+        let attached = program.and_then(|program| {
+            let program: &SocketFilter = program.try_into()?;
+            program.attach(socket)
+        });
+        attached.map_err(|e| {
+            let (program, hook) = (WIRE.program, WIRE.hook_name());
+            ProbesError::Probe(Failure {
+                program,
+                hook,
+                step: "attach",
+                reason: error::program(&e),
+            })
+        })
     }
 
     /// Detaches what belongs to no target. The kernel waits some ten milliseconds for each

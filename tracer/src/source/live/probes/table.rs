@@ -24,6 +24,8 @@ pub enum Place {
     Root,
     /// The whole kernel.
     Global,
+    /// Each target's network namespace.
+    Namespace,
 }
 
 /// The kind of hook.
@@ -39,6 +41,8 @@ pub enum Hook {
     Egress,
     /// cgroup TCP callbacks.
     SocketOps,
+    /// The filter of a packet socket.
+    SocketFilter,
     /// A tracepoint: category and name.
     Tracepoint(&'static str, &'static str),
 }
@@ -67,6 +71,7 @@ impl Probe {
             Hook::Ingress => "cgroup_skb/ingress".to_owned(),
             Hook::Egress => "cgroup_skb/egress".to_owned(),
             Hook::SocketOps => "sock_ops".to_owned(),
+            Hook::SocketFilter => "AF_PACKET socket filter".to_owned(),
             Hook::Tracepoint(category, name) => format!("{category}:{name}"),
         }
     }
@@ -76,7 +81,7 @@ impl Probe {
         match self.place {
             Place::Target => role::TARGET,
             Place::Resolver => role::RESOLVER,
-            Place::Root | Place::Global => 0,
+            Place::Root | Place::Global | Place::Namespace => 0,
         }
     }
 }
@@ -147,6 +152,15 @@ pub const SYSCALLS: [Probe; 14] = syscalls! {
     SYS_RECVMMSG "enter_recvmmsg" "sys_enter_recvmmsg" "exit_recvmmsg" "sys_exit_recvmmsg"
 };
 
+/// What comes to a target's network namespace (`--wire`).
+pub const WIRE: Probe = Probe {
+    program: "wire",
+    number: probe::WIRE,
+    hook: Hook::SocketFilter,
+    level: Level::Optional,
+    place: Place::Namespace,
+};
+
 /// Name of a probe number, for loss reports; `None` for numbers that this version does not know.
 pub fn name(number: u16) -> Option<&'static str> {
     if number == probe::SOCK_RELEASE {
@@ -155,6 +169,7 @@ pub fn name(number: u16) -> Option<&'static str> {
     PROBES
         .iter()
         .map(|p| (p.number, p.program))
+        .chain([(WIRE.number, WIRE.program)])
         .chain(SYSCALLS.iter().map(|p| (p.number, p.program.trim_start_matches("enter_"))))
         .find(|(n, _)| *n == number)
         .map(|(_, name)| name)
@@ -168,7 +183,7 @@ mod tests {
 
     #[test]
     fn programs_are_unique_and_numbers_fit_the_counters() {
-        let all: Vec<_> = PROBES.iter().chain(&SYSCALLS).collect();
+        let all: Vec<_> = PROBES.iter().chain(&SYSCALLS).chain([&WIRE]).collect();
         let names: HashSet<_> = all.iter().map(|p| p.program).collect();
         assert_eq!(names.len(), all.len());
         assert!(all.iter().all(|p| u32::from(p.number) < tracer_common::limits::PROBES_MAX));

@@ -24,6 +24,7 @@ use super::probes::{
     Failure, Options, Probes, ProbesError, cgroup_root, events_from_fd,
     table::{Level, Probe},
 };
+use super::{processes, wire::Doors};
 
 /// What came out.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ pub fn run(options: &Options) -> Result<Report, ProbesError> {
     let servers = Servers::open()?;
     places.leave()?;
     let traffic = Traffic::open(servers)?;
-    let options = Options { dns_ports: traffic.dns_ports(), ..options.clone() };
+    let options = Options { dns_ports: traffic.dns_ports(), wire: true, ..options.clone() };
 
     let before = Instant::now();
     let (mut probes, mut failures) = Probes::load_what_goes(&options)?;
@@ -96,6 +97,9 @@ pub fn run(options: &Options) -> Result<Report, ProbesError> {
     let (on_resolver, failed) = probes.attach_target_what_goes(&resolver, role::RESOLVER)?;
     failures.extend(failed);
     failures.extend(probes.attach_global_what_goes()?);
+    let mut doors = Doors::default();
+    let door = processes::namespace(process::id(), "net")
+        .is_some_and(|namespace| doors.lives(&probes, namespace, process::id()).is_ok());
     let attach_us = before.elapsed().as_micros();
 
     let events = probes.events_fd()?.try_clone_to_owned()?;
@@ -112,7 +116,8 @@ pub fn run(options: &Options) -> Result<Report, ProbesError> {
         seen.take(&record);
     }
     let has = |name: &str| probes.loaded().iter().any(|p| p.program == name);
-    let checks = seen.checks(&facts, places.target_id()?, has("enter_connect"));
+    let mut checks = seen.checks(&facts, places.target_id()?, has("enter_connect"));
+    checks.push(Check { name: "wire-answer", ok: door && seen.at_door(&facts), mandatory: false });
     let all = probes.loaded().to_vec();
     let tried = tried(&all, &failures, probes.missing());
     probes.detach(on_target)?;
@@ -125,10 +130,11 @@ fn tried(
     failures: &[Failure],
     missing: &[Failure],
 ) -> Vec<(Probe, Option<Failure>)> {
-    use super::probes::table::{PROBES, SYSCALLS};
+    use super::probes::table::{PROBES, SYSCALLS, WIRE};
     PROBES
         .iter()
         .chain(&SYSCALLS)
+        .chain([&WIRE])
         .filter_map(|probe| {
             let why = failures.iter().chain(missing).find(|f| f.program == probe.program);
             let known = why.is_some() || loaded.iter().any(|p| p.program == probe.program);

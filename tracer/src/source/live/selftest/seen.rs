@@ -47,6 +47,7 @@ pub(super) struct Seen {
     addresses: Vec<(RecordHeader, SocketAddress)>,
     closed: Vec<(RecordHeader, SocketClosed)>,
     packets: Vec<(RecordHeader, Packet, Vec<u8>)>,
+    doors: Vec<(RecordHeader, Packet, Vec<u8>)>,
     syscalls: Vec<(RecordHeader, Syscall)>,
     tcp: Vec<(RecordHeader, TcpState)>,
     programs: Vec<(RecordHeader, Vec<u8>)>,
@@ -74,11 +75,13 @@ impl Seen {
             kind::SOCKET_CLOSED => self.closed.push((header, read(bytes, at)?)),
             kind::SYSCALL => self.syscalls.push((header, read(bytes, at)?)),
             kind::TCP_STATE => self.tcp.push((header, read(bytes, at)?)),
-            kind::PACKET => {
+            kind::PACKET | kind::WIRE => {
                 let body: Packet = read(bytes, at)?;
                 let data = bytes.get(at + size_of::<Packet>()..)?;
                 (data.len() == body.captured as usize).then_some(())?;
-                self.packets.push((header, body, data.to_vec()));
+                let all =
+                    if header.kind == kind::WIRE { &mut self.doors } else { &mut self.packets };
+                all.push((header, body, data.to_vec()));
             }
             kind::EXEC => {
                 let data = bytes.get(at + size_of::<Exec>()..)?;
@@ -190,6 +193,19 @@ impl Seen {
             })
     }
 
+    /// The client's answer, once, in front of its socket; of the answer to a neighbour nothing.
+    pub(super) fn at_door(&self, f: &Facts) -> bool {
+        let same = |cookie: u64| self.packets.iter().any(|(h, ..)| h.cookie == cookie);
+        let to = |port: u16| {
+            let it = self.doors.iter().filter(move |(_, p, data)| {
+                p.direction == DIRECTION_IN && port_at(data, p.transport_offset, 2) == port
+            });
+            it.filter(|(h, ..)| h.cookie != 0 && h.cgroup_id != 0 && same(h.cookie)).count()
+        };
+        let neighbour = self.doors.iter().any(|(.., data)| has(data, b"neighbour"));
+        to(f.client_port) == 1 && to(f.unconnected_port) == 1 && !neighbour
+    }
+
     fn packet_from(&self, role: u8, port: u16) -> bool {
         self.packets.iter().any(|(_, p, data)| {
             p.role == role
@@ -224,8 +240,7 @@ impl Seen {
     }
 
     fn neighbour_absent(&self) -> bool {
-        let label = b"neighbour";
-        !self.packets.iter().any(|(_, _, data)| data.windows(label.len()).any(|w| w == label))
+        !self.packets.iter().any(|(.., data)| has(data, b"neighbour"))
     }
 
     fn tcp_connect(&self, f: &Facts) -> bool {
@@ -261,6 +276,10 @@ impl Seen {
                 && s.enter_boot_ns <= h.boot_ns
         })
     }
+}
+
+fn has(data: &[u8], label: &[u8]) -> bool {
+    data.windows(label.len()).any(|window| window == label)
 }
 
 fn port_at(data: &[u8], transport: u16, offset: usize) -> u16 {
