@@ -103,9 +103,10 @@ impl Correlator {
                 self.on_the_way(event, dns, asked.as_ref(), who);
                 self.dns(event, asked, who);
             }
-        } else if let Body::Passing(dns) = &event.body {
+        } else if let Body::Passing(dns) = &mut event.body {
             let asked = self.questions.of(dns);
-            let passing = Passing::new(event, dns, asked);
+            let sent = Sent { at, number: event.number };
+            let passing = Passing::new(&event.actor, dns, asked, sent);
             if !self.clients.heard(&passing) {
                 self.door.enters(passing);
             }
@@ -193,7 +194,7 @@ impl Correlator {
             }
             (Direction::In, true, asked) => {
                 if self.door.is_watched() {
-                    self.door.arrives(event, dns, asked.as_ref());
+                    self.door.arrives(actor, dns, asked.as_ref(), sent.at);
                 }
                 self.resolvers.answered_inside(dns, asked.as_ref());
                 if !self.resolvers.upstream_replied(actor, dns, asked.as_ref(), sent) {

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::event::{Dns, Event, Icmp, IcmpError};
+use crate::event::{Actor, Dns, Event, Icmp, IcmpError};
 use crate::record::{HostId, Timestamp};
 
-use super::transaction::{Asked, Reply, SocketKey};
+use super::transaction::{Asked, Reply, Sent, SocketKey};
 
 /// From the door to the socket: as a rule some microseconds, but fragments may wait for each other.
 pub(crate) const COPY_NS: u64 = 100_000_000;
@@ -25,8 +25,8 @@ struct Sighting {
 }
 
 impl Sighting {
-    fn new(event: &Event, dns: &Dns, asked: Option<Asked>) -> Self {
-        let key = (SocketKey::of(&event.actor, dns), dns.message.id);
+    fn new(actor: &Actor, dns: &Dns, asked: Option<Asked>) -> Self {
+        let key = (SocketKey::of(actor, dns), dns.message.id);
         Self { key, asked, from: dns.remote, local: dns.local }
     }
 
@@ -51,9 +51,10 @@ pub(crate) struct Passing {
 }
 
 impl Passing {
-    pub(crate) fn new(event: &Event, dns: &Dns, asked: Option<Asked>) -> Self {
-        let reply = Reply::of(dns, event.at, event.number);
-        Self { seen: Sighting::new(event, dns, asked), reply }
+    /// Takes what `dns` answers out of it.
+    pub(crate) fn new(actor: &Actor, dns: &mut Dns, asked: Option<Asked>, sent: Sent) -> Self {
+        let seen = Sighting::new(actor, dns, asked);
+        Self { seen, reply: Reply::of(dns, sent) }
     }
 
     /// The socket that asked, and the id.
@@ -109,8 +110,14 @@ impl Door {
 
     /// An answer reached a socket: that was it. Where a translation changed its sender on the way, the
     /// first of those that may have been it.
-    pub(crate) fn arrives(&mut self, event: &Event, dns: &Dns, asked: Option<&Asked>) {
-        let seen = Sighting::new(event, dns, asked.cloned());
+    pub(crate) fn arrives(
+        &mut self,
+        actor: &Actor,
+        dns: &Dns,
+        asked: Option<&Asked>,
+        at: Timestamp,
+    ) {
+        let seen = Sighting::new(actor, dns, asked.cloned());
         let before = self.waiting.len();
         self.waiting.retain(|passing| !passing.seen.is(&seen));
         if self.waiting.len() < before {
@@ -120,7 +127,7 @@ impl Door {
             self.waiting.remove(place);
             return;
         }
-        self.arrived.push_back((event.at, seen));
+        self.arrived.push_back((at, seen));
         if self.arrived.len() > WAITING_MAX {
             self.arrived.pop_front();
         }

@@ -99,7 +99,7 @@ pub struct Unheard {
     /// The send before it to the first.
     pub after_ns: u64,
     /// Its RCODE by name.
-    pub rcode: String,
+    pub rcode: Cow<'static, str>,
     /// How many there were.
     pub answers: u32,
     /// They reached the socket.

@@ -44,7 +44,7 @@ impl Clients {
         let Some(open) = id.and_then(|id| self.table.get(&id)) else { return false };
         let t = &open.transaction;
         let near = |at: Timestamp| at.0.abs_diff(reply.at.0) < COPY_NS;
-        let taken = t.reply.iter().chain(&t.late).map(|known| known.at);
+        let taken = t.reply.iter().chain(t.late.as_deref()).map(|known| known.at);
         let mut taken = taken.chain(t.repeats.iter().map(|sent| sent.at));
         let dismissed = t.unheard.as_ref().filter(|unheard| unheard.dismissed);
         taken.any(near) && (t.is_from(from) || open.replied_by == from)
