@@ -71,7 +71,7 @@ impl Unmatched {
     }
 
     /// By the contract's names, in its order.
-    pub fn by_reason(&self) -> [(&'static str, u64); 6] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 7] {
         [
             ("unknown-id", self.unknown_id),
             ("wrong-question", self.wrong_question),
