@@ -71,7 +71,7 @@ impl Probe {
             Hook::Ingress => "cgroup_skb/ingress".to_owned(),
             Hook::Egress => "cgroup_skb/egress".to_owned(),
             Hook::SocketOps => "sock_ops".to_owned(),
-            Hook::SocketFilter => "AF_PACKET socket filter".to_owned(),
+            Hook::SocketFilter => "socket/AF_PACKET".to_owned(),
             Hook::Tracepoint(category, name) => format!("{category}:{name}"),
         }
     }
