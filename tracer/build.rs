@@ -50,7 +50,8 @@ fn main() -> Result<()> {
 
 fn slim_down(file: &Path) -> Result<()> {
     let whole = fs::read(file).with_context(|| format!("no {}", file.display()))?;
-    let slim = slim::without_debug_info(&whole).context("the probes are no ELF as we know it")?;
+    let slim = slim::without_debug_info(&whole)
+        .with_context(|| format!("{} is no ELF as we know it", file.display()))?;
     fs::write(file, slim).with_context(|| format!("cannot write {}", file.display()))
 }
 

@@ -4,7 +4,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::cluster::Key;
 use super::table::Table;
 use crate::event::Protocol;
 use crate::record::Timestamp;
@@ -13,6 +12,9 @@ const CAP: usize = 65_536;
 const NODES_CAP: usize = 16_384;
 /// Slices that can list one address and port.
 const LISTINGS_MAX: usize = 8;
+
+/// Namespace and name.
+pub(super) type Key = (String, String);
 
 /// A value, and the one it replaced.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::addresses::{Addresses, Listing, Slice, State};
+use super::addresses::{Addresses, Key, Listing, Slice, State};
 use super::table::Table;
 use crate::context::{Endpoint, EndpointSlice, Origin, Pod, Service};
 use crate::event::Protocol;
@@ -18,9 +18,6 @@ const SLICE_ADDRESSES_MAX: usize = 4096;
 
 /// Later than everything: as things stand.
 pub(super) const NOW: Timestamp = Timestamp(u64::MAX);
-
-/// Namespace and name.
-pub(super) type Key = (String, String);
 
 #[derive(Debug)]
 struct ContainerFacts {

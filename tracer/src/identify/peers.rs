@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Identifier;
-use super::addresses::State;
-use super::cluster::{self, Key, NOW};
+use super::addresses::{Key, State};
+use super::cluster::{self, NOW};
 use crate::context::Service;
 use crate::event::Protocol;
 use crate::record::Timestamp;

@@ -3,9 +3,8 @@
 //! nothing.
 
 use std::collections::BTreeMap;
-use std::io::{self, Cursor, Read as _};
+use std::io::{self, Cursor, Read};
 
-use super::replay::File;
 use super::{CaptureError, CaptureErrorKind};
 use crate::capture::{Item, Reader, Section};
 use crate::context::Host;
@@ -15,6 +14,16 @@ use crate::record::{HostId, Record, RecordKind};
 const HEAD_BYTES: u64 = 1 << 20;
 /// Records of them that are compared.
 const COMPARED_MAX: usize = 4096;
+
+/// What is read.
+pub(super) type Bytes = Box<dyn Read + Send>;
+
+/// A file of a recording.
+pub(super) struct File {
+    /// Empty where nobody knows.
+    pub(super) name: String,
+    pub(super) bytes: Bytes,
+}
 
 /// A recording among others: time of its first record, and its place among those of that time.
 pub(super) type Id = (u64, usize);

@@ -3,16 +3,13 @@
 //! merged by `nodes`.
 
 use std::collections::VecDeque;
-use std::io::Read;
 
 use super::nodes::{Nodes, Recording};
-use super::recordings::recordings;
+use super::recordings::{Bytes, File, recordings};
 use super::{CaptureError, CaptureErrorKind, Format, Options, Records, pcap, recognise, scap};
 use crate::capture::{Item, Mark, Reader, What};
 use crate::context::{Loss, LossStage};
 use crate::record::{Record, RecordKind, Timestamp};
-
-type Bytes = Box<dyn Read + Send>;
 
 /// The records of one capture of any kind, recognised by its content.
 pub fn open(reader: Bytes) -> Result<Records, CaptureError> {
@@ -76,13 +73,6 @@ fn several(captures: Vec<(Format, File)>) -> Result<Records, CaptureError> {
 
 fn unsupported(what: String) -> CaptureError {
     CaptureError::new(0, CaptureErrorKind::Unsupported(what))
-}
-
-/// A file of a recording.
-pub(super) struct File {
-    /// Empty where nobody knows.
-    pub(super) name: String,
-    pub(super) bytes: Bytes,
 }
 
 /// Files of one recording, one after the other.

@@ -23,12 +23,15 @@ const OUR_OWN: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"];
 pub(crate) struct Options {
     /// Targets; none: all of them
     targets: Vec<String>,
-    /// How long each is run, like 90s, 10m or 2h
+    /// Processor time that each gets, like 90s, 10m or 2h
     #[arg(long = "for", value_name = "DURATION", default_value = "1m", value_parser = duration)]
     time: Duration,
     /// Targets run side by side
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     jobs: u8,
+    /// How far each steps back behind other programs, as nice(1) counts
+    #[arg(long, default_value_t = 19, value_parser = clap::value_parser!(u8).range(..=19))]
+    nice: u8,
     /// Sanitizer that cargo-fuzz builds with: address, none, ...
     #[arg(long, default_value = "address")]
     sanitizer: String,
@@ -65,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     cmd::show(&mut build)?;
     let triple = triple()?;
     let one = |target: &String| -> Result<Outcome> {
-        let outcome = run::target(&triple, target, options.time)?;
+        let outcome = run::target(&triple, target, options.time, options.nice)?;
         // At once: a run of hours that is interrupted keeps what was done.
         if options.write {
             table::write(std::slice::from_ref(&outcome), &commit)?;

@@ -15,8 +15,11 @@ use xtask::{cmd, repo};
 const RSS_MAX_MIB: u32 = 2048;
 /// An input that takes longer is a finding, in seconds.
 const INPUT_WITHIN_S: u32 = 20;
-/// So often a run goes on after an input that took long only once.
-const STARVED_MAX: u32 = 50;
+/// So often a run goes on: because it did not get its time of a processor, or after an input that took
+/// long only once.
+const LIVES_MAX: u32 = 100;
+/// A life shorter than this would only read its corpus again.
+const LIFE_MIN: Duration = Duration::from_secs(10);
 /// Time to make a found input smaller, in seconds.
 const SMALLER_WITHIN_S: u32 = 60;
 /// Most bytes of an input: of captures, of what is text, of a filter, of others.
@@ -102,10 +105,11 @@ struct Place {
     dictionary: Option<PathBuf>,
     log: PathBuf,
     length: u32,
+    nice: u8,
 }
 
 impl Place {
-    fn new(triple: &str, target: &str) -> Result<Self> {
+    fn new(triple: &str, target: &str, nice: u8) -> Result<Self> {
         let fuzz = repo::root().join("fuzz");
         let place = Self {
             program: fuzz.join("target").join(triple).join("release").join(target),
@@ -115,6 +119,7 @@ impl Place {
             dictionary: dictionary(&fuzz, target),
             log: fuzz.join("log").join(format!("{target}.log")),
             length: length(target),
+            nice,
         };
         for folder in [&place.corpus, &place.artifacts, &fuzz.join("log")] {
             fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -124,7 +129,7 @@ impl Place {
 
     /// One life of libFuzzer, and what it wrote.
     fn fuzz(&self, time: Duration) -> Result<(Usage, String)> {
-        let mut command = libfuzzer(&self.program);
+        let mut command = libfuzzer(&self.program, self.nice);
         command
             .arg(&self.corpus)
             .arg(&self.seeds)
@@ -144,49 +149,43 @@ impl Place {
 
     /// The input once more, alone: whether it is done in time now.
     fn passes(&self, input: &Path) -> bool {
-        let mut command = libfuzzer(&self.program);
+        let mut command = libfuzzer(&self.program, self.nice);
         command.arg(input).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     }
 }
 
-/// Fuzzes `target` for this long, or until something is found.
-pub(crate) fn target(triple: &str, target: &str, time: Duration) -> Result<Outcome> {
-    let place = Place::new(triple, target)?;
+/// Fuzzes `target` until it had this much of a processor, or something is found.
+pub(crate) fn target(triple: &str, target: &str, time: Duration, nice: u8) -> Result<Outcome> {
+    let place = Place::new(triple, target, nice)?;
     println!("fuzz: {target} for {} s, log in {}", time.as_secs(), place.log.display());
     let mut all = Outcome { target: target.to_owned(), ..Outcome::default() };
-    let mut left = time;
-    for _ in 0..STARVED_MAX {
+    for _ in 0..LIVES_MAX {
         let begun = Instant::now();
-        let (usage, text) = place.fuzz(left)?;
-        let lasted = begun.elapsed();
-        all.add(&understood(&text), lasted, usage.cpu);
-        if usage.status.success() {
-            break;
-        }
-        let mut found = found(&text);
-        if let Some(input) = found.input.take_if(|input| found.late && place.passes(input)) {
+        // libFuzzer ends by the clock on the wall: where others work too, it takes several lives.
+        let (usage, text) = place.fuzz(time.saturating_sub(all.cpu).max(LIFE_MIN.min(time)))?;
+        all.add(&understood(&text), begun.elapsed(), usage.cpu);
+        if !usage.status.success() {
+            let mut found = found(&text);
+            let input = found.input.take_if(|input| found.late && place.passes(input));
+            let Some(input) = input else {
+                found.smaller = found.input.as_ref().and_then(|input| smaller(&place, input));
+                all.found = Some(found);
+                break;
+            };
             println!("fuzz: {target}: {} took long only once; goes on", input.display());
             let _ = fs::remove_file(&input);
-            // Of the time that it slept only what it worked counts.
-            left = left.saturating_sub(lasted.min(usage.cpu));
-            if left < Duration::from_secs(1) {
-                break;
-            }
-            continue;
         }
-        found.smaller =
-            found.input.as_ref().and_then(|input| smaller(&place.program, input, &place.artifacts));
-        all.found = Some(found);
-        break;
+        if all.cpu >= time {
+            break;
+        }
     }
     Ok(all)
 }
 
-fn libfuzzer(program: &Path) -> Command {
-    // nice: a fuzzer takes what is left.
+fn libfuzzer(program: &Path, nice: u8) -> Command {
     let mut command = cmd::command("nice");
-    command.args(["-n", "19"]).arg(program);
+    command.args(["-n", &nice.to_string()]).arg(program);
     command
         .arg(format!("-rss_limit_mb={RSS_MAX_MIB}"))
         .arg(format!("-timeout={INPUT_WITHIN_S}"))
@@ -207,10 +206,10 @@ fn dictionary(fuzz: &Path, target: &str) -> Option<PathBuf> {
 }
 
 /// The input again, as small as it gets in a minute.
-fn smaller(program: &Path, input: &Path, artifacts: &Path) -> Option<PathBuf> {
-    let into = artifacts.join("minimised");
+fn smaller(place: &Place, input: &Path) -> Option<PathBuf> {
+    let into = place.artifacts.join("minimised");
     let _ = fs::remove_file(&into);
-    let mut command = libfuzzer(program);
+    let mut command = libfuzzer(&place.program, place.nice);
     command
         .arg("-minimize_crash=1")
         .arg(format!("-exact_artifact_path={}", into.display()))

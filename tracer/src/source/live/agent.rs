@@ -23,7 +23,7 @@ use super::kubernetes::{Access, Cluster};
 use super::link::Sender;
 use super::names::{self, Names};
 use super::node_files::NodeFiles;
-use super::pipeline_process::PipelineProcess;
+use super::pipeline_process::{PipelineProcess, REFUSED};
 use super::probes::{self, Probes, ProbesError};
 use super::session::Session;
 use super::targets::{self, Found};
@@ -51,8 +51,6 @@ const NEWS: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// `SI_KERNEL`: a signal that the terminal sent to all of its foreground group.
 const FROM_KERNEL: i32 = 0x80;
-/// Usage or environment.
-pub(super) const REFUSED: u8 = 2;
 /// Incomplete: ended by force.
 const FORCED: u8 = 3;
 

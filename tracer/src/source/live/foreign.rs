@@ -55,6 +55,7 @@ pub fn list(resource: Resource, bytes: &[u8], piece: usize) -> Vec<Record> {
 pub fn kubelet(bytes: &[u8]) -> Vec<Record> {
     kubelet::pods(bytes)
         .unwrap_or_default()
+        .pods
         .iter()
         .map(|pod| context(RecordKind::Pod, pod))
         .collect()

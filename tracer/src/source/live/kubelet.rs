@@ -56,8 +56,16 @@ const CERTIFICATES: [&str; 6] = [
     "var/lib/k0s/kubelet/pki/kubelet.crt",
 ];
 
+/// Kubelet's pods.
+#[derive(Debug, Default)]
+pub(super) struct Pods {
+    pub(super) pods: Vec<Pod>,
+    /// Those that are none, or beyond [`PODS_MAX`].
+    pub(super) left_out: u64,
+}
+
 /// The pods of this node as kubelet tells them. Takes at most [`TIME`] for each way of asking.
-pub(super) async fn list(host_root: &Path) -> anyhow::Result<Vec<Pod>> {
+pub(super) async fn list(host_root: &Path) -> anyhow::Result<Pods> {
     let open = SocketAddr::new(HERE, READ_ONLY_PORT);
     if let Ok(Ok(pods)) = tokio::time::timeout(TIME, plainly(open)).await {
         return Ok(pods);
@@ -71,7 +79,7 @@ pub(super) async fn list(host_root: &Path) -> anyhow::Result<Vec<Pod>> {
     tokio::time::timeout(TIME, work).await.context("the kubelet does not answer")?
 }
 
-async fn plainly(address: SocketAddr) -> anyhow::Result<Vec<Pod>> {
+async fn plainly(address: SocketAddr) -> anyhow::Result<Pods> {
     get(TcpStream::connect(address).await?, None).await
 }
 
@@ -79,7 +87,7 @@ async fn securely(
     address: SocketAddr,
     token: &str,
     pins: Vec<CertificateDer<'static>>,
-) -> anyhow::Result<Vec<Pod>> {
+) -> anyhow::Result<Pods> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(Pinned { pins, provider: Arc::clone(&provider) });
     let config = ClientConfig::builder_with_provider(provider)
@@ -93,7 +101,7 @@ async fn securely(
     get(stream, Some(token)).await
 }
 
-async fn get<S>(stream: S, token: Option<&str>) -> anyhow::Result<Vec<Pod>>
+async fn get<S>(stream: S, token: Option<&str>) -> anyhow::Result<Pods>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -178,15 +186,17 @@ fn read(path: &Path) -> Option<String> {
 
 /// Reads a PodList, one pod at a time; of a pod's environment and volumes nothing is even parsed into
 /// memory.
-pub(super) fn pods(body: &[u8]) -> anyhow::Result<Vec<Pod>> {
-    let (mut items, mut pods) = (api::Items::default(), Vec::new());
+pub(super) fn pods(body: &[u8]) -> anyhow::Result<Pods> {
+    let (mut items, mut all) = (api::Items::default(), Pods::default());
     items.push(body, |item| {
-        if pods.len() < PODS_MAX {
-            pods.extend(serde_json::from_slice(item).ok().and_then(pod));
+        let room = all.pods.len() < PODS_MAX;
+        match room.then(|| serde_json::from_slice(item).ok().and_then(pod)).flatten() {
+            Some(pod) => all.pods.push(pod),
+            None => all.left_out += 1,
         }
     });
     items.frame().context("kubelet: not a list of pods")?;
-    Ok(pods)
+    Ok(all)
 }
 
 fn pod(item: slim::Pod) -> Option<Pod> {
@@ -237,8 +247,8 @@ mod tests {
     async fn the_read_only_port() {
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{LIST}", LIST.len());
         let (address, asked) = server(answer).await;
-        let pods = plainly(address).await.unwrap();
-        assert_eq!(pods.len(), 1);
+        let Pods { pods, left_out } = plainly(address).await.unwrap();
+        assert_eq!((pods.len(), left_out), (1, 1), "one has no name that Kubernetes would take");
         let pod = &pods[0];
         assert_eq!(pod.uid, "aa7be809be48ec01ab43fd4f1ca22e9e", "as in the cgroup's path");
         assert_eq!((pod.name.as_str(), pod.origin), ("etcd-n1", Origin::Kubelet));
@@ -298,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn a_certificate_of_its_own_in_its_folder_is_enough() {
         let (address, root, asked) = kubelet().await;
-        let pods = securely(address, "secret", pins(root.path())).await.unwrap();
+        let pods = securely(address, "secret", pins(root.path())).await.unwrap().pods;
         assert_eq!(pods.len(), 1);
         assert_eq!((pods[0].name.as_str(), pods[0].origin), ("etcd-n1", Origin::Kubelet));
         let asked = asked.await.unwrap().unwrap();

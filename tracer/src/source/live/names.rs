@@ -205,6 +205,8 @@ struct Asking {
     busy: bool,
     due: bool,
     not_before: Option<Instant>,
+    // Said once that something was left out.
+    told: bool,
 }
 
 impl Asking {
@@ -216,12 +218,21 @@ impl Asking {
         self.busy = false;
         self.not_before = Some(now + pause);
     }
+
+    /// `who` told `count` things that Kubernetes would not have accepted, or that are too many.
+    fn left_out(&mut self, who: &str, count: u64) {
+        if count > 0 && !std::mem::replace(&mut self.told, true) {
+            tracing::warn!(
+                "{who} tells {count} pods or containers that are none, or too many; they stay unnamed"
+            );
+        }
+    }
 }
 
 /// What a socket answered.
 enum Answer {
     Runtime(anyhow::Result<cri::Answer>),
-    Kubelet(anyhow::Result<Vec<Pod>>),
+    Kubelet(anyhow::Result<kubelet::Pods>),
 }
 
 struct Work {
@@ -448,6 +459,7 @@ impl Work {
         match answer {
             Answer::Runtime(Ok(answer)) => {
                 self.runtime.done(RUNTIME_PAUSE, now);
+                self.runtime.left_out("the container runtime", answer.left_out);
                 for id in answer.sandboxes {
                     self.remember(&id);
                 }
@@ -458,9 +470,10 @@ impl Work {
                     self.found(pod);
                 }
             }
-            Answer::Kubelet(Ok(pods)) => {
+            Answer::Kubelet(Ok(answer)) => {
                 self.kubelet.done(KUBELET_PAUSE, now);
-                pods.into_iter().for_each(|pod| self.found(pod));
+                self.kubelet.left_out("kubelet", answer.left_out);
+                answer.pods.into_iter().for_each(|pod| self.found(pod));
             }
             Answer::Runtime(Err(error)) => {
                 tracing::debug!("container runtime: {error:#}");

@@ -13,11 +13,12 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 
-use super::agent::REFUSED;
 use super::invoker::environment;
 use super::link::Sender;
 use super::rights;
 
+/// Exit code of both processes: usage or environment.
+pub(super) const REFUSED: u8 = 2;
 /// Time for the process to map the ring buffer.
 const START: Duration = Duration::from_secs(10);
 

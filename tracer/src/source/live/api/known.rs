@@ -3,12 +3,19 @@
 
 use std::collections::HashMap;
 
-use super::watch::Identity;
-
 /// Most objects of one resource.
 pub(super) const OBJECTS_MAX: usize = 16_384;
 /// Most addresses of all of them.
 pub(super) const WEIGHT_MAX: usize = 65_536;
+
+/// What tells an object from others of its kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(in crate::source::live) struct Identity {
+    pub(in crate::source::live) namespace: Box<str>,
+    pub(in crate::source::live) name: Box<str>,
+    /// Empty for kinds that go by name.
+    pub(in crate::source::live) uid: Box<str>,
+}
 
 #[derive(Debug)]
 struct Told {

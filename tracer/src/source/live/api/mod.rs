@@ -20,12 +20,13 @@ pub(super) use bounds::{
     Cut, names_of, pod as bounded_pod, service as bounded_service, slice as bounded_slice,
 };
 pub(super) use health::{Health, Trouble, of as trouble};
+pub(super) use known::Identity;
 pub(super) use list::{Page, escaped};
 pub(super) use pace::Pace;
 pub(super) use reporter::{Facts, Reporter, line};
 pub(super) use request::{Failure, object};
 pub(super) use split::Items;
-pub(super) use watch::{Followed, Identity, Place, Watch, target};
+pub(super) use watch::{Followed, Place, Watch, target};
 
 /// What a failure is, and the sentence for it.
 pub(super) fn say<K: Followed>(failure: &Failure) -> (Trouble, String) {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::bounds::Cut;
 use super::health::{self, Trouble};
-use super::known::{Known, OBJECTS_MAX, Verdict};
+use super::known::{Identity, Known, OBJECTS_MAX, Verdict};
 use super::list::{PAGE_WITHIN, Page, escaped};
 use super::pace::Pace;
 use super::reporter::Reporter;
@@ -35,15 +35,6 @@ const SILENT: Duration = Duration::from_secs(58);
 const LIVED: Duration = Duration::from_secs(20);
 /// Failures in a row that an API which has worked is forgiven in silence: servers restart.
 const FORGIVEN: u32 = 3;
-
-/// What tells an object from others of its kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(in crate::source::live) struct Identity {
-    pub(in crate::source::live) namespace: Box<str>,
-    pub(in crate::source::live) name: Box<str>,
-    /// Empty for kinds that go by name.
-    pub(in crate::source::live) uid: Box<str>,
-}
 
 /// A resource that can be followed.
 pub(in crate::source::live) trait Followed:

@@ -150,6 +150,8 @@ pub(super) struct Answer {
     pub(super) pods: Vec<Pod>,
     /// Ids of the sandboxes: containers that have no name.
     pub(super) sandboxes: Vec<String>,
+    /// Sandboxes and containers that are none, or beyond [`ITEMS_MAX`].
+    pub(super) left_out: u64,
 }
 
 /// Asks the runtime behind `socket` for all it has. Addresses are asked for only of pods that
@@ -221,14 +223,17 @@ impl Runtime {
 
 /// The answer in our words, and the id of the ready sandbox of each pod.
 fn understood(sandboxes: Sandboxes, containers: Containers) -> (Answer, HashMap<String, String>) {
-    let mut answer = Answer::default();
+    let beyond = |count: usize| count.saturating_sub(ITEMS_MAX) as u64;
+    let left_out = beyond(sandboxes.items.len()) + beyond(containers.items.len());
+    let mut answer = Answer { left_out, ..Answer::default() };
     let (mut pods, mut ready) = (HashMap::<String, usize>::new(), HashMap::new());
     let mut of_sandbox = HashMap::new();
     for sandbox in sandboxes.items.into_iter().take(ITEMS_MAX) {
-        let Some(meta) = sandbox.metadata else { continue };
+        let meta = sandbox.metadata.unwrap_or_default();
         let uid = meta.uid.to_ascii_lowercase();
         let good = plain::uid(&uid) && plain::name(&meta.namespace) && plain::name(&meta.name);
         if !good || !plain::id(&sandbox.id) {
+            answer.left_out += 1;
             continue;
         }
         if sandbox.state == READY {
@@ -250,11 +255,12 @@ fn understood(sandboxes: Sandboxes, containers: Containers) -> (Answer, HashMap<
     }
     for container in containers.items.into_iter().take(ITEMS_MAX) {
         let name = container.metadata.map(|meta| meta.name).unwrap_or_default();
+        if !plain::name(&name) || !plain::id(&container.id) {
+            answer.left_out += 1;
+            continue;
+        }
         let pod = of_sandbox.get(&container.sandbox).and_then(|at| answer.pods.get_mut(*at));
-        if let Some(pod) = pod
-            && plain::name(&name)
-            && plain::id(&container.id)
-        {
+        if let Some(pod) = pod {
             pod.containers.push(Container { name, id: Some(container.id) });
         }
     }

@@ -43,7 +43,7 @@ fn only_plain_names_are_taken_over() {
         ],
     };
     let (answer, ready) = understood(Sandboxes { items }, containers);
-    assert_eq!(answer.pods.len(), 1);
+    assert_eq!((answer.pods.len(), answer.left_out), (1, 4));
     let pod = &answer.pods[0];
     assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("shop", "client-0"));
     assert_eq!(pod.containers, [Container { name: "app".into(), id: Some(b) }]);
