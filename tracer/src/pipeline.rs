@@ -238,7 +238,7 @@ impl Pipeline {
                 }
                 Conclusion::Connection(connection) => {
                     self.output(Output::Connection(connection.report(&self.who)))?;
-                    self.diagnoser.connection(&connection);
+                    self.diagnoser.connection(&connection, self.counts.last);
                 }
             }
         }

@@ -83,6 +83,7 @@ pub enum RecordKind {
     Socket = 0x8012,
     ResolvConf = 0x8013,
     NodeFile = 0x8014,
+    Conntrack = 0x8015,
     Pod = 0x8020,
     Service = 0x8021,
     EndpointSlice = 0x8022,
@@ -90,7 +91,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Syscall,
         Self::SocketAddress,
         Self::SocketClosed,
@@ -112,6 +113,7 @@ impl RecordKind {
         Self::Socket,
         Self::ResolvConf,
         Self::NodeFile,
+        Self::Conntrack,
         Self::Pod,
         Self::Service,
         Self::EndpointSlice,

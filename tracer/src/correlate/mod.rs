@@ -53,7 +53,7 @@ pub use transaction::{Asked, GaveUp, Reply, Sent, SocketKey, Transaction};
 pub use truncated::Sequel;
 pub use upstream::{Leaf, OtherAnswer, Received, Tie, UpstreamTry};
 
-use crate::event::{Body, Direction, Dns, Event};
+use crate::event::{self as events, Body, Direction, Dns, Event};
 use crate::identify::Identifier;
 use crate::record::Timestamp;
 
@@ -103,10 +103,29 @@ impl Correlator {
             if let Body::Host(host) = &event.body {
                 self.host(event, host.ended, who, &mut connections);
             }
+            self.unasked(&mut connections, who);
             self.streams();
             done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
         }
         self.advance(event.at, who, done);
+    }
+
+    /// A client that asks over TCP, and not because an answer was truncated.
+    fn asks_over_tcp(&mut self, actor: &events::Actor, dns: &Dns, who: &Identifier) {
+        let owner = clients::owner(&clients::with_task(actor, who), who, Some(dns.local));
+        if let Some(owner) = owner.filter(|owner| !self.clients.asks_again(owner)) {
+            self.connections.asks(owner);
+        }
+    }
+
+    /// A connection that follows a truncated answer carries a lookup that was seen.
+    fn unasked(&self, connections: &mut [Connection], who: &Identifier) {
+        for connection in connections.iter_mut().filter(|c| c.unasked.is_some()) {
+            let owner = clients::owner(&connection.actor, who, connection.local);
+            if owner.is_none_or(|owner| self.clients.asks_again(&owner)) {
+                connection.unasked = None;
+            }
+        }
     }
 
     /// What connects to DNS servers mean for the questions behind them.
@@ -133,6 +152,7 @@ impl Correlator {
         self.held(Timestamp(u64::MAX), who);
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.connections.finish(&self.clients.names, &mut connections);
+        self.unasked(&mut connections, who);
         self.streams();
         self.clients.finish(&mut self.resolvers, &mut lookups);
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
@@ -161,6 +181,9 @@ impl Correlator {
                 if self.resolvers.is_upstream(actor, dns, &asked, who) {
                     self.resolvers.forwarded(actor, dns, asked, sent, who);
                 } else {
+                    if dns.protocol == events::Protocol::Tcp {
+                        self.asks_over_tcp(actor, dns, who);
+                    }
                     self.clients.query(event, dns, asked, who);
                 }
             }
@@ -231,6 +254,7 @@ impl Correlator {
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.clients.advance(self.now, &mut self.resolvers, &mut lookups);
         self.connections.advance(self.now, &self.clients.names, &mut connections);
+        self.unasked(&mut connections, who);
         self.streams();
         self.resolvers.expire(self.now);
         // As a rule there are none.

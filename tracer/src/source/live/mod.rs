@@ -95,6 +95,7 @@ mod bundles;
 mod cgroups;
 mod clock;
 mod command;
+mod conntrack;
 mod convert;
 mod cri;
 mod following;

@@ -40,16 +40,24 @@ pub(super) struct Found {
 
 /// All TCP and UDP sockets of `pid`'s network namespace.
 pub(super) fn list(pid: u32) -> anyhow::Result<Vec<Found>> {
+    inside(pid, list_here)
+}
+
+/// What `ask` says in `pid`'s network namespace.
+pub(super) fn inside<T: Send + 'static>(
+    pid: u32,
+    ask: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
     let path = format!("/proc/{pid}/ns/net");
     let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
     // A namespace belongs to a thread; this one ends right after.
-    let thread = std::thread::Builder::new().name("sock_diag".into()).spawn(move || {
+    let thread = std::thread::Builder::new().name("netlink".into()).spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET)
             .context("cannot enter the network namespace")?;
-        list_here()
+        ask()
     });
     let joined = thread.context("cannot start a thread")?.join();
-    joined.map_err(|_| anyhow::anyhow!("sock_diag failed"))?
+    joined.map_err(|_| anyhow::anyhow!("the kernel could not be asked"))?
 }
 
 fn list_here() -> anyhow::Result<Vec<Found>> {
