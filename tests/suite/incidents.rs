@@ -140,7 +140,8 @@ fn judge(scene: &Scene, traced: &Traced, ran: Vec<Ran>) -> Vec<Result> {
     }
     let findings = of_type(&lines, "finding");
     for finding in &findings {
-        assert_ne!(finding["lookups"].as_array().unwrap().len(), 0, "{finding}");
+        let nameless = finding["class"] == "connection";
+        assert_eq!(finding["lookups"].as_array().unwrap().is_empty(), nameless, "{finding}");
     }
     let one = |ran: Ran| {
         let mut lookups = of_type(&lines, "lookup");
@@ -154,7 +155,12 @@ fn judge(scene: &Scene, traced: &Traced, ran: Vec<Ran>) -> Vec<Result> {
 fn outcome(scene: &'static str, ran: Ran, lookups: &[&Value], findings: &[&Value]) -> Result {
     let expect = ran.row.expect;
     let ids: Vec<&Value> = lookups.iter().map(|lookup| &lookup["id"]).collect();
-    let hit = |f: &&&Value| f["lookups"].as_array().unwrap().iter().any(|id| ids.contains(&id));
+    let hit = |f: &&&Value| {
+        let of_pod = |client: &Value| client["pod"] == ran.pod.as_str();
+        let nameless = f["class"] == "connection"
+            && f["details"]["clients"].as_array().unwrap().iter().any(of_pod);
+        nameless || f["lookups"].as_array().unwrap().iter().any(|id| ids.contains(&id))
+    };
     let mine: Vec<&Value> = findings.iter().filter(hit).copied().collect();
     let mut found: Vec<&str> = mine.iter().map(|f| f["code"].as_str().unwrap()).collect();
     found.retain(|code| expect.codes.contains(code) || !expect.may.contains(code));
@@ -180,7 +186,10 @@ fn outcome(scene: &'static str, ran: Ran, lookups: &[&Value], findings: &[&Value
     };
     // Whose question came before svctrace has no lookup, or a part of one.
     let unseen = ran.row.incident.how == How::Asked;
-    if !names.iter().any(same) && !unseen {
+    if expect.nameless && !lookups.is_empty() {
+        wrong.push(format!("lookups of {names:?}"));
+    }
+    if !names.iter().any(same) && !unseen && !expect.nameless {
         wrong.push(format!("no lookup of {typed}: {names:?}"));
     }
     let cost = expect.cost.and_then(|code| charged(&mine, code, &ran.pod));
@@ -214,6 +223,10 @@ fn root_and_cost(ran: &Ran, mine: &[&Value], cost: Option<f64>) -> Vec<String> {
             && !same().any(|f| f["class"] == class)
         {
             wrong.push(format!("{first} has the class {}", root["class"]));
+        }
+        let says = |f: &Value| f["cause"].as_str().is_some_and(|cause| cause.contains(expect.says));
+        if !same().any(|f| says(f)) {
+            wrong.push(format!("{first} does not say {:?}: {}", expect.says, root["cause"]));
         }
         let roots: Vec<&Value> = same().map(|f| &f["id"]).collect();
         for code in others {

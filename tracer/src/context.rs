@@ -214,6 +214,35 @@ pub struct NodeFile {
     pub text: String,
 }
 
+/// What connection tracking refused in one network namespace, since it was first read. Told when it was
+/// first read, and when it changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Conntrack {
+    /// Inode of the network namespace.
+    pub net_ns: u64,
+    /// It is the one in which svctrace runs: the node's.
+    pub own: bool,
+    /// `None` where they cannot be read.
+    pub counters: Option<ConntrackCounters>,
+    /// When they were read before: what is new came later.
+    pub since: Timestamp,
+    /// When they were read.
+    pub at: Timestamp,
+}
+
+/// Counters of connection tracking, of all processors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConntrackCounters {
+    /// Entries that could not be inserted: another had their place, and the packet was dropped.
+    pub insert_failed: u64,
+    /// Packets dropped, those among them; the others because the table was full.
+    pub drop: u64,
+    /// Entries given up for new ones.
+    pub early_drop: u64,
+}
+
 /// Where a fact about Kubernetes came from, worst first.
 #[derive(
     Clone,

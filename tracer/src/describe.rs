@@ -142,6 +142,7 @@ fn parts(event: &Event) -> Parts {
         Body::Socket(body) => context("context-socket", value(body)),
         Body::ResolvConf(body) => context("context-resolv-conf", value(body)),
         Body::NodeFile(body) => context("context-node-file", value(body)),
+        Body::Conntrack(body) => context("context-conntrack", value(body)),
         Body::Pod(body) => context("context-pod", value(body)),
         Body::Service(body) => context("context-service", value(body)),
         Body::EndpointSlice(body) => context("context-endpoint-slice", value(body)),

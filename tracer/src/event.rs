@@ -80,6 +80,7 @@ pub enum Body {
     Socket(context::Socket),
     ResolvConf(context::ResolvConf),
     NodeFile(context::NodeFile),
+    Conntrack(context::Conntrack),
     Pod(context::Pod),
     Service(context::Service),
     EndpointSlice(context::EndpointSlice),

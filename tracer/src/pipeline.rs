@@ -239,7 +239,7 @@ impl Pipeline {
                 }
                 Conclusion::Connection(connection) => {
                     self.output(Output::Connection(connection.report(&self.who)))?;
-                    self.diagnoser.connection(&connection);
+                    self.diagnoser.connection(&connection, self.counts.last);
                 }
             }
         }

@@ -164,6 +164,7 @@ fn written(body: &Body) -> Option<Vec<u8>> {
         Body::Socket(fact) => serde_json::to_vec(fact),
         Body::ResolvConf(fact) => serde_json::to_vec(fact),
         Body::NodeFile(fact) => serde_json::to_vec(fact),
+        Body::Conntrack(fact) => serde_json::to_vec(fact),
         Body::Pod(fact) => serde_json::to_vec(fact),
         Body::Service(fact) => serde_json::to_vec(fact),
         Body::EndpointSlice(fact) => serde_json::to_vec(fact),

@@ -24,6 +24,7 @@ enum About {
     Socket(u64),
     ResolvConf(Option<u64>, Option<u64>),
     NodeFile(String),
+    Conntrack(u64),
     Pod(String),
     Service(String, String),
     EndpointSlice(String, String),
@@ -82,6 +83,7 @@ impl Snapshot {
             },
             Body::ResolvConf(conf) => (A::ResolvConf(conf.mnt_ns, conf.cgroup), false),
             Body::NodeFile(file) => (A::NodeFile(file.path.clone()), false),
+            Body::Conntrack(of) => (A::Conntrack(of.net_ns), false),
             Body::Pod(pod) => (A::Pod(pod.uid.clone()), pod.deleted),
             Body::Service(of) => (A::Service(of.namespace.clone(), of.name.clone()), of.deleted),
             Body::EndpointSlice(of) => {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 
 use crate::context::Role;
 use crate::describe::errno_name;
@@ -33,6 +33,7 @@ const OPEN_MAX: usize = 16_384;
 /// Connects that are told stay in the order until there are so many more than open ones.
 const ORDER_SPARE: usize = 1_024;
 const EVENTS_MAX: usize = 32;
+const ASKERS_MAX: usize = 4_096;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
@@ -73,6 +74,9 @@ pub struct Connection {
     pub duration_ns: Option<u64>,
     /// `dns-over-tls`, `dns-over-https`: DNS that cannot be seen.
     pub inside: Option<&'static str>,
+    /// It was to carry a lookup, of which nothing was seen; whether resolv.conf says that its client asks over
+    /// TCP, else it did so before.
+    pub unasked: Option<bool>,
     /// Numbers of the events.
     pub events: Vec<u64>,
 }
@@ -93,6 +97,8 @@ struct Open {
     quiet: bool,
     /// Towards a DNS port.
     dns: bool,
+    /// To a nameserver of a client that asks over TCP: see [`Connection::unasked`].
+    unasked: Option<bool>,
     /// What is inside cannot be seen.
     inside: Option<&'static str>,
     local: Option<SocketAddr>,
@@ -121,6 +127,8 @@ pub(crate) struct Connections {
     waiting: HashMap<Client, Key>,
     timers: BTreeSet<(Timestamp, Key)>,
     peers: Peers,
+    /// Who asked over TCP.
+    askers: Askers,
     /// Of DNS servers, not taken yet.
     notes: Vec<StreamNote>,
     /// Clocks of several hosts can differ by so much, in nanoseconds.
@@ -213,6 +221,7 @@ impl Connections {
             let (owner, server, at) = (owner.clone(), remote, event.at);
             self.notes.push(StreamNote { owner, server, at, connected: None });
         }
+        let unasked = if dns { self.unasked(&actor, owner.as_ref(), remote, who) } else { None };
         self.turns += 1;
         self.order.push_back((self.turns, key.clone()));
         let open = Open {
@@ -220,6 +229,7 @@ impl Connections {
             owner,
             quiet: dns || who.role(&actor) == Some(Role::Resolver),
             dns,
+            unasked,
             inside: inside(&actor, remote, dns, who),
             actor,
             local,
@@ -348,7 +358,8 @@ impl Connections {
             return;
         };
         let how = match errno {
-            ..=0 | 4 | 106 | 114 | 115 => return, // success; EINTR, EISCONN, EALREADY, EINPROGRESS
+            // Success; EINTR, EISCONN, EALREADY, EINPROGRESS; ERESTARTSYS and its like: a signal came.
+            ..=0 | 4 | 106 | 114 | 115 | 512..=516 => return,
             104 => ConnectionOutcome::Reset,
             110 => ConnectionOutcome::Timeout,
             111 => ConnectionOutcome::Refused,
@@ -469,13 +480,64 @@ impl Connections {
             local: open.local,
             remote: open.remote,
             inside: open.inside,
+            unasked: open.unasked,
             events: open.events,
         });
+    }
+
+    /// A client asked over TCP.
+    pub(crate) fn asks(&mut self, owner: Owner) {
+        self.askers.add(owner);
+    }
+
+    /// Whether a lookup goes over a connection of `actor` to this DNS server, as far as its resolv.conf or what
+    /// it did before tells.
+    fn unasked(
+        &self,
+        actor: &Actor,
+        owner: Option<&Owner>,
+        remote: SocketAddr,
+        who: &Identifier,
+    ) -> Option<bool> {
+        if who.role(actor) == Some(Role::Resolver) {
+            return None;
+        }
+        let config = who.resolver_config(actor);
+        let always = config.is_some_and(|config| {
+            config.servers.contains(&remote.ip())
+                && config.options.iter().any(|option| option == "use-vc")
+        });
+        let before = || owner.is_some_and(|owner| self.askers.has(owner));
+        if always { Some(true) } else { before().then_some(false) }
     }
 
     /// What became known of connects to DNS servers since the last call.
     pub(crate) fn take_notes(&mut self) -> Vec<StreamNote> {
         std::mem::take(&mut self.notes)
+    }
+}
+
+/// Processes that asked over TCP, those that did longest ago first.
+#[derive(Debug, Default)]
+struct Askers {
+    known: HashSet<Owner>,
+    order: VecDeque<Owner>,
+}
+
+impl Askers {
+    fn add(&mut self, owner: Owner) {
+        if self.known.insert(owner.clone()) {
+            self.order.push_back(owner);
+        }
+        while self.order.len() > ASKERS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    fn has(&self, owner: &Owner) -> bool {
+        self.known.contains(owner)
     }
 }
 

@@ -60,7 +60,7 @@ pub use upstream::{Leaf, OtherAnswer, Received, Tie, UpstreamTry};
 
 use tracer_common::record::probe;
 
-use crate::event::{Body, Direction, Dns, Event};
+use crate::event::{self as events, Body, Direction, Dns, Event};
 use crate::identify::Identifier;
 use crate::record::Timestamp;
 
@@ -124,10 +124,29 @@ impl Correlator {
             if let Body::Host(host) = &event.body {
                 self.host(event, host.ended, who, &mut connections);
             }
+            self.unasked(&mut connections, who);
             self.streams();
             done.extend(connections.into_iter().map(Box::new).map(Conclusion::Connection));
         }
         self.advance(at, who, done);
+    }
+
+    /// A client that asks over TCP, and not because an answer was truncated.
+    fn asks_over_tcp(&mut self, actor: &events::Actor, dns: &Dns, who: &Identifier) {
+        let owner = clients::owner(&clients::with_task(actor, who), who, Some(dns.local));
+        if let Some(owner) = owner.filter(|owner| !self.clients.asks_again(owner)) {
+            self.connections.asks(owner);
+        }
+    }
+
+    /// A connection that follows a truncated answer carries a lookup that was seen.
+    fn unasked(&self, connections: &mut [Connection], who: &Identifier) {
+        for connection in connections.iter_mut().filter(|c| c.unasked.is_some()) {
+            let owner = clients::owner(&connection.actor, who, connection.local);
+            if owner.is_none_or(|owner| self.clients.asks_again(&owner)) {
+                connection.unasked = None;
+            }
+        }
     }
 
     /// What connects to DNS servers mean for the questions behind them.
@@ -158,6 +177,7 @@ impl Correlator {
         self.lost_inside(Timestamp(u64::MAX));
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.connections.finish(&self.clients.names, &mut connections);
+        self.unasked(&mut connections, who);
         self.streams();
         self.clients.finish(&mut self.resolvers, &mut lookups);
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));
@@ -189,6 +209,9 @@ impl Correlator {
                 if self.resolvers.is_upstream(actor, dns, &asked, who) {
                     self.resolvers.forwarded(actor, dns, asked, sent, who);
                 } else {
+                    if dns.protocol == events::Protocol::Tcp {
+                        self.asks_over_tcp(actor, dns, who);
+                    }
                     self.clients.query(actor, dns, asked, sent, recovered, who);
                 }
             }
@@ -277,6 +300,7 @@ impl Correlator {
         let (mut lookups, mut connections) = (Vec::new(), Vec::new());
         self.clients.advance(self.now, &mut self.resolvers, &mut lookups);
         self.connections.advance(self.now, &self.clients.names, &mut connections);
+        self.unasked(&mut connections, who);
         self.streams();
         self.resolvers.expire(self.now);
         done.extend(lookups.into_iter().map(Box::new).map(Conclusion::Lookup));

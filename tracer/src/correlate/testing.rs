@@ -343,7 +343,7 @@ impl Bench {
                     self.lookups.push(*lookup);
                 }
                 Conclusion::Connection(connection) => {
-                    self.diagnoser.connection(&connection);
+                    self.diagnoser.connection(&connection, self.now);
                     self.connections.push(*connection);
                 }
             }

@@ -116,6 +116,7 @@ impl Decoder {
             RecordKind::Socket => Body::Socket(canonical(json(record)?)),
             RecordKind::ResolvConf => Body::ResolvConf(json(record)?),
             RecordKind::NodeFile => Body::NodeFile(json(record)?),
+            RecordKind::Conntrack => Body::Conntrack(json(record)?),
             RecordKind::Pod => Body::Pod(json(record)?),
             RecordKind::Service => Body::Service(json(record)?),
             RecordKind::EndpointSlice => Body::EndpointSlice(json(record)?),

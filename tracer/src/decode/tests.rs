@@ -184,6 +184,7 @@ fn good() -> Vec<(RecordKind, Vec<u8>)> {
         (RecordKind::Socket, serde_json::to_vec(&socket).unwrap()),
         (RecordKind::ResolvConf, br#"{"path":"/etc/resolv.conf"}"#.to_vec()),
         (RecordKind::NodeFile, br#"{"path":"/etc/resolv.conf"}"#.to_vec()),
+        (RecordKind::Conntrack, br#"{"net_ns":7,"counters":{"drop":1}}"#.to_vec()),
         (RecordKind::Pod, br#"{"uid":"u","future":[1]}"#.to_vec()),
         (RecordKind::Service, br#"{"name":"s"}"#.to_vec()),
         (RecordKind::EndpointSlice, br#"{"name":"s"}"#.to_vec()),

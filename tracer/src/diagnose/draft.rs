@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::correlate::{Lookup, Patience};
+use crate::correlate::{Connection, Lookup, Patience};
 use crate::event::Actor;
 use crate::identify::Identifier;
 use crate::record::{HostId, Timestamp};
@@ -15,7 +15,8 @@ use crate::report::{Code, Confidence, Finding, Identity, Severity, Ts};
 use super::interval::{Intervals, Span};
 use super::summary::Totals;
 use super::{
-    dns_error, lost, nxdomain, patience, race, resolver, search, slow, truncated, upstream, words,
+    dns_error, lost, nxdomain, patience, race, resolver, search, slow, truncated, unasked,
+    upstream, words,
 };
 
 /// A wait of at least this is as bad as a failure.
@@ -39,12 +40,24 @@ pub(crate) struct Key {
 #[derive(Clone, Debug)]
 pub(crate) struct Victim {
     pub(crate) actor: Actor,
-    pub(crate) lookup: u64,
-    pub(crate) name: String,
+    /// Neither, where the lookup was not seen.
+    pub(crate) lookup: Option<u64>,
+    pub(crate) name: Option<String>,
     pub(crate) waited: Intervals,
     pub(crate) failed: bool,
     /// Of the library that made the lookup, if it was recognised.
     pub(crate) patience: Option<Patience>,
+}
+
+impl Victim {
+    /// The same lookup, or another of the same process where it was not seen.
+    fn is(&self, other: &Self) -> bool {
+        let process = |victim: &Self| {
+            let actor = &victim.actor;
+            (actor.host, actor.task.as_ref().map(|task| task.pid), actor.cgroup)
+        };
+        self.lookup == other.lookup && (self.lookup.is_some() || process(self) == process(other))
+    }
 }
 
 /// What a family knows about its finding.
@@ -61,6 +74,7 @@ pub(crate) enum Facts {
     Foreign(search::Foreign),
     Nxdomain(nxdomain::Facts),
     Lost(lost::Facts),
+    Unasked(unasked::Facts),
 }
 
 /// What texts are written from besides their facts.
@@ -110,14 +124,39 @@ impl Draft {
             evidence: BTreeSet::new(),
             victims: vec![Victim {
                 actor: lookup.actor.clone(),
-                lookup: lookup.id,
-                name: lookup.name.clone(),
+                lookup: Some(lookup.id),
+                name: Some(lookup.name.clone()),
                 waited: Intervals::default(),
                 failed,
                 patience: lookup.patience.clone(),
             }],
             lookups: BTreeSet::from([lookup.id]),
             failed,
+            caused_by: BTreeSet::new(),
+            facts,
+            harmless: false,
+        }
+    }
+
+    /// A finding about the connection that an unseen lookup needed, without cost yet.
+    pub(crate) fn of_connection(connection: &Connection, code: Code, facts: Facts) -> Self {
+        let server = connection.remote;
+        let (subject, host) = (server.to_string(), connection.actor.host.of(server.ip()));
+        Self {
+            key: Key { code, class: None, subject, host },
+            confidence: Confidence::Certain,
+            cost: Intervals::default(),
+            evidence: BTreeSet::new(),
+            victims: vec![Victim {
+                actor: connection.actor.clone(),
+                lookup: None,
+                name: None,
+                waited: Intervals::default(),
+                failed: true,
+                patience: None,
+            }],
+            lookups: BTreeSet::new(),
+            failed: true,
             caused_by: BTreeSet::new(),
             facts,
             harmless: false,
@@ -144,7 +183,7 @@ impl Draft {
         self.cost.extend(&other.cost);
         self.show(other.evidence);
         for victim in other.victims {
-            let known = self.victims.iter_mut().find(|v| v.lookup == victim.lookup);
+            let known = self.victims.iter_mut().find(|v| v.is(&victim));
             if let Some(known) = known {
                 known.waited.extend(&victim.waited);
             } else if self.victims.len() < VICTIMS_MAX {
@@ -265,8 +304,13 @@ impl Draft {
             Facts::Foreign(f) => search::foreign_text(self, f, known),
             Facts::Nxdomain(f) => nxdomain::text(self, f, who),
             Facts::Lost(f) => lost::text(f),
+            Facts::Unasked(f) => unasked::text(self, f, who),
         };
         patience::tell(self, &mut text);
+        let confidence = match &self.facts {
+            Facts::Race(facts) if race::is_proven(self, facts, who) => Confidence::Certain,
+            _ => self.confidence,
+        };
         Finding {
             schema: 1,
             id,
@@ -277,8 +321,8 @@ impl Draft {
                 _ => self.severity(threshold_ns),
             },
             class: self.key.class.clone(),
-            confidence: self.confidence,
-            inferred_from: match self.confidence {
+            confidence,
+            inferred_from: match confidence {
                 Confidence::Certain => Vec::new(),
                 Confidence::Inferred => text.inferred_from,
             },
@@ -313,6 +357,7 @@ impl Facts {
             (Self::Expansion(a), Self::Expansion(b)) => a.merge(b),
             (Self::Foreign(a), Self::Foreign(b)) => a.merge(b),
             (Self::Lost(a), Self::Lost(b)) => a.merge(b),
+            (Self::Unasked(a), Self::Unasked(b)) => a.merge(b),
             _ => {}
         }
     }

@@ -18,6 +18,7 @@ mod origin;
 mod patience;
 mod quantiles;
 mod race;
+mod refused;
 mod remedy;
 mod resolver;
 mod search;
@@ -25,6 +26,7 @@ mod servers;
 mod slow;
 mod summary;
 mod truncated;
+mod unasked;
 mod unjudged;
 mod upstream;
 mod what_if;
@@ -42,6 +44,8 @@ mod tests_older;
 mod tests_race;
 #[cfg(test)]
 mod tests_slow;
+#[cfg(test)]
+mod tests_unasked;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -160,8 +164,12 @@ impl Diagnoser {
     }
 
     /// A connection came to its outcome.
-    pub fn connection(&mut self, connection: &Connection) {
+    pub fn connection(&mut self, connection: &Connection, now: Timestamp) {
         self.totals.connection(connection);
+        if let Some(draft) = unasked::found(connection) {
+            self.totals.waited(draft.key.code, &draft.cost);
+            self.gather(vec![draft], now);
+        }
     }
 
     /// Records were lost.

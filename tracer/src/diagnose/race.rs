@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 use serde_json::json;
 
 use crate::correlate::{Attempt, Lookup, Received, Sent, Transaction};
+use crate::event::Actor;
 use crate::identify::Identifier;
 use crate::record::Timestamp;
 use crate::report::{Code, Confidence, Transport};
 
 use super::draft::{self, Draft, Text};
 use super::interval::Span;
-use super::words;
+use super::{refused, words};
 
 /// Queries sent within this time are sent together: no answer to the first could have come between.
 const TOGETHER_NS: u64 = 5_000_000;
@@ -35,6 +36,9 @@ pub(crate) struct Facts {
     /// The resolver is traced and got the other half only.
     not_received: bool,
     library: Option<&'static str>,
+    resolver: Option<Actor>,
+    /// When the lost queries went out.
+    sent: BTreeSet<Timestamp>,
     /// What is missing for certainty.
     doubts: BTreeSet<&'static str>,
 }
@@ -47,6 +51,10 @@ impl Facts {
         self.gap_ns = self.gap_ns.max(other.gap_ns);
         self.not_received |= other.not_received;
         self.library = self.library.filter(|_| self.library == other.library);
+        if self.resolver.is_none() {
+            self.resolver = other.resolver;
+        }
+        refused::add(&mut self.sent, other.sent);
         self.doubts.extend(other.doubts);
     }
 }
@@ -91,6 +99,8 @@ pub(crate) fn found(
         gap_ns: gap(lost, other),
         not_received: traced,
         library: lookup.library,
+        resolver: other.tie.received.as_deref().map(|received| received.resolver.clone()),
+        sent: BTreeSet::from([lost.started()]),
         doubts,
     });
     let subject = transaction.server.to_string();
@@ -182,6 +192,12 @@ fn prompt(t: &Transaction) -> bool {
     t.latency().is_some_and(|ns| ns < PROMPT_NS)
 }
 
+/// Conntrack refused as many insertions as queries got lost, and no other: that is what happened to them.
+pub(crate) fn is_proven(draft: &Draft, facts: &Facts, who: &Identifier) -> bool {
+    let said = refused::around(draft, facts.resolver.as_ref(), &facts.sent, who);
+    said.insert_failed() == Some(facts.sent.len() as u64)
+}
+
 pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
     let server = words::address(facts.server, who);
     let names: Vec<String> = facts.names.iter().cloned().collect();
@@ -195,15 +211,33 @@ pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
     } else {
         "The other query of the pair was answered at once"
     };
+    let said = refused::around(draft, facts.resolver.as_ref(), &facts.sent, who);
+    let refused = said.refusals();
+    let race = "two packets of a new flow at once race for its conntrack entry, and the loser is dropped (insert_failed)";
+    let mechanism = match said.insert_failed() {
+        None if said.is_unreadable() => {
+            format!("Most likely {race}: its counters could not be read.")
+        }
+        None => format!("T{}.", race.get(1..).unwrap_or_default()),
+        Some(0) => format!(
+            "Conntrack refused no insertion just then (insert_failed stood still in {}): something else dropped it, such as a filter, or a race elsewhere.",
+            said.places()
+        ),
+        Some(_) => format!("C{} just then: {race}.", refused.get(1..).unwrap_or_default()),
+    };
+    let mut remedy = remedy(facts.library);
+    if said.insert_failed() == Some(0) {
+        remedy.insert(0, FILTERED.to_owned());
+    }
     Text {
         title: format!(
             "{lost} queries to {server} got lost beside their twins: {}",
             draft.waited()
         ),
         cause: format!(
-            "A and AAAA for {asked} left one socket within {gap}; of {pairs} one query ({lost}) got lost before it reached the resolver. {way}. Two packets of a new flow at once race for its conntrack entry, and the loser is dropped (insert_failed)."
+            "A and AAAA for {asked} left one socket within {gap}; of {pairs} one query ({lost}) got lost before it reached the resolver. {way}. {mechanism}"
         ),
-        remedy: remedy(facts.library),
+        remedy,
         details: [
             ("server", json!(facts.server.to_string())),
             ("names", json!(names)),
@@ -211,6 +245,7 @@ pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
             ("pairs", json!(facts.pairs)),
             ("gap_ns", json!(facts.gap_ns)),
             ("resolver_traced", json!(facts.not_received)),
+            ("conntrack", said.details()),
             ("clients", draft.clients(who)),
         ]
         .map(|(k, v)| (k.to_owned(), v))
@@ -218,6 +253,9 @@ pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
         inferred_from: facts.doubts.iter().map(|why| (*why).to_owned()).collect(),
     }
 }
+
+/// What to look at where it was not conntrack.
+const FILTERED: &str = "look for what drops such packets: counters of filter rules on the node (`nft list ruleset`, `iptables -L -v -n`), network policies, interface drops";
 
 fn remedy(library: Option<&'static str>) -> Vec<String> {
     const REOPEN: &str = "in the pod's spec: `dnsConfig: {options: [{name: single-request-reopen}]}`, so that A and AAAA go from two sockets, one after the other";

@@ -10,11 +10,12 @@ use crate::correlate::{Attempt, GaveUp, Lookup, Received, Transaction};
 use crate::describe::errno_name;
 use crate::event::{Actor, IcmpError};
 use crate::identify::Identifier;
+use crate::record::Timestamp;
 use crate::report::{Code, Confidence};
 
 use super::draft::{self, Draft, Text};
 use super::interval::Span;
-use super::{astray, race, words};
+use super::{astray, race, refused, words};
 
 /// Sends that were cut short, kept of one finding.
 const CUT_SHORT_MAX: usize = 256;
@@ -35,6 +36,8 @@ pub(crate) struct Silent {
     query_lost: bool,
     names: BTreeSet<String>,
     datagrams: usize,
+    /// When its queries went out.
+    sent: BTreeSet<Timestamp>,
     /// What it asked an upstream may have been before the trace.
     early: bool,
     /// Other names it answered meanwhile.
@@ -54,6 +57,7 @@ impl Silent {
             (mine, other) => *mine = mine.take().or(other),
         }
         self.early |= other.early;
+        refused::add(&mut self.sent, other.sent);
     }
 }
 
@@ -86,6 +90,7 @@ pub(crate) fn silent(
         names: BTreeSet::from([transaction.asked.name.to_string()]),
         datagrams: unanswered(transaction),
         answered_again: transaction.reply.is_some(),
+        sent: transaction.sends.iter().map(|sent| sent.at).collect(),
         early,
         others,
         astray: astray::facts(transaction),
@@ -125,7 +130,8 @@ pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Te
     let resolver = identity.as_ref().map(words::who);
     let others = words::count(facts.others.len(), "other name", "other names");
     let again = if facts.answered_again { " Asked again, it answered." } else { "" };
-    let (title, cause, remedy) = match resolver {
+    let said = refused::around(draft, facts.resolver.as_ref(), &facts.sent, who);
+    let (title, mut cause, remedy) = match resolver {
         Some(resolver) if facts.answer_lost => (
             format!("the answer of resolver {server} got lost: {}", draft.waited()),
             format!(
@@ -162,6 +168,12 @@ pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Te
             "look for lost packets between pod and resolver (conntrack races of A and AAAA, interface drops), and at the resolver's log for these names",
         ),
     };
+    // A query that arrived was not refused.
+    let arrived = facts.resolver.is_some() && !facts.query_lost;
+    let refusals = said.refusals();
+    if !arrived && let Some(rest) = refusals.get(1..) {
+        cause += &format!(" C{rest} just when they went out.");
+    }
     Text {
         title,
         cause,
@@ -171,6 +183,7 @@ pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Te
             ("resolver", json!(identity)),
             ("names", json!(names)),
             ("queries", json!(facts.datagrams)),
+            ("conntrack", said.details()),
             ("clients", draft.clients(who)),
         ]
         .map(|(k, v)| (k.to_owned(), v))
@@ -376,7 +389,7 @@ fn broken_off_text(draft: &Draft, facts: &Unreachable, who: &Identifier) -> Text
 }
 
 /// Of the Service that has the server's address, if one is known to.
-fn endpoints_check(server: SocketAddr, who: &Identifier) -> String {
+pub(crate) fn endpoints_check(server: SocketAddr, who: &Identifier) -> String {
     let (namespace, name) = who.service_key(server).unwrap_or(("kube-system", "kube-dns"));
     format!(
         "check that the cluster DNS Service has ready endpoints: `kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}`"

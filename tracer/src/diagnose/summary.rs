@@ -102,6 +102,16 @@ impl Totals {
         }
     }
 
+    /// A lookup that was not seen waited.
+    pub(crate) fn waited(&mut self, code: Code, cost: &Intervals) {
+        let from = self.settled;
+        let [_, resolver, .., all] = &mut self.waits;
+        if code == Code::ResolverTimeout {
+            resolver.extend_from(from, cost);
+        }
+        all.extend_from(from, cost);
+    }
+
     /// What the lookup cost, and what it leaked.
     pub(crate) fn costs(&mut self, lookup: &Lookup, domain: Option<&str>, who: &Identifier) {
         self.load.lookup(lookup, domain, who);

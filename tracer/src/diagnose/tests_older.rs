@@ -173,3 +173,22 @@ fn nobody_stands_behind_a_question_of_another_connection() {
     codes.sort_unstable();
     assert_eq!(codes, ["resolver-timeout", "upstream-timeout"]);
 }
+
+/// The port was translated on the way, as when another flow has it.
+#[test]
+fn a_query_from_another_port_is_known_by_its_id_if_it_is_the_only_one() {
+    let heard = |from: &[Socket]| {
+        let s = socket(0);
+        let mut steps = vec![s.open(0), s.ask(0, NAME, "A", 7), s.close(5 * S)];
+        steps.extend(from.iter().map(|from| Resolver::hears(from, MS, NAME, "A", 7)));
+        let mut bench = Bench::node(true);
+        bench.play(steps).quiet_until(8 * S);
+        let bench = bench.finish();
+        assert_eq!(bench.codes(), ["resolver-timeout"]);
+        bench.findings[0].class.clone()
+    };
+    let stranger = Socket { client: Client { ip: "10.244.1.11", ..curl() }, ..socket(3) };
+    assert_eq!(heard(&[socket(1)]).as_deref(), Some("received"));
+    assert_eq!(heard(&[socket(1), socket(2)]), None);
+    assert_eq!(heard(&[stranger]), None);
+}

@@ -1,6 +1,9 @@
 //! Pairs that lose one of their two queries, and everything that looks like it.
 
+use crate::context::{Conntrack, ConntrackCounters, Process};
 use crate::correlate::testing::*;
+use crate::event::Body;
+use crate::record::Timestamp;
 use crate::report::{Confidence, Outcome};
 
 const MS: u64 = 1_000_000;
@@ -56,6 +59,77 @@ fn glibc(first: [Fate; 2], again: Fate, traced: bool) -> Bench {
     bench.finish()
 }
 
+/// The node's conntrack at the beginning, and after the first second; `None` where it cannot be read.
+fn with_conntrack(traced: bool, refused: Option<u64>) -> Bench {
+    let s = socket(10);
+    let mut steps = vec![s.open(0)];
+    for (i, (qtype, id, fate)) in
+        [("A", 1, Fate::Answered), ("AAAA", 2, Fate::Lost)].into_iter().enumerate()
+    {
+        steps.extend(query(&s, MS + 8 * US * i as u64, qtype, id, fate, traced));
+        let again = 5_002 * MS + 400 * US * i as u64;
+        steps.extend(query(&s, again, qtype, id, Fate::Answered, traced));
+    }
+    steps.push(s.close(5_004 * MS));
+    let mut bench = Bench::node(traced);
+    bench.fact(Body::Process(Process {
+        pid: 4000,
+        cgroup: Some(CLIENT),
+        net_ns: Some(77),
+        ..Default::default()
+    }));
+    let reading = |net_ns, since, at, refused: Option<u64>| {
+        let sum = |n| ConntrackCounters { insert_failed: n, drop: n, early_drop: 0 };
+        let (since, at) = (Timestamp(ZERO + since - S), Timestamp(ZERO + at - S));
+        let counters = refused.map(sum);
+        Body::Conntrack(Conntrack { net_ns, own: net_ns == 1, counters, since, at })
+    };
+    bench.fact(reading(1, S / 2, S / 2, refused.map(|_| 0)));
+    bench.fact(reading(77, S / 2, S / 2, refused.map(|_| 0)));
+    // Another pod's.
+    bench.fact(reading(99, S / 2, 3 * S / 2, Some(50)));
+    if let Some(n) = refused.filter(|n| *n > 0) {
+        bench.fact(reading(77, S / 2, 3 * S / 2, Some(n)));
+    }
+    bench.play(steps).quiet_until(14 * S);
+    let bench = bench.finish();
+    assert_eq!(bench.codes(), ["aaaa-race"]);
+    bench
+}
+
+#[test]
+fn what_conntrack_refused_is_told_and_settles_it() {
+    // Without the resolver's side a pair alone is not certain; with its loser counted it is.
+    let told = |traced, refused| with_conntrack(traced, refused).findings[0].clone();
+    let proven = told(false, Some(1));
+    assert_eq!(proven.confidence, Confidence::Certain);
+    assert!(proven.inferred_from.is_empty());
+    let says = "Conntrack refused 1 insertion (insert_failed) in";
+    assert!(proven.cause.contains(says), "{}", proven.cause);
+    let details = proven.details["conntrack"].as_array().unwrap();
+    let failed = |n: usize| details[n]["insert_failed"].as_u64();
+    assert_eq!((details.len(), failed(0), failed(1)), (2, Some(0), Some(1)));
+
+    // More than what got lost here: others lose, too, and one of theirs may be the one.
+    let busy = told(false, Some(9));
+    assert_eq!(busy.confidence, Confidence::Inferred);
+    assert!(busy.cause.contains("refused 9 insertions"), "{}", busy.cause);
+}
+
+#[test]
+fn what_conntrack_did_not_refuse_was_lost_otherwise() {
+    let told = |traced, refused| with_conntrack(traced, refused).findings[0].clone();
+    let filtered = told(true, Some(0));
+    assert_eq!(filtered.confidence, Confidence::Certain);
+    assert!(filtered.cause.contains("refused no insertion just then"), "{}", filtered.cause);
+    assert!(filtered.remedy[0].contains("filter rules"), "{:?}", filtered.remedy);
+    assert_eq!(told(false, Some(0)).confidence, Confidence::Inferred);
+    let unread = told(false, None);
+    assert_eq!(unread.confidence, Confidence::Inferred);
+    assert!(unread.cause.contains("could not be read"), "{}", unread.cause);
+    assert_eq!(unread.details["conntrack"], serde_json::json!([]));
+}
+
 #[test]
 fn the_later_query_of_a_pair_got_lost() {
     let bench = glibc([Fate::Answered, Fate::Lost], Fate::Answered, true);
@@ -65,6 +139,9 @@ fn the_later_query_of_a_pair_got_lost() {
     assert!(race.cost_ns.abs_diff(5_001 * MS) < 50 * MS, "{}", race.cost_ns);
     assert_eq!(race.details["lost"][0], "AAAA");
     assert_eq!(race.details["gap_ns"], 8 * US);
+    // Nobody tried to read conntrack's counters.
+    assert_eq!(race.details["conntrack"], serde_json::Value::Null);
+    assert!(race.cause.contains(". Two packets of a new flow at once race"), "{}", race.cause);
     assert!(race.remedy[0].contains("single-request-reopen"), "{:?}", race.remedy);
     assert!(!race.evidence.is_empty() && race.lookups == [1]);
     assert_eq!(bench.lookups[0].outcome, Outcome::Answered);

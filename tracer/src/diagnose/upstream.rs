@@ -49,7 +49,8 @@ pub(crate) struct Facts {
     received_by: Option<Actor>,
     /// Server the clients asked.
     server: SocketAddr,
-    tries: BTreeMap<u64, Try>,
+    /// By event and time: two waits for a connection can begin with one event.
+    tries: BTreeMap<(u64, Timestamp), Try>,
     /// Inferred: names the same server answered.
     others: BTreeSet<String>,
     datagrams: usize,
@@ -144,7 +145,7 @@ pub(crate) fn seen(
             connecting: t.connecting,
             behind: t.instead.is_some(),
         };
-        (t.sent.number, what)
+        ((t.sent.number, t.sent.at), what)
     });
     let facts = Facts {
         upstream: Some(silence.server),
@@ -256,7 +257,7 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
     let tries: Vec<_> = facts
         .tries
         .iter()
-        .map(|(number, t)| {
+        .map(|((number, _), t)| {
             json!({ "ts": Ts(t.at).rfc3339(), "server": t.server.to_string(), "name": t.name,
                 "qtype": t.qtype, "silence_ns": t.silence_ns, "event": number, "connecting": t.connecting, "behind": t.behind })
         })

@@ -4,6 +4,7 @@
 mod addresses;
 mod again;
 mod cluster;
+mod conntrack;
 mod hosts;
 mod node;
 mod peers;
@@ -17,6 +18,7 @@ mod tests_peers;
 #[cfg(test)]
 mod tests_suffix;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -27,6 +29,8 @@ use crate::report::Identity;
 use crate::text;
 pub(crate) use again::nameless;
 use cluster::Cluster;
+use conntrack::Readings;
+pub use conntrack::Refused;
 use hosts::Hosts;
 use node::{Node, Place};
 pub(crate) use peers::is_system_dns;
@@ -98,6 +102,7 @@ pub struct Identifier {
     hosts: Hosts,
     node: Node,
     cluster: Cluster,
+    conntrack: Readings,
     configs: Table<ConfigKey, ConfigFacts>,
     config_of_cgroup: Table<(HostId, u64), ConfigKey>,
     /// First servers of lists as kubelet makes them, and the domain in the latest.
@@ -112,6 +117,7 @@ impl Default for Identifier {
             hosts: Hosts::default(),
             node: Node::default(),
             cluster: Cluster::default(),
+            conntrack: Readings::default(),
             configs: Table::new(CONFIG_CAP),
             config_of_cgroup: Table::new(CONFIG_CAP),
             given_dns: Vec::new(),
@@ -131,6 +137,7 @@ impl Identifier {
             Body::Service(service) => self.cluster.learn_service(service, event.at),
             Body::EndpointSlice(slice) => self.cluster.learn_slice(slice, event.at),
             Body::ResolvConf(conf) => self.learn_config(event.actor.host, conf),
+            Body::Conntrack(reading) => self.conntrack.learn(event.actor.host, reading),
             Body::NodeFile(file) => self.hosts.learn_file(event.actor.host, file),
             _ => {}
         }
@@ -240,6 +247,27 @@ impl Identifier {
         self.node.role(&self.node.place(actor))
     }
 
+    /// What connection tracking refused at these instants in the network namespaces of `actors` and of the
+    /// node; `None` where nobody tried to read that.
+    pub fn refused<'a>(
+        &self,
+        actors: impl Iterator<Item = &'a Actor>,
+        instants: &BTreeSet<Timestamp>,
+    ) -> Option<Vec<Refused>> {
+        let mut host = HostId::default();
+        let mut namespaces = BTreeSet::new();
+        for actor in actors {
+            host = actor.host;
+            namespaces.extend(self.node.net_ns(actor));
+        }
+        self.conntrack.tried(host).then(|| self.conntrack.around(host, &namespaces, instants))
+    }
+
+    /// Inode of the network namespace that `actor` is in, as far as known.
+    pub fn net_ns(&self, actor: &Actor) -> Option<u64> {
+        self.node.net_ns(actor)
+    }
+
     /// What comes to `actor` at `at` may answer something asked before it was traced: its socket is older.
     pub fn asked_before(&self, actor: &Actor, at: Timestamp) -> bool {
         self.node.asked_before(actor, at)
@@ -292,6 +320,10 @@ impl Identifier {
 
     /// Identity facts given up because a table was full.
     pub fn evicted(&self) -> u64 {
-        self.node.evicted() + self.cluster.evicted() + self.configs.evicted() + self.hosts.evicted()
+        self.node.evicted()
+            + self.cluster.evicted()
+            + self.configs.evicted()
+            + self.hosts.evicted()
+            + self.conntrack.evicted()
     }
 }

@@ -51,6 +51,7 @@ struct Process {
     cgroup: Option<u64>,
     path: Option<Path>,
     mnt_ns: Option<u64>,
+    net_ns: Option<u64>,
     /// Whether its program began while it was traced; unknown where nobody told.
     young: Option<bool>,
 }
@@ -121,6 +122,8 @@ pub(super) struct Node {
     scopes: HashMap<HostId, Table<String, Traced>>,
     processes: Table<(HostId, u32), Process>,
     sockets: Table<(HostId, u64), Socket>,
+    /// The network namespace of processes by scope: those of a pod share one.
+    net_spaces: Table<(HostId, u64), u64>,
 }
 
 impl Default for Node {
@@ -130,6 +133,7 @@ impl Default for Node {
             scopes: HashMap::default(),
             processes: Table::new(PROCESS_CAP),
             sockets: Table::new(SOCKET_CAP),
+            net_spaces: Table::new(SCOPE_CAP),
         }
     }
 }
@@ -217,10 +221,17 @@ impl Node {
             cgroup: process.cgroup,
             path: process.cgroup_path.as_deref().map(Path::new),
             mnt_ns: process.mnt_ns,
+            net_ns: process.net_ns,
             // Told again after its exec, and in every snapshot.
             young: known.and_then(|known| known.young).or(Some(false)),
         };
+        let net_ns = facts.net_ns;
         self.processes.insert((host, process.pid), facts);
+        let task = Some(Task { pid: process.pid, tid: process.pid, comm: String::new() });
+        let actor = Actor { host, task, ..Actor::default() };
+        if let (Some(unit), Some(net_ns)) = (self.unit(&self.place(&actor)), net_ns) {
+            self.net_spaces.insert((host, unit), net_ns);
+        }
     }
 
     fn cgroup(&mut self, id: (HostId, u64), path: &str) {
@@ -352,6 +363,14 @@ impl Node {
         self.scope_above(place).map(|scope| scope.cgroup).or(place.cgroup)
     }
 
+    /// Inode of the network namespace it is in.
+    pub(super) fn net_ns(&self, actor: &Actor) -> Option<u64> {
+        let place = self.place(actor);
+        let process = place.pid.and_then(|pid| self.processes.get(&(actor.host, pid)));
+        let by_scope = || self.net_spaces.get(&(actor.host, self.unit(&place)?)).copied();
+        process.and_then(|process| process.net_ns).or_else(by_scope)
+    }
+
     pub(super) fn asked(&self, actor: &Actor) -> &[SocketAddr] {
         let socket = actor.socket().and_then(|key| self.sockets.get(&key));
         socket.map(|socket| socket.asked.as_slice()).unwrap_or_default()
@@ -389,5 +408,6 @@ impl Node {
             + self.scopes.values().map(Table::evicted).sum::<u64>()
             + self.processes.evicted()
             + self.sockets.evicted()
+            + self.net_spaces.evicted()
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::context::{
-    Cgroup, Container, Endpoint, EndpointSlice, Host, Kubelet, Loss, NodeFile, Pod, Port, Process,
-    ResolvConf, Scope, Service, Socket,
+    Cgroup, Conntrack, Container, Endpoint, EndpointSlice, Host, Kubelet, Loss, NodeFile, Pod,
+    Port, Process, ResolvConf, Scope, Service, Socket,
 };
 
 use super::pseudonyms::Pseudonyms;
@@ -37,6 +37,13 @@ impl Redact for Host {
             ended: self.ended,
             kubelet: self.kubelet.map(|kubelet| kubelet.redact(names)),
         }
+    }
+}
+
+impl Redact for Conntrack {
+    fn redact(self, _names: &mut Pseudonyms) -> Self {
+        let Self { net_ns, own, counters, since, at } = self;
+        Self { net_ns, own, counters, since, at }
     }
 }
 

@@ -82,6 +82,7 @@ impl Redactor {
             RecordKind::Socket => self.fact::<context::Socket>(body),
             RecordKind::ResolvConf => self.fact::<context::ResolvConf>(body),
             RecordKind::NodeFile => self.fact::<context::NodeFile>(body),
+            RecordKind::Conntrack => self.fact::<context::Conntrack>(body),
             RecordKind::Pod => self.fact::<context::Pod>(body),
             RecordKind::Service => self.fact::<context::Service>(body),
             RecordKind::EndpointSlice => self.fact::<context::EndpointSlice>(body),

@@ -315,6 +315,11 @@ impl Clients {
         self.settle(lookup_id);
     }
 
+    /// Of a truncated answer it may ask for the whole over TCP.
+    pub(crate) fn asks_again(&self, owner: &Owner) -> bool {
+        self.truncated.contains_key(owner)
+    }
+
     /// A response arrived at a socket.
     pub(crate) fn response(
         &mut self,

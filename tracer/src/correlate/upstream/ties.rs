@@ -170,17 +170,24 @@ impl Resolvers {
                 a.at.plus(skew) >= transaction.started() && a.at <= until.plus(skew)
             })
         };
+        // Its port, or seen from another host its address, may have been translated on its way: to one that
+        // nobody else can have asked from.
         let translated = |(_, s): &(u64, &Sighting)| {
             let skew = skew(s);
-            s.arrivals.first().is_some_and(|a| {
-                let sends = &transaction.sends;
-                sends.iter().any(|t| a.at.plus(skew) >= t.at && a.at.since(t.at) < TRANSLATED_NS)
-            })
+            let elsewhere = s.resolver.host != host;
+            (elsewhere || s.client.ip() == transaction.client.ip())
+                && s.arrivals.first().is_some_and(|a| {
+                    let sends = &transaction.sends;
+                    sends
+                        .iter()
+                        .any(|t| a.at.plus(skew) >= t.at && a.at.since(t.at) < TRANSLATED_NS)
+                })
         };
-        all()
-            .filter(|(_, s)| s.is_from(transaction.client, host))
-            .find(near)
-            .or_else(|| all().find(translated))
+        let own = all().filter(|(_, s)| s.is_from(transaction.client, host)).find(near);
+        own.or_else(|| {
+            let mut others = all().filter(translated);
+            others.next().filter(|_| others.next().is_none())
+        })
     }
 }
 

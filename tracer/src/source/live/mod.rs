@@ -97,6 +97,7 @@ mod bundles;
 mod cgroups;
 mod clock;
 mod command;
+mod conntrack;
 mod convert;
 mod cri;
 mod following;

@@ -14,6 +14,7 @@ use tracer_common::maps::{Counters, SOCKET_DNS, SOCKET_SEEDED, Socket};
 
 use super::cgroups::{self, Directory, Mount};
 use super::clock::{self, Clock};
+use super::conntrack::Watch;
 use super::convert;
 use super::link::{Message, Sender};
 use super::probes::{Attachment, Probes, table};
@@ -49,6 +50,7 @@ pub(super) struct Session {
     complaints: u32,
     told: HashSet<u32>,
     seeded: Option<Seeded>,
+    conntrack: Watch,
     counters: HashMap<u16, Counters>,
     counted_ns: u64,
 }
@@ -97,6 +99,7 @@ impl Session {
             complaints: 0,
             told: HashSet::new(),
             seeded: Some(Seeded::default()),
+            conntrack: Watch::new(),
             counters: HashMap::new(),
             counted_ns: clock::boot_ns(),
         }
@@ -139,6 +142,8 @@ impl Session {
             self.tell_cgroup(&group);
         }
         self.tell_processes(directory, role, only_pid);
+        let first = self.conntrack.first(self.now());
+        self.tell_conntrack(&first);
         if role == Role::Target {
             self.nameless.push(directory.clone());
         }
@@ -174,6 +179,22 @@ impl Session {
             self.tell_processes(&directory, scope.role, scope.only_pid);
         }
         self.seeded = None;
+        self.read_conntrack();
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(clock::boot_ns().saturating_add_signed(self.clock.offset_ns))
+    }
+
+    fn read_conntrack(&mut self) {
+        let news = self.conntrack.read(self.now());
+        self.tell_conntrack(&news);
+    }
+
+    fn tell_conntrack(&mut self, news: &[context::Conntrack]) {
+        for reading in news {
+            self.tell(RecordKind::Conntrack, reading);
+        }
     }
 
     /// Sends a context record.
@@ -244,6 +265,7 @@ impl Session {
         for conf in self.resolv_confs.look_again() {
             self.tell_resolv_conf(&conf);
         }
+        self.read_conntrack();
         self.told.retain(|pid| processes::exists(*pid));
         self.end_scopes(|at| !at.directory.exists());
         if self.doors.seem_empty() {
@@ -298,6 +320,7 @@ impl Session {
             let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
             self.send(&Message::Kernel(convert::open_call(pid_tgid, &call, comm, now)));
         }
+        self.read_conntrack();
         self.tell_losses();
         self.send(&Message::Heartbeat { boot_ns: clock::boot_ns() });
         self.send(&Message::End);
@@ -343,6 +366,7 @@ impl Session {
     fn tell_process(&mut self, pid: u32, of_target: bool) -> Option<context::Process> {
         let process = processes::describe(pid, &self.mount)?;
         self.told.insert(pid);
+        self.conntrack.note(process.net_ns, pid);
         self.tell(RecordKind::Process, &process);
         if self.keep_payload
             && of_target

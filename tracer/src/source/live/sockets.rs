@@ -40,13 +40,13 @@ pub(super) struct Found {
 
 /// All TCP and UDP sockets of `pid`'s network namespace.
 pub(super) fn list(pid: u32) -> anyhow::Result<Vec<Found>> {
-    within_namespace(pid, list_here)
+    inside(pid, list_here)
 }
 
-/// Does something in `pid`'s network namespace.
-pub(super) fn within_namespace<T: Send + 'static>(
+/// Asks or does something in `pid`'s network namespace.
+pub(super) fn inside<T: Send + 'static>(
     pid: u32,
-    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ask: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     let path = format!("/proc/{pid}/ns/net");
     let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
@@ -54,7 +54,7 @@ pub(super) fn within_namespace<T: Send + 'static>(
     let thread = std::thread::Builder::new().name("namespace".into()).spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET)
             .context("cannot enter the network namespace")?;
-        work()
+        ask()
     });
     let joined = thread.context("cannot start a thread")?.join();
     joined.map_err(|_| anyhow::anyhow!("a thread in the network namespace failed"))?

@@ -97,7 +97,7 @@ impl Doors {
 
 /// The sockets of a namespace. Until they are bound nothing comes to them.
 fn open(probes: &Probes, pid: u32) -> anyhow::Result<Vec<OwnedFd>> {
-    let sockets = sockets::within_namespace(pid, || {
+    let sockets = sockets::inside(pid, || {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let one = |_| socket(AddressFamily::Packet, SockType::Datagram, flags, None);
         let all: Result<Vec<OwnedFd>, _> = ETHERTYPES.iter().map(one).collect();

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::lab::services::DNS_ADDRESS;
-use crate::lab::{Lab, net, setup};
+use crate::lab::{Lab, Pod, net, setup};
 
 /// Something about one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,9 +12,12 @@ pub enum PodFault {
     FirstLost(Qtype),
     /// All its queries are lost on the way.
     AllLost,
-    /// Its TCP to port 53 is dropped on the way.
+    /// The same of the first AAAA query, but it is conntrack that refuses it, in the resolver's pod: another
+    /// flow has the place of its replies.
+    Refused,
+    /// Its TCP to port 53 is dropped on the way, and its kernel gives a connect up after 3 s.
     TcpDropped,
-    /// Its TCP to port 53 is refused on the way.
+    /// Its TCP to port 53 is refused in the resolver's pod.
     TcpRefused,
     /// Its queries are refused on the way, as a firewall does that says so.
     Prohibited,
@@ -54,21 +57,11 @@ impl PodFault {
             net::iptables(net::NODE, &[&from[..], rule, &["-j", "DROP"]].concat())
         };
         match self {
-            Self::FirstLost(qtype) => {
-                // Type and class, as they end a question.
-                let question = if qtype == Qtype::A { "|0000010001|" } else { "|00001c0001|" };
-                let matching = ["-m", "string", "--algo", "bm", "--hex-string", question];
-                // With a long period, the first only.
-                let once =
-                    ["-m", "statistic", "--mode", "nth", "--every", "100000", "--packet", "0"];
-                drop(&[&["-p", "udp", "--dport", "53"][..], &matching, &once].concat())
-            }
+            Self::FirstLost(qtype) => drop(&first(qtype)),
             Self::AllLost => drop(&["-p", "udp", "--dport", "53"]),
-            Self::TcpDropped => drop(&["-p", "tcp", "--dport", "53"]),
-            Self::TcpRefused => {
-                let to = ["-I", "FORWARD", "-s", &pod.ip, "-p", "tcp", "--dport", "53"];
-                let refuse = ["-j", "REJECT", "--reject-with", "tcp-reset"];
-                net::iptables(net::NODE, &[&to[..], &refuse].concat())
+            Self::TcpDropped => {
+                net::settings(&netns, &[("net/ipv4/tcp_syn_retries", "1")])?;
+                drop(&["-p", "tcp", "--dport", "53"])
             }
             Self::Prohibited => {
                 let to = ["-I", "FORWARD", "-s", &pod.ip, "-p", "udp", "--dport", "53"];
@@ -78,6 +71,12 @@ impl PodFault {
             Self::AnswersDropped => {
                 net::iptables(&netns, &["-I", "INPUT", "-p", "udp", "--sport", "53", "-j", "DROP"])
             }
+            Self::TcpRefused => {
+                let to = ["-I", "INPUT", "-s", &pod.ip, "-p", "tcp", "--dport", "53"];
+                let refuse = ["-j", "REJECT", "--reject-with", "tcp-reset"];
+                net::iptables(&net::of_pod("dns"), &[&to[..], &refuse].concat())
+            }
+            Self::Refused => refused(&pod, &netns),
             Self::NoIpv4 => net::remove_ipv4(&netns),
             Self::OnePort => one_port(&netns),
             Self::StaleConntrack => {
@@ -99,6 +98,29 @@ impl PodFault {
             }
         }
     }
+}
+
+/// Its first query of this type. The statistic's period is so long that there is no second.
+fn first(qtype: Qtype) -> Vec<&'static str> {
+    // Type and class, as they end a question.
+    let question = if qtype == Qtype::A { "|0000010001|" } else { "|00001c0001|" };
+    let text = ["-m", "string", "--algo", "bm", "--hex-string", question];
+    let once = ["-m", "statistic", "--mode", "nth", "--every", "100000", "--packet", "0"];
+    [&["-p", "udp", "--dport", "53"][..], &text, &once].concat()
+}
+
+/// The query gets a zone of its own in the resolver's pod, where its replies would be taken for another flow's.
+fn refused(pod: &Pod, netns: &str) -> Result<()> {
+    one_port(netns)?;
+    let (dns, resolver) = (net::of_pod("dns"), "10.244.1.20");
+    let zone = pod.ip.rsplit('.').next().unwrap_or("1").to_owned();
+    let from = ["-t", "raw", "-I", "PREROUTING", "-s", &pod.ip];
+    let there = ["-j", "CT", "--zone", &zone];
+    net::iptables(&dns, &[&from[..], &first(Qtype::Aaaa), &there].concat())?;
+    let other = ["-I", "-w", &zone, "-p", "udp", "-t", "120", "-s", &pod.ip, "-d", GONE];
+    let ports = ["--sport", PORT, "--dport", "53"];
+    let back = ["-r", resolver, "-q", &pod.ip, "--reply-port-src", "53", "--reply-port-dst", PORT];
+    net::tool(&dns, "conntrack", &[&other[..], &ports, &back].concat())
 }
 
 fn one_port(netns: &str) -> Result<()> {

@@ -118,6 +118,10 @@ pub struct Expect {
     pub slow_machine: &'static [&'static str],
     /// The codes stand beside each other: none caused the others.
     pub apart: bool,
+    /// What the first one's cause must say.
+    pub says: &'static str,
+    /// Nothing was asked: there is no lookup, and no name.
+    pub nameless: bool,
 }
 
 impl Expect {
@@ -130,6 +134,8 @@ impl Expect {
         cost: None,
         slow_machine: &[],
         apart: false,
+        says: "",
+        nameless: false,
     };
 
     /// Certain findings whose costs are not compared.
@@ -159,6 +165,18 @@ impl Expect {
     #[must_use]
     pub const fn or_slow(self, codes: &'static [&'static str]) -> Self {
         Self { slow_machine: codes, ..self }
+    }
+
+    /// The client gets no connection to ask on.
+    #[must_use]
+    pub const fn nameless(self) -> Self {
+        Self { nameless: true, ..self }
+    }
+
+    /// The first one's cause says this.
+    #[must_use]
+    pub const fn says(self, says: &'static str) -> Self {
+        Self { says, ..self }
     }
 
     /// None caused the others.

@@ -113,6 +113,8 @@ pub(super) fn broken_paths() -> Scene {
     };
     // A machine that is so slow that an answer comes between the two shows no pair.
     let raced = Expect::codes(&["aaaa-race"]).costs("aaaa-race").or_slow(&["resolver-timeout"]);
+    let raced =
+        raced.says("Conntrack refused no insertion just then (insert_failed stood still in");
     // A new socket may lead to another resolver: that this one never got the first stays a guess.
     let lost_alone = lost_at_once;
     // No single suffix costs what a finding needs; the walk does.
@@ -150,6 +152,22 @@ pub(super) fn broken_paths() -> Scene {
         each(aaaa_lost, &["go"], lost_alone),
     ];
     scene("dnsmasq, one pod's own trouble", Resolver::Dnsmasq, rows.concat())
+}
+
+/// Conntrack itself refuses one of a pair, as it does with the loser of a race.
+pub(super) fn refused() -> Scene {
+    let refused = Incident {
+        title: "conntrack refuses the AAAA query of a pair",
+        fault: Some(PodFault::Refused),
+        ..OUTSIDE_FINE
+    };
+    let raced = Expect::codes(&["aaaa-race"]).costs("aaaa-race").or_slow(&["resolver-timeout"]);
+    let raced = raced.says("(insert_failed) in pod kube-system/");
+    let rows = [
+        each(refused, &["glibc", "musl"], raced),
+        each(OUTSIDE_FINE, &["glibc", "musl"], Expect::NOTHING),
+    ];
+    scene("dnsmasq, conntrack refuses", Resolver::Dnsmasq, rows.concat())
 }
 
 /// Pods and a resolver that know only IPv6 of each other.
@@ -270,6 +288,20 @@ pub(super) fn long_answers() -> Scene {
         search: "servfail.example",
         ..use_vc
     };
+    let use_vc_refused = Incident {
+        title: "use-vc, TCP refused",
+        name: OUTSIDE_FINE.name,
+        fault: Some(PodFault::TcpRefused),
+        ..use_vc
+    };
+    let use_vc_silent = Incident {
+        title: "use-vc, TCP dropped on the way",
+        options: "ndots:5 use-vc timeout:2 attempts:2",
+        fault: Some(PodFault::TcpDropped),
+        ..use_vc_refused
+    };
+    let tcp_refused = Expect::codes(&["resolver-unreachable"]);
+    let tcp_silent = Expect::codes(&["resolver-timeout"]).costs("resolver-timeout");
     let a_lost = Incident {
         title: "the A query of a pair is lost before the resolver",
         fault: Some(PodFault::FirstLost(Qtype::A)),
@@ -290,10 +322,11 @@ pub(super) fn long_answers() -> Scene {
         each(big, tcp, Expect::NOTHING),
         each(Incident { twin: OUTSIDE_FINE.title, ..big }, musl, truncated),
         each(refused, &["go", "c-ares"], truncated),
-        // glibc's connect(2) would wait two minutes.
         each(blocked, &["go"], truncated.costs("dns-truncated")),
         each(use_vc, tcp, Expect::NOTHING),
         each(use_vc_error, &["glibc", "go"], ERROR_PASSED),
+        each(use_vc_refused, &["glibc", "go"], tcp_refused.nameless()),
+        each(use_vc_silent, &["glibc", "go"], tcp_silent.nameless()),
     ];
     scene("dnsmasq, long answers", Resolver::Dnsmasq, rows.concat())
 }

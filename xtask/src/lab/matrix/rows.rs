@@ -10,6 +10,7 @@ pub fn scenes() -> Vec<Scene> {
     vec![
         dnsmasq(),
         paths::broken_paths(),
+        paths::refused(),
         unbound_silent(),
         unbound_errors(),
         forwarder(),

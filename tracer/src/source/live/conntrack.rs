@@ -1,0 +1,309 @@
+//! What connection tracking refused, by network namespace: the kernel's counters, read once a second. Only
+//! reads: where connection tracking is not there, it stays so. Judges nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket as Netlink, SocketAddr as NetlinkAddr};
+
+use super::{bounded, sockets};
+use crate::context::{Conntrack, ConntrackCounters};
+use crate::record::Timestamp;
+
+/// Namespaces that are read; a node has one for each pod that is traced, and its own.
+const NAMESPACES_MAX: usize = 64;
+/// Processes remembered of each, through which it is reached.
+const PROCESSES_MAX: usize = 8;
+/// Longest file that is read: some 160 bytes for each processor.
+const FILE_MAX: u64 = 1 << 20;
+
+/// The counters of one processor: insertions that failed, packets dropped, entries dropped early.
+type Counters = [u32; 3];
+
+/// The namespaces, and what was read of them.
+#[derive(Debug)]
+pub(super) struct Watch {
+    known: BTreeMap<u64, Namespace>,
+    /// That of svctrace itself, which is the node's.
+    own: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Namespace {
+    processes: VecDeque<u32>,
+    last: Option<Reading>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    at: Timestamp,
+    /// `None` where they cannot be read.
+    counters: Option<Vec<Counters>>,
+    /// Since the first reading.
+    sum: ConntrackCounters,
+}
+
+impl Watch {
+    /// Knows the own namespace only.
+    pub(super) fn new() -> Self {
+        let pid = std::process::id();
+        let mut watch = Self { known: BTreeMap::new(), own: namespace_of(pid) };
+        watch.note(watch.own, pid);
+        watch
+    }
+
+    /// A traced process is in this namespace.
+    pub(super) fn note(&mut self, namespace: Option<u64>, pid: u32) {
+        let Some(namespace) = namespace else { return };
+        if self.known.len() >= NAMESPACES_MAX && !self.known.contains_key(&namespace) {
+            return;
+        }
+        let processes = &mut self.known.entry(namespace).or_default().processes;
+        if !processes.contains(&pid) {
+            processes.push_front(pid);
+            processes.truncate(PROCESSES_MAX);
+        }
+    }
+
+    /// What is worth telling of those that were never read.
+    pub(super) fn first(&mut self, now: Timestamp) -> Vec<Conntrack> {
+        self.read_those(now, |namespace| namespace.last.is_none())
+    }
+
+    /// What changed in all.
+    pub(super) fn read(&mut self, now: Timestamp) -> Vec<Conntrack> {
+        self.read_those(now, |_| true)
+    }
+
+    fn read_those(&mut self, now: Timestamp, which: impl Fn(&Namespace) -> bool) -> Vec<Conntrack> {
+        let mut told = Vec::new();
+        let own = self.own;
+        self.known.retain(|id, namespace| {
+            if !which(namespace) {
+                return true;
+            }
+            namespace.processes.retain(|pid| namespace_of(*pid) == Some(*id));
+            let Some(pid) = namespace.processes.front() else { return false };
+            let counters = counters(*pid);
+            if let Err(error) = &counters {
+                tracing::debug!("conntrack of network namespace {id}: {error:#}");
+            }
+            if let Some((since, sum)) = namespace.take(now, counters.ok()) {
+                told.push(Conntrack {
+                    net_ns: *id,
+                    own: own == Some(*id),
+                    counters: sum,
+                    since,
+                    at: now,
+                });
+            }
+            true
+        });
+        told
+    }
+}
+
+impl Namespace {
+    /// A new reading: the time of the one before and the sums, if that is news.
+    fn take(
+        &mut self,
+        at: Timestamp,
+        counters: Option<Vec<Counters>>,
+    ) -> Option<(Timestamp, Option<ConntrackCounters>)> {
+        let before = self.last.take();
+        let mut sum = before.as_ref().map(|before| before.sum).unwrap_or_default();
+        let known = before.as_ref().and_then(|before| before.counters.as_ref());
+        if let (Some(old), Some(new)) = (known, &counters) {
+            for (old, new) in old.iter().zip(new) {
+                let more = |n: usize| u64::from(new[n].wrapping_sub(old[n]));
+                sum.insert_failed += more(0);
+                sum.drop += more(1);
+                sum.early_drop += more(2);
+            }
+        }
+        let news = before.as_ref().is_none_or(|before| {
+            before.sum != sum || before.counters.is_some() != counters.is_some()
+        });
+        let since = before.map_or(at, |before| before.at);
+        let told = counters.is_some().then_some(sum);
+        self.last = Some(Reading { at, counters, sum });
+        news.then_some((since, told))
+    }
+}
+
+/// Inode of a process's network namespace.
+fn namespace_of(pid: u32) -> Option<u64> {
+    Some(fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino())
+}
+
+/// The counters of `pid`'s namespace, by processor.
+fn counters(pid: u32) -> anyhow::Result<Vec<Counters>> {
+    let path = format!("/proc/{pid}/net/stat/nf_conntrack");
+    let text = bounded::text(Path::new(&path), FILE_MAX);
+    if !text.is_empty() {
+        return understand(&text).context("an unknown table");
+    }
+    // A kernel without that file answers over netlink; without connection tracking, asking would load it.
+    if !fs::exists("/proc/sys/net/netfilter/nf_conntrack_max").unwrap_or(false) {
+        bail!("no connection tracking");
+    }
+    sockets::inside(pid, over_netlink)
+}
+
+/// A heading line, then a line of hexadecimal numbers for each processor.
+fn understand(text: &str) -> Option<Vec<Counters>> {
+    let mut lines = text.lines();
+    let heading: Vec<&str> = lines.next()?.split_whitespace().collect();
+    let place = |name| heading.iter().position(|word| *word == name);
+    let places = [place("insert_failed")?, place("drop")?, place("early_drop")?];
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok();
+        Some([number(places[0])?, number(places[1])?, number(places[2])?])
+    };
+    lines.map(line).collect()
+}
+
+/// `NFNL_SUBSYS_CTNETLINK` and `IPCTNL_MSG_CT_GET_STATS_CPU`.
+const GET_STATS: u16 = 1 << 8 | 4;
+const REQUEST_DUMP: u16 = 0x301;
+const HEADER: usize = 16;
+/// `struct nfgenmsg`.
+const FAMILY: usize = 4;
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+/// `CTA_STATS_INSERT_FAILED`, `CTA_STATS_DROP`, `CTA_STATS_EARLY_DROP`.
+const ATTRIBUTES: [u16; 3] = [9, 10, 11];
+
+/// The same of the namespace that this thread is in, as conntrack(8) asks.
+fn over_netlink() -> anyhow::Result<Vec<Counters>> {
+    let mut socket = Netlink::new(NETLINK_NETFILTER).context("no netfilter netlink")?;
+    socket.bind_auto()?;
+    socket.connect(&NetlinkAddr::new(0, 0))?;
+    let mut request = Vec::with_capacity(HEADER + FAMILY);
+    request.extend(((HEADER + FAMILY) as u32).to_ne_bytes());
+    request.extend(GET_STATS.to_ne_bytes());
+    request.extend(REQUEST_DUMP.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend([0; FAMILY]);
+    socket.send(&request, 0)?;
+    let mut all = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let size = socket.recv(&mut buffer.as_mut_slice(), 0)?;
+        let mut rest = buffer.get(..size).unwrap_or_default();
+        while let Some((kind, body, after)) = message(rest) {
+            match kind {
+                DONE => return Ok(all),
+                ERROR => bail!("the kernel refuses to tell"),
+                _ => all.push(attributes(body.get(FAMILY..).unwrap_or_default())),
+            }
+            rest = after;
+        }
+    }
+}
+
+/// Type and body of the first of several netlink messages, and those behind it.
+fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+    let body = bytes.get(HEADER..length)?;
+    Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+fn attributes(mut bytes: &[u8]) -> Counters {
+    let mut found = Counters::default();
+    let number = |at: Option<&[u8]>| at.and_then(|at| at.try_into().ok());
+    while let Some(length) = number(bytes.get(..2)).map(u16::from_ne_bytes).map(usize::from)
+        && let Some(kind) = number(bytes.get(2..4)).map(u16::from_ne_bytes)
+        && let Some(value) = bytes.get(4..length)
+    {
+        let place = ATTRIBUTES.iter().position(|known| *known == kind & 0x3fff);
+        if let (Some(place), Ok(value)) = (place.and_then(|at| found.get_mut(at)), value.try_into())
+        {
+            *place = u32::from_be_bytes(value);
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop icmp_error  expect_new
+00000002  00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000001 00000001 0000000a ffffffff 00000000  00000000
+00000002  00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000001 00000000 00000000 00000000 00000000  00000000
+";
+
+    #[test]
+    fn the_table_is_read_by_its_headings() {
+        assert_eq!(understand(TABLE), Some(vec![[1, 10, u32::MAX], [0, 0, 0]]));
+        assert_eq!(understand("entries searched\n00 00\n"), None);
+        assert_eq!(understand(""), None);
+        assert_eq!(understand("insert_failed drop early_drop\n1 x 3\n"), None);
+    }
+
+    #[test]
+    fn attributes_of_a_message() {
+        let attribute = |kind: u16, value: u32| {
+            [&8_u16.to_ne_bytes()[..], &kind.to_ne_bytes(), &value.to_be_bytes()].concat()
+        };
+        let bytes = [attribute(2, 5), attribute(9, 7), attribute(10, 8), attribute(11, 9)].concat();
+        assert_eq!(attributes(&bytes), [7, 8, 9]);
+        for end in 0..bytes.len() {
+            attributes(&bytes[..end]);
+        }
+        assert_eq!(attributes(&[0; 16]), [0; 3]);
+    }
+
+    #[test]
+    fn only_news_is_told_and_counters_may_wrap() {
+        let mut namespace = Namespace::default();
+        let mut at = 0;
+        let mut take = |counters: Option<Counters>| {
+            at += 1;
+            namespace.take(Timestamp(at), counters.map(|counters| vec![counters]))
+        };
+        let sum =
+            |insert_failed, drop| Some(ConntrackCounters { insert_failed, drop, early_drop: 0 });
+        assert_eq!(take(Some([u32::MAX, 4, 0])), Some((Timestamp(1), sum(0, 0))));
+        assert_eq!(take(Some([u32::MAX, 4, 0])), None);
+        assert_eq!(take(Some([1, 5, 0])), Some((Timestamp(2), sum(2, 1))));
+        assert_eq!(take(None), Some((Timestamp(3), None)));
+        assert_eq!(take(None), None);
+    }
+
+    #[test]
+    fn both_ways_tell_the_same() {
+        let own = std::process::id();
+        let path = format!("/proc/{own}/net/stat/nf_conntrack");
+        let text = bounded::text(Path::new(&path), FILE_MAX);
+        let Some(table) = understand(&text) else {
+            say!("skipped: no connection tracking here");
+            return;
+        };
+        match over_netlink() {
+            Ok(counters) => assert_eq!(counters, table),
+            Err(error) => say!("skipped: {error:#}"),
+        }
+    }
+
+    #[test]
+    fn the_own_namespace_is_the_first() {
+        let mut watch = Watch::new();
+        let told = watch.first(Timestamp(7));
+        assert!(told.len() == 1 && told[0].own && told[0].at == Timestamp(7), "{told:?}");
+        assert_eq!(watch.first(Timestamp(8)), []);
+        // Gone with its last process.
+        watch.note(Some(1), u32::MAX);
+        watch.read(Timestamp(9));
+        assert_eq!(watch.known.len(), 1);
+    }
+}
