@@ -92,7 +92,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Syscall,
         Self::SocketAddress,
         Self::SocketClosed,
