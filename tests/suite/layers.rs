@@ -45,7 +45,7 @@ const RESERVED: [(&str, &[&str]); 15] = [
         &[
             "capture/shown.rs",
             "decode/packet.rs",
-            "decode/wire.rs",
+            "decode/wire",
             "fragment.rs",
             "redact/packet.rs",
             "source/pcap",
