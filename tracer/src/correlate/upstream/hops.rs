@@ -74,8 +74,7 @@ impl Received {
         // One that a further resolver asked long ago, and still waits for, explains several: the longest wait.
         let until = |leaf: &Leaf<'_>| Reverse(leaf.query.until);
         leaves.sort_by_key(|leaf| (leaf.query.sent.at, leaf.query.sent.number, until(leaf)));
-        // Waits for a connection may begin with one event, at different times.
-        leaves.dedup_by_key(|leaf| (leaf.query.sent.at, leaf.query.sent.number));
+        leaves.dedup_by_key(|leaf| leaf.query.sent.number);
         leaves
     }
 
