@@ -407,7 +407,7 @@ impl Transaction {
         if !self.earlier_errors.is_empty() || answers >= self.sends.len() {
             return None;
         }
-        let until = self.sends.iter().rev().find(|s| s.at <= reply.at)?.at;
+        let until = self.send_before(reply.at)?.at;
         (until > from).then_some((from, until))
     }
 
@@ -486,7 +486,7 @@ impl Transaction {
         let unheard = self.unheard.as_ref()?;
         Some(report::Unheard {
             from: unheard.from,
-            after_ns: unheard.at.since(self.asked_before(unheard.at)),
+            after_ns: unheard.at.since(self.waited_since(unheard.at)),
             rcode: rcode_name(unheard.rcode),
             answers: unheard.count,
             dismissed: unheard.dismissed,
@@ -499,7 +499,7 @@ impl Transaction {
         Some(report::IcmpAbout {
             from,
             error: error.name().to_owned(),
-            after_ns: at.since(self.asked_before(at)),
+            after_ns: at.since(self.waited_since(at)),
             mtu,
             errors: count,
             event: number,
@@ -507,9 +507,13 @@ impl Transaction {
     }
 
     /// The last send before `at`.
-    pub(crate) fn asked_before(&self, at: Timestamp) -> Timestamp {
-        let sent = self.sends.iter().rev().find(|sent| sent.at <= at);
-        sent.map_or(self.started(), |sent| sent.at)
+    pub(crate) fn send_before(&self, at: Timestamp) -> Option<&Sent> {
+        self.sends.iter().rev().find(|sent| sent.at <= at)
+    }
+
+    /// Since when its sender had waited for what came at `at`.
+    pub(crate) fn waited_since(&self, at: Timestamp) -> Timestamp {
+        self.send_before(at).map_or(self.started(), |sent| sent.at)
     }
 
     fn edns(&self) -> Option<report::Edns> {

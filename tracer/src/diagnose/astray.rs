@@ -36,7 +36,7 @@ pub(crate) fn facts(t: &Transaction) -> Option<Facts> {
         from: BTreeSet::from([unheard.from]),
         elsewhere: !t.is_from(unheard.from),
         answers: unheard.count.into(),
-        after_ns: unheard.at.since(t.asked_before(unheard.at)),
+        after_ns: unheard.at.since(t.waited_since(unheard.at)),
         dismissed: unheard.dismissed,
         no_socket: !unheard.dismissed,
     })
@@ -72,11 +72,7 @@ impl Facts {
         let senders = words::list(&senders, 3);
         let named = words::address(server, who);
         let after = words::time(self.after_ns);
-        let answers = words::count(
-            usize::try_from(self.answers).unwrap_or(usize::MAX),
-            "answer came",
-            "answers came",
-        );
+        let answers = crate::words::count(self.answers, "answer came", "answers came");
         let (title, cause, remedy) = if self.elsewhere {
             (
                 format!("resolver {named} answers from {senders}: {}", draft.waited()),

@@ -114,49 +114,43 @@ pub(crate) struct Draft {
 impl Draft {
     /// A finding about one lookup, without cost yet.
     pub(crate) fn about(lookup: &Lookup, code: Code, subject: String, facts: Facts) -> Self {
-        let failed = failed(lookup);
         let server = subject.parse::<SocketAddr>();
         let host = server.map(|a| lookup.actor.host.of(a.ip())).unwrap_or_default();
-        Self {
-            key: Key { code, class: None, subject, host },
-            confidence: Confidence::Certain,
-            cost: Intervals::default(),
-            evidence: BTreeSet::new(),
-            victims: vec![Victim {
-                actor: lookup.actor.clone(),
-                lookup: Some(lookup.id),
-                name: Some(lookup.name.clone()),
-                waited: Intervals::default(),
-                failed,
-                patience: lookup.patience.clone(),
-            }],
-            lookups: BTreeSet::from([lookup.id]),
-            failed,
-            caused_by: BTreeSet::new(),
-            facts,
-            harmless: false,
-        }
+        let victim = Victim {
+            actor: lookup.actor.clone(),
+            lookup: Some(lookup.id),
+            name: Some(lookup.name.clone()),
+            waited: Intervals::default(),
+            failed: failed(lookup),
+            patience: lookup.patience.clone(),
+        };
+        Self::new(Key { code, class: None, subject, host }, victim, facts)
     }
 
     /// A finding about the connection that an unseen lookup needed, without cost yet.
     pub(crate) fn of_connection(connection: &Connection, code: Code, facts: Facts) -> Self {
         let server = connection.remote;
         let (subject, host) = (server.to_string(), connection.actor.host.of(server.ip()));
+        let victim = Victim {
+            actor: connection.actor.clone(),
+            lookup: None,
+            name: None,
+            waited: Intervals::default(),
+            failed: true,
+            patience: None,
+        };
+        Self::new(Key { code, class: None, subject, host }, victim, facts)
+    }
+
+    fn new(key: Key, victim: Victim, facts: Facts) -> Self {
         Self {
-            key: Key { code, class: None, subject, host },
+            key,
             confidence: Confidence::Certain,
             cost: Intervals::default(),
             evidence: BTreeSet::new(),
-            victims: vec![Victim {
-                actor: connection.actor.clone(),
-                lookup: None,
-                name: None,
-                waited: Intervals::default(),
-                failed: true,
-                patience: None,
-            }],
-            lookups: BTreeSet::new(),
-            failed: true,
+            lookups: victim.lookup.into_iter().collect(),
+            failed: victim.failed,
+            victims: vec![victim],
             caused_by: BTreeSet::new(),
             facts,
             harmless: false,

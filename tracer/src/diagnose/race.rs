@@ -168,7 +168,7 @@ fn answered_again(attempt: &Attempt, lost: &Transaction) -> Option<Sent> {
     let mut tries = attempt.transactions.iter().filter(|t| t.asked == lost.asked);
     tries.find_map(|t| {
         let reply = t.reply.as_ref()?;
-        let sent = t.sends.iter().rev().find(|s| s.at <= reply.at)?;
+        let sent = t.send_before(reply.at)?;
         let repeated = !std::ptr::eq(t, lost) || sent.at > lost.started();
         (repeated && reply.at.since(sent.at) < PROMPT_NS).then_some(*sent)
     })
@@ -212,18 +212,17 @@ pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
         "The other query of the pair was answered at once"
     };
     let said = refused::around(draft, facts.resolver.as_ref(), &facts.sent, who);
-    let refused = said.refusals();
     let race = "two packets of a new flow at once race for its conntrack entry, and the loser is dropped (insert_failed)";
     let mechanism = match said.insert_failed() {
         None if said.is_unreadable() => {
             format!("Most likely {race}: its counters could not be read.")
         }
-        None => format!("T{}.", race.get(1..).unwrap_or_default()),
+        None => format!("{}.", words::sentence(race)),
         Some(0) => format!(
             "Conntrack refused no insertion just then (insert_failed stood still in {}): something else dropped it, such as a filter, or a race elsewhere.",
             said.places()
         ),
-        Some(_) => format!("C{} just then: {race}.", refused.get(1..).unwrap_or_default()),
+        Some(_) => format!("{} just then: {race}.", words::sentence(&said.refusals())),
     };
     let mut remedy = remedy(facts.library);
     if said.insert_failed() == Some(0) {

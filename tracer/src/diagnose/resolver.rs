@@ -171,8 +171,8 @@ pub(crate) fn silent_text(draft: &Draft, facts: &Silent, who: &Identifier) -> Te
     // A query that arrived was not refused.
     let arrived = facts.resolver.is_some() && !facts.query_lost;
     let refusals = said.refusals();
-    if !arrived && let Some(rest) = refusals.get(1..) {
-        cause += &format!(" C{rest} just when they went out.");
+    if !arrived && !refusals.is_empty() {
+        cause += &format!(" {} just when they went out.", words::sentence(&refusals));
     }
     Text {
         title,

@@ -49,8 +49,7 @@ pub(crate) struct Facts {
     received_by: Option<Actor>,
     /// Server the clients asked.
     server: SocketAddr,
-    /// By event and time: two waits for a connection can begin with one event.
-    tries: BTreeMap<(u64, Timestamp), Try>,
+    tries: BTreeMap<u64, Try>,
     /// Inferred: names the same server answered.
     others: BTreeSet<String>,
     datagrams: usize,
@@ -145,7 +144,7 @@ pub(crate) fn seen(
             connecting: t.connecting,
             behind: t.instead.is_some(),
         };
-        ((t.sent.number, t.sent.at), what)
+        (t.sent.number, what)
     });
     let facts = Facts {
         upstream: Some(silence.server),
@@ -257,7 +256,7 @@ fn seen_text(draft: &Draft, facts: &Facts, upstream: SocketAddr, who: &Identifie
     let tries: Vec<_> = facts
         .tries
         .iter()
-        .map(|((number, _), t)| {
+        .map(|(number, t)| {
             json!({ "ts": Ts(t.at).rfc3339(), "server": t.server.to_string(), "name": t.name,
                 "qtype": t.qtype, "silence_ns": t.silence_ns, "event": number, "connecting": t.connecting, "behind": t.behind })
         })

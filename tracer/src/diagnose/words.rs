@@ -22,6 +22,12 @@ pub(crate) fn add(names: &mut BTreeSet<String>, more: BTreeSet<String>) {
     }
 }
 
+/// With a capital letter.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
+}
+
 /// `1 query`, `4 queries`.
 pub(crate) fn count(n: usize, one: &str, many: &str) -> String {
     crate::words::count(n as u64, one, many)
