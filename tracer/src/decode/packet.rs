@@ -89,14 +89,7 @@ pub(super) fn decode(
         return Err(field("transport header", "this is not a packet's first fragment"));
     }
     let payload = ip.payload();
-    let ends = |source: u16, destination: u16| {
-        let from = SocketAddr::new(ip.source_addr().to_canonical(), source);
-        let to = SocketAddr::new(ip.destination_addr().to_canonical(), destination);
-        match front.direction {
-            Direction::Out => (from, to),
-            Direction::In => (to, from),
-        }
-    };
+    let ends = |source, destination| ends(&ip, front.direction, source, destination);
     match payload.ip_number {
         ip_number::TCP => {
             let tcp = TcpHeaderSlice::from_slice(payload.payload)
@@ -202,6 +195,21 @@ fn streamed(message: Message, local: SocketAddr, remote: SocketAddr, port: u16) 
         message: dns::message(&message.bytes, cut),
         payload: message.bytes,
         original_len: message.original.into(),
+    }
+}
+
+/// The own end and the far one of a packet between these ports that goes in `direction`.
+pub(super) fn ends(
+    ip: &LaxIpSlice<'_>,
+    direction: Direction,
+    source: u16,
+    destination: u16,
+) -> (SocketAddr, SocketAddr) {
+    let from = SocketAddr::new(ip.source_addr().to_canonical(), source);
+    let to = SocketAddr::new(ip.destination_addr().to_canonical(), destination);
+    match direction {
+        Direction::Out => (from, to),
+        Direction::In => (to, from),
     }
 }
 

@@ -1,12 +1,10 @@
 //! Packets at the door of a network namespace: answers over UDP on their way to the socket that waits,
 //! and ICMP errors with the query that they quote. Says nothing about where they ended.
 
-use std::net::SocketAddr;
-
 use etherparse::{LaxIpSlice, UdpSlice, ip_number};
 
 use super::DecodeError;
-use super::packet::{Front, datagram, front};
+use super::packet::{Front, datagram, ends, front};
 use crate::event::{Body, Direction, Dns, Icmp, IcmpError};
 use crate::fragment;
 use crate::record::{Record, RecordKind};
@@ -58,9 +56,7 @@ fn message(
 ) -> Result<Dns, DecodeError> {
     let payload = ip.payload();
     let udp = UdpSlice::from_slice_lax(payload.payload).map_err(|e| field("UDP header", e))?;
-    let from = SocketAddr::new(ip.source_addr().to_canonical(), udp.source_port());
-    let to = SocketAddr::new(ip.destination_addr().to_canonical(), udp.destination_port());
-    let (local, remote) = if direction == Direction::Out { (from, to) } else { (to, from) };
+    let (local, remote) = ends(ip, direction, udp.source_port(), udp.destination_port());
     let cut = payload.fragmented || direction == Direction::Out;
     let payload = record.body.slice_ref(udp.payload());
     Ok(Dns { direction, payload, ..datagram(front, &udp, cut, local, remote) })
