@@ -7,6 +7,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use netlink_packet_core::{
+    Emitable as _, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkHeader, NlasIterator,
+};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket as Netlink, SocketAddr as NetlinkAddr};
 
@@ -170,12 +174,9 @@ fn understand(text: &str) -> Option<Vec<Counters>> {
 
 /// `NFNL_SUBSYS_CTNETLINK` and `IPCTNL_MSG_CT_GET_STATS_CPU`.
 const GET_STATS: u16 = 1 << 8 | 4;
-const REQUEST_DUMP: u16 = 0x301;
 const HEADER: usize = 16;
 /// `struct nfgenmsg`.
 const FAMILY: usize = 4;
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
 /// `CTA_STATS_INSERT_FAILED`, `CTA_STATS_DROP`, `CTA_STATS_EARLY_DROP`.
 const ATTRIBUTES: [u16; 3] = [9, 10, 11];
 
@@ -184,50 +185,38 @@ fn over_netlink() -> anyhow::Result<Vec<Counters>> {
     let mut socket = Netlink::new(NETLINK_NETFILTER).context("no netfilter netlink")?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
-    let mut request = Vec::with_capacity(HEADER + FAMILY);
-    request.extend(((HEADER + FAMILY) as u32).to_ne_bytes());
-    request.extend(GET_STATS.to_ne_bytes());
-    request.extend(REQUEST_DUMP.to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([0; FAMILY]);
+    let mut request = [0; HEADER + FAMILY];
+    let mut header = NetlinkHeader::default();
+    header.length = request.len() as u32;
+    header.message_type = GET_STATS;
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    header.emit(&mut request);
     socket.send(&request, 0)?;
     let mut all = Vec::new();
     let mut buffer = vec![0; 64 << 10];
     loop {
         let size = socket.recv(&mut buffer.as_mut_slice(), 0)?;
         let mut rest = buffer.get(..size).unwrap_or_default();
-        while let Some((kind, body, after)) = message(rest) {
-            match kind {
-                DONE => return Ok(all),
-                ERROR => bail!("the kernel refuses to tell"),
-                _ => all.push(attributes(body.get(FAMILY..).unwrap_or_default())),
+        while let Ok(message) = NetlinkBuffer::new_checked(rest) {
+            match message.message_type() {
+                NLMSG_DONE => return Ok(all),
+                NLMSG_ERROR => bail!("the kernel refuses to tell"),
+                _ => all.push(attributes(message.payload().get(FAMILY..).unwrap_or_default())),
             }
-            rest = after;
+            let length = (message.length() as usize).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
         }
     }
 }
 
-/// Type and body of the first of several netlink messages, and those behind it.
-fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    let body = bytes.get(HEADER..length)?;
-    Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
-}
-
-fn attributes(mut bytes: &[u8]) -> Counters {
+fn attributes(bytes: &[u8]) -> Counters {
     let mut found = Counters::default();
-    let number = |at: Option<&[u8]>| at.and_then(|at| at.try_into().ok());
-    while let Some(length) = number(bytes.get(..2)).map(u16::from_ne_bytes).map(usize::from)
-        && let Some(kind) = number(bytes.get(2..4)).map(u16::from_ne_bytes)
-        && let Some(value) = bytes.get(4..length)
-    {
-        let place = ATTRIBUTES.iter().position(|known| *known == kind & 0x3fff);
-        if let (Some(place), Ok(value)) = (place.and_then(|at| found.get_mut(at)), value.try_into())
-        {
+    for attribute in NlasIterator::new(bytes).map_while(Result::ok) {
+        let place = ATTRIBUTES.iter().position(|known| *known == attribute.kind());
+        let place = place.and_then(|at| found.get_mut(at));
+        if let (Some(place), Ok(value)) = (place, attribute.value().try_into()) {
             *place = u32::from_be_bytes(value);
         }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     found
 }

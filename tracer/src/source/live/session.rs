@@ -183,7 +183,11 @@ impl Session {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp(clock::boot_ns().saturating_add_signed(self.clock.offset_ns))
+        self.unix(clock::boot_ns())
+    }
+
+    fn unix(&self, boot_ns: u64) -> Timestamp {
+        Timestamp(boot_ns.saturating_add_signed(self.clock.offset_ns))
     }
 
     fn read_conntrack(&mut self) {
@@ -444,8 +448,7 @@ impl Session {
     }
 
     fn tell_losses(&mut self) {
-        let unix = |boot_ns: u64| Timestamp(boot_ns.saturating_add_signed(self.clock.offset_ns));
-        let (first, last) = (unix(self.counted_ns), unix(clock::boot_ns()));
+        let (first, last) = (self.unix(self.counted_ns), self.now());
         let dropped = self.link.take_dropped();
         let mut losses = vec![(LossStage::User, "agent", dropped)];
         for (number, now) in self.probes.counters().unwrap_or_default() {
