@@ -94,9 +94,14 @@ fn without_privilege_it_says_which() {
     let mut words = vec!["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
     let path = binary::path();
     let reachable = Command::new("setpriv").args(&words).arg(&path).arg("--version").output();
-    let Ok(reachable) = reachable else { return skip("no setpriv") };
+    let Ok(reachable) = reachable else {
+        return skip("without_privilege_it_says_which", "no setpriv");
+    };
     if !reachable.status.success() {
-        return skip("not root, or nobody cannot reach the binary");
+        return skip(
+            "without_privilege_it_says_which",
+            "not root, or nobody cannot reach the binary",
+        );
     }
     words.extend([path.to_str().unwrap(), "--pid", "1"]);
     let output = Command::new("setpriv").args(&words).output().unwrap();
@@ -108,16 +113,16 @@ fn what_an_option_takes_is_asked_for_first() {
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-net_raw", "--inh-caps=-net_raw", "--"]).arg(binary::path());
     let Ok(output) = command.args(["--wire", "--no-api", "--pid", "1"]).output() else {
-        return skip("no setpriv");
+        return skip("what_an_option_takes_is_asked_for_first", "no setpriv");
     };
     if !nix::unistd::Uid::effective().is_root() {
-        return skip("not root");
+        return skip("what_an_option_takes_is_asked_for_first", "not root");
     }
     refuses(&output, "CAP_NET_RAW");
 }
 
-fn skip(why: &str) {
-    println!("skipped: without_privilege_it_says_which: {why}");
+fn skip(test: &str, why: &str) {
+    println!("skipped: {test}: {why}");
 }
 
 #[test]

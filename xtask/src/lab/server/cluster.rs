@@ -32,17 +32,21 @@ pub struct Cluster {
     kept: Mutex<Vec<Link>>,
 }
 
-/// In what it differs.
-#[derive(Clone, Copy, Debug, Default)]
+/// What it does with what is not its own.
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub struct How {
-    /// It asks its upstream over TCP.
-    pub force_tcp: bool,
-    /// It asks it for the cluster's names, too.
-    pub knows_nothing: bool,
-    /// It walks the search list of its clients.
-    pub autopath: bool,
-    /// It keeps its sockets to the upstream.
-    pub keep: bool,
+    /// Ask the upstream over TCP
+    #[arg(long)]
+    force_tcp: bool,
+    /// Ask it for the cluster's names, too
+    #[arg(long)]
+    knows_nothing: bool,
+    /// Walk the search list of the pods of critical-app for them
+    #[arg(long)]
+    autopath: bool,
+    /// Keep the sockets to it
+    #[arg(long)]
+    keep: bool,
 }
 
 /// A socket that is connected to an upstream.

@@ -46,18 +46,8 @@ pub struct Options {
     /// Forward to this server, as a cluster's own; without it, be the upstream
     #[arg(long)]
     forward: Option<SocketAddr>,
-    /// Ask it over TCP
-    #[arg(long)]
-    force_tcp: bool,
-    /// Ask it for the cluster's names, too
-    #[arg(long)]
-    knows_nothing: bool,
-    /// Walk the search list of the pods of critical-app for them
-    #[arg(long)]
-    autopath: bool,
-    /// Keep the sockets to it
-    #[arg(long)]
-    keep: bool,
+    #[command(flatten)]
+    how: How,
     /// Another address of this host, from which some answers go
     #[arg(long)]
     other_address: Option<IpAddr>,
@@ -67,15 +57,7 @@ pub struct Options {
 pub fn serve(options: &Options) -> Result<()> {
     match options.forward {
         None => listen(options, Arc::new(Upstream)),
-        Some(to) => {
-            let how = How {
-                force_tcp: options.force_tcp,
-                knows_nothing: options.knows_nothing,
-                autopath: options.autopath,
-                keep: options.keep,
-            };
-            listen(options, Arc::new(Cluster::new(to, how)))
-        }
+        Some(to) => listen(options, Arc::new(Cluster::new(to, options.how))),
     }
 }
 
