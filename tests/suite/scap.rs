@@ -188,7 +188,7 @@ fn the_conversion_shows_its_dns_in_wireshark() {
         .filter(|record| record.kind == RecordKind::Payload)
         .filter_map(|record| {
             let mut events = Vec::new();
-            Decoder::default().decode(record.clone(), &mut events).unwrap();
+            Decoder::default().decode(&mut record.clone(), &mut events).unwrap();
             let Body::Dns(dns) = &events[0].body else { return None };
             let question = dns.message.question.as_ref().filter(|_| !dns.message.response)?;
             let at = record.at.0;

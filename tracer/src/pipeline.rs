@@ -104,7 +104,7 @@ impl Pipeline {
     }
 
     /// The one way in, for every source.
-    pub fn push(&mut self, record: Record) -> io::Result<()> {
+    pub fn push(&mut self, mut record: Record) -> io::Result<()> {
         for sink in &mut self.sinks {
             sink.record(&record)?;
         }
@@ -117,12 +117,11 @@ impl Pipeline {
             self.release()?;
         }
         let mut events = std::mem::take(&mut self.events);
-        let (kind, at) = (record.kind, record.at);
-        match self.decoder.decode(record, &mut events) {
+        match self.decoder.decode(&mut record, &mut events) {
             Ok(()) => self.counts.events += u64::from(first),
-            Err(_) => self.undecoded.add(Some(kind), 1, at),
+            Err(_) => self.undecoded.add(Some(record.kind), 1, record.at),
         }
-        self.add_gaps(at);
+        self.add_gaps(record.at);
         for event in &mut events {
             self.event(event, first)?;
         }

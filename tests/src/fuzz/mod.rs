@@ -110,7 +110,7 @@ pub(crate) fn check_event(event: &Event) {
 /// Through the decoder: events or an error, each as it should be.
 pub(crate) fn decode(decoder: &mut Decoder, record: &Record) -> Vec<Event> {
     let mut events = Vec::new();
-    if let Err(error) = decoder.decode(record.clone(), &mut events) {
+    if let Err(error) = decoder.decode(&mut record.clone(), &mut events) {
         assert!(events.is_empty(), "{error}: {events:?}");
         assert!(error.to_string().len() < 4096);
     }

@@ -38,8 +38,8 @@ pub fn redact(data: &[u8]) {
         let redacted = redactor.record(&record);
         let (mut before, mut after) = (Vec::new(), Vec::new());
         let (was, is) = (
-            decoder.decode(record.clone(), &mut before),
-            Decoder::default().decode(redacted.clone(), &mut after),
+            decoder.decode(&mut record.clone(), &mut before),
+            Decoder::default().decode(&mut redacted.clone(), &mut after),
         );
         if record.kind.is_context() {
             assert_eq!(was.is_ok(), is.is_ok(), "{record:?}\n{redacted:?}");

@@ -47,7 +47,7 @@ impl Decoration {
             return None;
         }
         self.events.clear();
-        self.decoder.decode(record.clone(), &mut self.events).ok()?;
+        self.decoder.decode(&mut record.clone(), &mut self.events).ok()?;
         let event = self.events.first()?;
         self.who.learn(event);
         match &event.body {

@@ -67,13 +67,13 @@ impl Decoder {
         self.connections.finish();
     }
 
-    /// Appends what `record` says to `events` (none, one, or several).
+    /// Appends what `record` says to `events` (none, one, or several), and takes its task and a
+    /// datagram's bytes out of it.
     pub fn decode(
         &mut self,
-        mut record: Record,
+        record: &mut Record,
         events: &mut Vec<Event>,
     ) -> Result<(), DecodeError> {
-        let record = &mut record;
         let mut actor = Actor {
             host: record.host,
             task: record.task.take(),

@@ -32,7 +32,7 @@ pub(super) fn record(kind: RecordKind, body: Vec<u8>) -> Record {
 
 pub(super) fn decode_one(record: &Record) -> Result<Option<Event>, DecodeError> {
     let mut events = Vec::new();
-    Decoder::default().decode(record.clone(), &mut events)?;
+    Decoder::default().decode(&mut record.clone(), &mut events)?;
     Ok(events.pop())
 }
 
@@ -365,7 +365,7 @@ fn segments_with_holes_at_the_resolver() {
         let mut body = packet_body(1, PACKET_DNS, packet.len(), &packet);
         body[3] = role;
         let mut events = Vec::new();
-        decoder.decode(record(RecordKind::Packet, body), &mut events).unwrap();
+        decoder.decode(&mut record(RecordKind::Packet, body), &mut events).unwrap();
         let dns = |event: Event| match event.body {
             Body::Dns(dns) => (dns.protocol, dns.message.id, dns.original_len as usize),
             other => panic!("{other:?}"),

@@ -90,6 +90,8 @@ struct Case {
     due_now: bool,
     /// Which change was its last one.
     changed: u64,
+    /// When it is due, as it is among all that are.
+    told_from: Option<Timestamp>,
 }
 
 /// Makes findings and the summary.
@@ -102,8 +104,8 @@ pub struct Diagnoser {
     case_of: BTreeMap<Key, u64>,
     /// Changes to cases so far.
     changes: u64,
-    /// None of them is due before.
-    next_due: Timestamp,
+    /// When each is due, and its number.
+    due: BTreeSet<(Timestamp, u64)>,
     told: u64,
     losses: VecDeque<context::Loss>,
     totals: Totals,
@@ -119,7 +121,7 @@ impl Diagnoser {
             cases: BTreeMap::new(),
             case_of: BTreeMap::new(),
             changes: 0,
-            next_due: Timestamp(u64::MAX),
+            due: BTreeSet::new(),
             told: 0,
             losses: VecDeque::new(),
             totals: Totals::default(),
@@ -188,15 +190,11 @@ impl Diagnoser {
     /// Time has come to `now`: blocks that gathered long enough are told.
     pub fn advance(&mut self, now: Timestamp, who: &Identifier, out: &mut Vec<Finding>) {
         self.tell_slow(now, false, who, out);
-        if self.next_due > now {
+        if self.due.first().is_none_or(|(first, _)| *first > now) {
             return;
         }
-        let due =
-            self.cases.iter().filter(|(_, case)| case.due() <= now).map(|(number, _)| *number);
-        let due: Vec<u64> = due.collect();
+        let due: Vec<u64> = self.due.range(..=(now, u64::MAX)).map(|(_, number)| *number).collect();
         let mut due: Vec<Case> = due.into_iter().filter_map(|number| self.take(number)).collect();
-        let open = self.cases.values().map(Case::due);
-        self.next_due = open.min().unwrap_or(Timestamp(u64::MAX));
         due.sort_by_key(|case| (case.due(), case.changed));
         for case in due {
             self.tell(&case, who, out);
@@ -212,6 +210,7 @@ impl Diagnoser {
     pub fn finish(&mut self, who: &Identifier, out: &mut Vec<Finding>) {
         let mut cases: Vec<Case> = std::mem::take(&mut self.cases).into_values().collect();
         self.case_of.clear();
+        self.due.clear();
         cases.sort_by_key(|case| case.changed);
         for case in cases {
             self.tell(&case, who, out);
@@ -223,7 +222,7 @@ impl Diagnoser {
     fn tell_slow(&mut self, now: Timestamp, end: bool, who: &Identifier, out: &mut Vec<Finding>) {
         for (key, draft, at) in self.servers.due(now, end) {
             let drafts = BTreeMap::from([(key, Box::new(draft))]);
-            self.tell(&Case { drafts, first: at, last: at, due_now: true, changed: 0 }, who, out);
+            self.tell(&Case { drafts, due_now: true, ..Case::new(at) }, who, out);
         }
     }
 
@@ -356,18 +355,32 @@ impl Diagnoser {
             case.add(draft);
         }
         case.due_now |= case.drafts.len() > DRAFTS_MAX;
-        self.next_due = self.next_due.min(case.due());
+        self.schedule(number);
         if self.cases.len() > CASES_MAX
-            && let Some(oldest) = self.cases.values_mut().min_by_key(|case| case.first)
+            && let Some((oldest, case)) = self.cases.iter_mut().min_by_key(|(_, case)| case.first)
         {
-            oldest.due_now = true;
-            self.next_due = Timestamp(0);
+            case.due_now = true;
+            let oldest = *oldest;
+            self.schedule(oldest);
         }
+    }
+
+    /// Notes when a block is due, as it is now.
+    fn schedule(&mut self, number: u64) {
+        let Some(case) = self.cases.get_mut(&number) else { return };
+        let at = case.due();
+        if let Some(before) = case.told_from.replace(at) {
+            self.due.remove(&(before, number));
+        }
+        self.due.insert((at, number));
     }
 
     /// Takes a block out.
     fn take(&mut self, number: u64) -> Option<Case> {
         let case = self.cases.remove(&number)?;
+        if let Some(at) = case.told_from {
+            self.due.remove(&(at, number));
+        }
         for key in case.drafts.keys() {
             self.case_of.remove(key);
         }
@@ -415,7 +428,14 @@ impl Diagnoser {
 
 impl Case {
     fn new(now: Timestamp) -> Self {
-        Self { drafts: BTreeMap::new(), first: now, last: now, due_now: false, changed: 0 }
+        Self {
+            drafts: BTreeMap::new(),
+            first: now,
+            last: now,
+            due_now: false,
+            changed: 0,
+            told_from: None,
+        }
     }
 
     fn add(&mut self, draft: Box<Draft>) {

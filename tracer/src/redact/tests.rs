@@ -273,8 +273,8 @@ fn quoted_queries_lose_their_names() {
         assert!(bytes.len() == packet.len() && !holds(bytes, MARK), "{len}");
         assert_eq!(sum(bytes), 0xffff, "{len}");
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        let told = Decoder::default().decode(record.clone(), &mut before).is_ok();
-        assert_eq!(Decoder::default().decode(redacted.clone(), &mut after).is_ok(), told);
+        let told = Decoder::default().decode(&mut record.clone(), &mut before).is_ok();
+        assert_eq!(Decoder::default().decode(&mut redacted.clone(), &mut after).is_ok(), told);
         assert_eq!(told, len >= 28, "{len}");
         if let (Some(before), Some(after)) = (before.first(), after.first()) {
             let (Body::Icmp(before), Body::Icmp(after)) = (&before.body, &after.body) else {
@@ -453,9 +453,9 @@ fn no_kind_lets_a_name_through() {
         assert!(!holds(&redacted.body, MARK), "{kind:?}: {shown}");
         assert!(!redacted.task.unwrap().comm.contains(MARK));
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        Decoder::default().decode(record.clone(), &mut before).unwrap();
+        Decoder::default().decode(&mut record.clone(), &mut before).unwrap();
         let redacted = Record { task: None, ..redactor.record(&record) };
-        Decoder::default().decode(redacted, &mut after).unwrap();
+        Decoder::default().decode(&mut redacted.clone(), &mut after).unwrap();
         assert_eq!(before.len(), after.len(), "{kind:?}");
     }
     let made = redactor.record(&marked()[0]);
@@ -538,7 +538,7 @@ fn same_understanding(record: &Record) -> Result<(), TestCaseError> {
     prop_assert_eq!(&redactor.record(record), &redacted);
     let count = |record: &Record| {
         let mut events = Vec::new();
-        Decoder::default().decode(record.clone(), &mut events).map(|()| events.len()).ok()
+        Decoder::default().decode(&mut record.clone(), &mut events).map(|()| events.len()).ok()
     };
     prop_assert_eq!(count(record), count(&redacted));
     Ok(())

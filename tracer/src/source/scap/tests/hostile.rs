@@ -52,7 +52,7 @@ fn bits_flipped_in_each_byte() {
             let (records, _) = damaged.read();
             let mut decoder = Decoder::default();
             for record in &records {
-                let _ = decoder.decode(record.clone(), &mut Vec::new());
+                let _ = decoder.decode(&mut record.clone(), &mut Vec::new());
             }
         }
     }

@@ -58,7 +58,7 @@ fn bodies(records: &[Record]) -> Vec<(Record, Body)> {
     let mut all = Vec::new();
     for record in records {
         let mut events = Vec::new();
-        decoder.decode(record.clone(), &mut events).unwrap();
+        decoder.decode(&mut record.clone(), &mut events).unwrap();
         all.extend(events.into_iter().map(|event| (record.clone(), event.body)));
     }
     all
