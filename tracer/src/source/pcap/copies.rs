@@ -7,7 +7,6 @@
 //! copy from another source is the same datagram on the far side of a gateway and adds nothing.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 
@@ -22,10 +21,11 @@ use crate::record::Timestamp;
 const SAME_ID_NS: u64 = 1_000_000_000;
 /// Without an IP id a repetition that soon is a copy; no resolver library resends sooner.
 const NO_ID_NS: u64 = 20_000_000;
-/// How long an answer is expected.
-const PARTS_NS: u64 = 120_000_000_000;
+/// How long an answer is expected, in seconds.
+const PARTS_S: u32 = 120;
 const SIGHTINGS_MAX: usize = 16_384;
-const PARTS_MAX: usize = 65_536;
+/// At least so many exchanges are known, and at most twice as many.
+const PARTS_MAX: usize = 32_768;
 const FLOWS_MAX: usize = 8;
 /// Datagrams with one fingerprint.
 const SAME_MAX: usize = 64;
@@ -92,9 +92,19 @@ enum Part {
     Between,
 }
 
+impl Part {
+    /// The direction of what goes the way of the question.
+    fn asks(self) -> Option<Direction> {
+        match self {
+            Self::Asker => Some(Direction::Out),
+            Self::Server => Some(Direction::In),
+            Self::Between => None,
+        }
+    }
+}
+
 struct Seen {
     at: Timestamp,
-    fingerprint: u64,
     ip_id: Option<u16>,
     flows: Flows,
     /// Number of the one before with this fingerprint.
@@ -108,18 +118,55 @@ type Flows = SmallVec<[Flow; 1]>;
 /// by every packet.
 type Exchange = u64;
 
+/// The latest of many by their hash: at least `most`, at most twice as many. The older half is dropped
+/// as a whole, so that nothing has to be fetched from memory to be forgotten.
+struct Latest<V> {
+    most: usize,
+    newer: HashMap<u64, V>,
+    older: HashMap<u64, V>,
+}
+
 /// What was seen lately.
-#[derive(Default)]
 pub(super) struct Copies {
     /// In the order in which they came, numbered from `expired` on: what is written and dropped in a
     /// row stays in the processor's caches.
     seen: VecDeque<Seen>,
     expired: u64,
     /// Number of the latest, by fingerprint.
-    latest: HashMap<u64, u64>,
-    parts: HashMap<Exchange, Part>,
-    parts_order: VecDeque<(Timestamp, Exchange)>,
+    latest: Latest<u64>,
+    /// With the second in which it began.
+    parts: Latest<(Part, u32)>,
     hasher: RandomState,
+}
+
+impl<V: Copy> Latest<V> {
+    fn new(most: usize) -> Self {
+        Self { most, newer: HashMap::default(), older: HashMap::default() }
+    }
+
+    fn get(&self, key: u64) -> Option<V> {
+        self.newer.get(&key).or_else(|| self.older.get(&key)).copied()
+    }
+
+    fn insert(&mut self, key: u64, value: V) {
+        if self.newer.len() >= self.most {
+            std::mem::swap(&mut self.newer, &mut self.older);
+            self.newer.clear();
+        }
+        self.newer.insert(key, value);
+    }
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self {
+            seen: VecDeque::new(),
+            expired: 0,
+            latest: Latest::new(SIGHTINGS_MAX),
+            parts: Latest::new(PARTS_MAX),
+            hasher: RandomState::default(),
+        }
+    }
 }
 
 impl Copies {
@@ -131,27 +178,19 @@ impl Copies {
         let asked = self.hasher.hash_one((packet.flow, packet.exchange));
         match packet.act {
             Act::Ask => {
-                let order = &mut self.parts_order;
-                let part = *self.parts.entry(asked).or_insert_with(|| {
-                    order.push_back((packet.at, asked));
-                    match earlier.as_slice() {
+                let part = self.part(asked, packet.at).unwrap_or_else(|| {
+                    let part = match earlier.as_slice() {
                         [] => Part::Asker,
                         flows if flows.iter().any(|flow| flow.to == to) => Part::Between,
                         _ => Part::Server,
-                    }
+                    };
+                    self.parts.insert(asked, (part, second(packet.at)));
+                    part
                 });
-                match part {
-                    Part::Asker => Some(Direction::Out),
-                    Part::Server => Some(Direction::In),
-                    Part::Between => None,
-                }
+                part.asks()
             }
-            Act::Either if self.parts.contains_key(&asked) => match self.parts.get(&asked) {
-                Some(Part::Server) => Some(Direction::In),
-                Some(Part::Between) => None,
-                _ => Some(Direction::Out),
-            },
-            Act::Answer | Act::Either => match self.parts.get(&self.answered(packet)) {
+            Act::Either if let Some(part) = self.part(asked, packet.at) => part.asks(),
+            Act::Answer | Act::Either => match self.part(self.answered(packet), packet.at) {
                 Some(Part::Server) => Some(Direction::Out),
                 Some(Part::Between) => None,
                 Some(Part::Asker) => Some(Direction::In),
@@ -159,6 +198,12 @@ impl Copies {
                 None => Some(Direction::Out),
             },
         }
+    }
+
+    /// The part of the addresses in an exchange that began not too long before `now`.
+    fn part(&self, exchange: Exchange, now: Timestamp) -> Option<Part> {
+        let (part, began) = self.parts.get(exchange)?;
+        (second(now).saturating_sub(began) < PARTS_S).then_some(part)
     }
 
     /// The exchange that a packet in the opposite direction began.
@@ -169,7 +214,7 @@ impl Copies {
 
     /// Flows of earlier copies of the same datagram; `None` if it went through this very flow.
     fn note(&mut self, packet: &Sighting) -> Option<Flows> {
-        let before = self.latest.get(&packet.fingerprint).copied();
+        let before = self.latest.get(packet.fingerprint);
         let mut next = before;
         for _ in 0..SAME_MAX {
             let Some(index) = next.and_then(|number| number.checked_sub(self.expired)) else {
@@ -190,7 +235,6 @@ impl Copies {
         self.latest.insert(packet.fingerprint, self.expired + self.seen.len() as u64);
         self.seen.push_back(Seen {
             at: packet.at,
-            fingerprint: packet.fingerprint,
             ip_id: packet.ip_id,
             flows: SmallVec::from_buf([packet.flow]),
             before,
@@ -203,22 +247,14 @@ impl Copies {
             if now.since(seen.at) < SAME_ID_NS && self.seen.len() <= SIGHTINGS_MAX {
                 break;
             }
-            if let Entry::Occupied(latest) = self.latest.entry(seen.fingerprint)
-                && *latest.get() == self.expired
-            {
-                latest.remove();
-            }
             self.seen.pop_front();
             self.expired += 1;
         }
-        while let Some((at, exchange)) = self.parts_order.front().copied() {
-            if now.since(at) < PARTS_NS && self.parts_order.len() <= PARTS_MAX {
-                break;
-            }
-            self.parts_order.pop_front();
-            self.parts.remove(&exchange);
-        }
     }
+}
+
+fn second(at: Timestamp) -> u32 {
+    u32::try_from(at.0 / 1_000_000_000).unwrap_or(u32::MAX)
 }
 
 impl Seen {
