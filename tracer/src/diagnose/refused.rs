@@ -40,15 +40,20 @@ pub(crate) fn around(
     let actors = || draft.victims.iter().map(|victim| &victim.actor).chain(resolver);
     let Some(refused) = who.refused(actors(), instants) else { return Said { refused: None } };
     let mut places = BTreeMap::new();
+    let mut nodes = BTreeMap::new();
     for actor in actors() {
+        let identity = who.identity(actor);
         if let Some(net_ns) = who.net_ns(actor) {
-            places.entry(net_ns).or_insert_with(|| words::who(&who.identity(actor)));
+            places.entry((actor.host, net_ns)).or_insert_with(|| words::who(&identity));
         }
+        // Named only where there are several.
+        nodes.extend(identity.host.map(|name| (actor.host, name)));
     }
     let named = |refused: Refused| {
-        let place = match places.get(&refused.net_ns) {
-            Some(place) if !refused.own => place.clone(),
-            _ => "the node".to_owned(),
+        let place = match (places.get(&(refused.host, refused.net_ns)), nodes.get(&refused.host)) {
+            (Some(place), _) if !refused.own => place.clone(),
+            (_, Some(name)) => format!("the node {name}"),
+            (_, None) => "the node".to_owned(),
         };
         (refused, place)
     };
@@ -59,7 +64,7 @@ impl Said {
     /// Insertions that it refused; `None` where that is not known.
     pub(crate) fn insert_failed(&self) -> Option<u64> {
         let refused = self.refused.as_ref().filter(|refused| !refused.is_empty())?;
-        Some(refused.iter().map(|(refused, _)| refused.insert_failed).sum())
+        Some(refused.iter().fold(0, |sum, (refused, _)| sum.saturating_add(refused.insert_failed)))
     }
 
     /// Somebody tried to read it, in vain.

@@ -15,6 +15,8 @@ const SKEW_NS: u64 = 10_000_000;
 /// What a namespace's connection tracking refused around some instants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
+    /// The host it is on.
+    pub host: HostId,
     /// Inode of the namespace.
     pub net_ns: u64,
     /// It is that in which svctrace ran: the node's.
@@ -65,7 +67,7 @@ impl Readings {
         };
         let all = self.0.iter().filter(wanted);
         let mut found: Vec<Refused> =
-            all.filter_map(|(_, readings)| refused(readings, instants)).collect();
+            all.filter_map(|(_, readings)| refused(host, readings, instants)).collect();
         found.sort_by_key(|refused| (!refused.own, refused.net_ns));
         found
     }
@@ -76,19 +78,30 @@ impl Readings {
 }
 
 /// `None` where one of the instants is not covered.
-fn refused(readings: &VecDeque<Conntrack>, instants: &BTreeSet<Timestamp>) -> Option<Refused> {
+fn refused(
+    host: HostId,
+    readings: &VecDeque<Conntrack>,
+    instants: &BTreeSet<Timestamp>,
+) -> Option<Refused> {
     let first = readings.front()?;
     let begin = instants.first()?;
-    if readings.iter().any(|r| r.counters.is_none()) || first.at > begin.plus(SKEW_NS) {
+    let during = |from: Timestamp, to: Timestamp| {
+        let from = Timestamp(from.0.saturating_sub(SKEW_NS));
+        instants.range(from..=to.plus(SKEW_NS)).next().is_some()
+    };
+    let after = readings.iter().skip(1).map(|next| next.at).chain([Timestamp(u64::MAX)]);
+    let unread = readings.iter().zip(after).filter(|(reading, _)| reading.counters.is_none());
+    if first.at > begin.plus(SKEW_NS) || unread.into_iter().any(|(r, after)| during(r.since, after))
+    {
         return None;
     }
-    let mut sum = Refused { net_ns: first.net_ns, own: first.own, ..Refused::default() };
+    let mut sum = Refused { host, net_ns: first.net_ns, own: first.own, ..Refused::default() };
     for (before, reading) in readings.iter().zip(readings.iter().skip(1)) {
         let (Some(old), Some(new)) = (before.counters, reading.counters) else { continue };
-        let from = Timestamp(reading.since.0.saturating_sub(SKEW_NS));
-        if instants.range(from..=reading.at.plus(SKEW_NS)).next().is_some() {
-            sum.insert_failed += new.insert_failed.saturating_sub(old.insert_failed);
-            sum.drop += new.drop.saturating_sub(old.drop);
+        if during(reading.since, reading.at) {
+            let more = new.insert_failed.saturating_sub(old.insert_failed);
+            sum.insert_failed = sum.insert_failed.saturating_add(more);
+            sum.drop = sum.drop.saturating_add(new.drop.saturating_sub(old.drop));
         }
     }
     Some(sum)
@@ -136,6 +149,26 @@ mod tests {
         assert_eq!(asked(&readings, &[7, 9], &[500, 4_500]), []);
         assert_eq!(asked(&readings, &[9], &[4_500]), [(1, 0)]);
         assert!(readings.tried(HostId(0)) && !readings.tried(HostId(1)));
+    }
+
+    #[test]
+    fn what_could_not_be_read_for_a_while() {
+        let mut readings = Readings::default();
+        for one in [
+            reading(7, 1, 1, Some(0)),
+            reading(7, 9, 10, None),
+            reading(7, 19, 20, Some(0)),
+            reading(7, 29, 30, Some(u64::MAX)),
+            reading(7, 39, 40, Some(0)),
+            reading(7, 49, 50, Some(u64::MAX)),
+        ] {
+            readings.learn(HostId(0), &one);
+        }
+        assert_eq!(asked(&readings, &[7], &[5_000]), [(7, 0)]);
+        assert_eq!(asked(&readings, &[7], &[15_000]), []);
+        assert_eq!(asked(&readings, &[7], &[29_500, 49_500]), [(7, u64::MAX)]);
+        readings.learn(HostId(0), &reading(7, 59, 60, None));
+        assert_eq!(asked(&readings, &[7], &[70_000]), [], "nobody reads it any more");
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod tests_peers;
 #[cfg(test)]
 mod tests_suffix;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -247,20 +247,22 @@ impl Identifier {
         self.node.role(&self.node.place(actor))
     }
 
-    /// What connection tracking refused at these instants in the network namespaces of `actors` and of the
-    /// node; `None` where nobody tried to read that.
+    /// What connection tracking refused at these instants in the network namespaces of `actors` and of their
+    /// nodes; `None` where on one of those nobody tried to read that.
     pub fn refused<'a>(
         &self,
         actors: impl Iterator<Item = &'a Actor>,
         instants: &BTreeSet<Timestamp>,
     ) -> Option<Vec<Refused>> {
-        let mut host = HostId::default();
-        let mut namespaces = BTreeSet::new();
+        let mut hosts: BTreeMap<HostId, BTreeSet<u64>> = BTreeMap::new();
         for actor in actors {
-            host = actor.host;
-            namespaces.extend(self.node.net_ns(actor));
+            hosts.entry(actor.host).or_default().extend(self.node.net_ns(actor));
         }
-        self.conntrack.tried(host).then(|| self.conntrack.around(host, &namespaces, instants))
+        let around = |(host, namespaces): (&HostId, &BTreeSet<u64>)| {
+            self.conntrack.around(*host, namespaces, instants)
+        };
+        let tried = hosts.keys().all(|host| self.conntrack.tried(*host));
+        tried.then(|| hosts.iter().flat_map(around).collect())
     }
 
     /// Inode of the network namespace that `actor` is in, as far as known.

@@ -63,6 +63,32 @@ impl Story {
     }
 }
 
+/// Each host has its own connection tracking, and numbers of its own for network namespaces.
+#[test]
+fn what_was_refused_on_each_host() {
+    let mut story = Story::new();
+    let on = |host| Actor { host: HostId(host), ..Actor::default() };
+    for (host, counted) in [(0, [0, 3]), (1, [0, 0])] {
+        for (second, insert_failed) in [1_u64, 2].into_iter().zip(counted) {
+            let at = Timestamp(second * 1_000_000_000);
+            let counters =
+                context::ConntrackCounters { insert_failed, drop: insert_failed, early_drop: 0 };
+            let counters = Some(counters);
+            let reading = context::Conntrack { net_ns: 7, own: true, counters, since: at, at };
+            story.by(on(host), Body::Conntrack(reading));
+        }
+    }
+    let when = BTreeSet::from([Timestamp(2_000_000_000)]);
+    let refused = |hosts: &[u16]| {
+        let actors: Vec<Actor> = hosts.iter().map(|host| on(*host)).collect();
+        let all = story.who.refused(actors.iter(), &when)?;
+        Some(all.iter().map(|one| (one.host.0, one.insert_failed)).collect::<Vec<_>>())
+    };
+    assert_eq!(refused(&[0, 1]), Some(vec![(0, 3), (1, 0)]));
+    assert_eq!(refused(&[1]), Some(vec![(1, 0)]));
+    assert_eq!(refused(&[0, 2]), None, "nobody tried on one of them");
+}
+
 pub(super) fn pod() -> context::Pod {
     context::Pod {
         uid: UID.into(),

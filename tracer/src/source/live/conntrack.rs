@@ -66,10 +66,10 @@ impl Watch {
         if self.known.len() >= NAMESPACES_MAX && !self.known.contains_key(&namespace) {
             return;
         }
+        // The oldest stay: those that come after them are short-lived, as a rule.
         let processes = &mut self.known.entry(namespace).or_default().processes;
-        if !processes.contains(&pid) {
-            processes.push_front(pid);
-            processes.truncate(PROCESSES_MAX);
+        if !processes.contains(&pid) && processes.len() < PROCESSES_MAX {
+            processes.push_back(pid);
         }
     }
 
@@ -90,13 +90,14 @@ impl Watch {
             if !which(namespace) {
                 return true;
             }
-            namespace.processes.retain(|pid| namespace_of(*pid) == Some(*id));
-            let Some(pid) = namespace.processes.front() else { return false };
-            let counters = counters(*pid);
-            if let Err(error) = &counters {
-                tracing::debug!("conntrack of network namespace {id}: {error:#}");
-            }
-            if let Some((since, sum)) = namespace.take(now, counters.ok()) {
+            // Of one that nobody is known to live in any more, that is told.
+            let counters = namespace.counters(*id);
+            let lives = counters.is_some();
+            let news = match namespace.last.is_some() || lives {
+                true => namespace.take(now, counters.flatten()),
+                false => None,
+            };
+            if let Some((since, sum)) = news {
                 told.push(Conntrack {
                     net_ns: *id,
                     own: own == Some(*id),
@@ -105,13 +106,31 @@ impl Watch {
                     at: now,
                 });
             }
-            true
+            lives
         });
         told
     }
 }
 
 impl Namespace {
+    /// The counters of namespace `id`, `Some(None)` where they cannot be read; `None` when all known
+    /// processes have left it.
+    fn counters(&mut self, id: u64) -> Option<Option<Vec<Counters>>> {
+        self.processes.retain(|pid| namespace_of(*pid) == Some(id));
+        while let Some(pid) = self.processes.front() {
+            match counters(*pid) {
+                Ok(counters) => return Some(Some(counters)),
+                // It ended meanwhile.
+                Err(_) if namespace_of(*pid) != Some(id) => drop(self.processes.pop_front()),
+                Err(error) => {
+                    tracing::debug!("conntrack of network namespace {id}: {error:#}");
+                    return Some(None);
+                }
+            }
+        }
+        None
+    }
+
     /// A new reading: the time of the one before and the sums, if that is news.
     fn take(
         &mut self,
@@ -151,11 +170,26 @@ fn counters(pid: u32) -> anyhow::Result<Vec<Counters>> {
     if !text.is_empty() {
         return understand(&text).context("an unknown table");
     }
-    // A kernel without that file answers over netlink; without connection tracking, asking would load it.
     if !fs::exists("/proc/sys/net/netfilter/nf_conntrack_max").unwrap_or(false) {
         bail!("no connection tracking");
     }
+    if !answers_over_netlink() {
+        bail!("asking over netlink would load nf_conntrack_netlink");
+    }
     sockets::inside(pid, over_netlink)
+}
+
+/// A kernel without that file answers over netlink, and loads modules for it, which would stay: only if it
+/// has them already, or never loads any.
+fn answers_over_netlink() -> bool {
+    const MODULE: &str = "nf_conntrack_netlink";
+    let exists = |path: &str| fs::exists(path).unwrap_or(false);
+    let built_in = || {
+        let release = bounded::text(Path::new("/proc/sys/kernel/osrelease"), FILE_MAX);
+        let list = format!("/lib/modules/{}/modules.builtin", release.trim());
+        bounded::text(Path::new(&list), FILE_MAX).contains(&format!("/{MODULE}.ko"))
+    };
+    !exists("/proc/modules") || exists(&format!("/sys/module/{MODULE}")) || built_in()
 }
 
 /// A heading line, then a line of hexadecimal numbers for each processor.
@@ -294,5 +328,25 @@ entries  clashres found new invalid ignore delete chainlength insert insert_fail
         watch.note(Some(1), u32::MAX);
         watch.read(Timestamp(9));
         assert_eq!(watch.known.len(), 1);
+    }
+
+    #[test]
+    fn a_namespace_is_read_through_its_oldest_process_and_its_end_is_told() {
+        let own = std::process::id();
+        let id = namespace_of(own).unwrap();
+        let mut watch = Watch { known: BTreeMap::new(), own: None };
+        watch.note(Some(id), own);
+        for gone in 1..=2 * PROCESSES_MAX as u32 {
+            watch.note(Some(id), u32::MAX - gone);
+        }
+        assert_eq!(watch.first(Timestamp(1)).len(), 1);
+        assert_eq!(watch.known[&id].processes, [own]);
+        let namespace = watch.known.get_mut(&id).unwrap();
+        let sum = ConntrackCounters::default();
+        namespace.last = Some(Reading { at: Timestamp(1), counters: Some(Vec::new()), sum });
+        namespace.processes.clear();
+        let told = watch.read(Timestamp(2));
+        assert!(told.len() == 1 && told[0].counters.is_none(), "{told:?}");
+        assert!(watch.known.is_empty());
     }
 }
