@@ -37,8 +37,11 @@ const AWAITED_NS: u64 = 60_000_000_000;
 /// Notes what the answer to this query will look like. `who`: cookie and cgroup of its socket.
 #[inline(always)]
 pub fn await_answer(skb: *mut __sk_buff, p: &Parsed, who: (u64, u64), probe: u16) {
-    let Some(id) = load::<u16>(skb, p.payload) else { return };
-    let key = key(p.src, p.sport, id);
+    let Some(dns) = load::<[u16; 2]>(skb, p.payload) else { return };
+    if u16::from_be(dns[1]) & RESPONSE != 0 {
+        return;
+    }
+    let key = key(p.src, p.sport, dns[0]);
     // SAFETY: a helper without preconditions.
     let asked_boot_ns = unsafe { bpf_ktime_get_boot_ns() };
     let awaited = Awaited { asked_boot_ns, cookie: who.0, cgroup_id: who.1 };

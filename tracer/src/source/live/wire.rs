@@ -51,8 +51,14 @@ impl Doors {
             anyhow::bail!("more than {DOORS_MAX} network namespaces");
         }
         let opened = open(probes, pid);
-        if opened.is_err() && processes::exists(pid) && self.refused.len() < DOORS_MAX {
-            self.refused.insert(namespace);
+        if opened.is_err() {
+            // It left meanwhile, or ended and was not waited for yet.
+            if processes::namespace(pid, "net") != Some(namespace) {
+                return Ok(());
+            }
+            if self.refused.len() < DOORS_MAX {
+                self.refused.insert(namespace);
+            }
         }
         let door = Door { _sockets: opened?, pids: HashSet::from([pid]) };
         self.open.insert(namespace, door);
