@@ -1,6 +1,7 @@
 //! What the agent may still do once its probes are to be loaded, and whom the pipeline process becomes.
 //! How rights are given up is the sandbox's business.
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 
 use super::invoker::{self, Invoker};
@@ -36,9 +37,16 @@ const KEPT_FOR_COMMAND: [Capability; 1] = [capabilities::DAC_OVERRIDE];
 const ANOTHER_USER: [Capability; 3] =
     [capabilities::SETUID, capabilities::SETGID, capabilities::KILL];
 
+/// Each target has a dozen descriptors, a full node some hundred targets. Not for what was started before.
+fn lift_file_limit() {
+    let _ = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+}
+
 /// Gives up, in this thread and all that follow, what no later part of a trace needs.
 pub(super) fn give_up(options: &Options, invoker: Option<&Invoker>) -> anyhow::Result<()> {
     probes::lift_memory_limit();
+    lift_file_limit();
     let mut kept = KEPT.to_vec();
     if options.wire {
         kept.extend(KEPT_FOR_WIRE);
