@@ -4,9 +4,14 @@
 use crate::event::Protocol;
 use crate::record::{HostId, Timestamp};
 
+use super::ties::TRIES_MAX;
 use super::{Dns, EARLIER_MAX, Resolvers, SILENCE_NS, Sighting, UpstreamTry};
 
-/// Questions before it on its connection that are looked at, the latest.
+/// Questions of a connection that are known, the latest.
+const STREAM_MAX: usize = 1_024;
+/// Of those before one that many are looked at, the latest, ...
+const LOOK_MAX: usize = 256;
+/// ... and as many of them that waited then, too, the first: they are served in turn.
 const BEFORE_MAX: usize = 16;
 
 impl Resolvers {
@@ -14,7 +19,11 @@ impl Resolvers {
     pub(super) fn on_stream(&mut self, host: HostId, dns: &Dns, number: u64) -> bool {
         let stream = dns.protocol == Protocol::Tcp;
         if stream {
-            self.by_stream.entry((host, dns.remote)).or_default().push(number);
+            let ids = self.by_stream.entry((host, dns.remote)).or_default();
+            ids.push(number);
+            if ids.len() > STREAM_MAX {
+                ids.remove(0);
+            }
         }
         stream
     }
@@ -22,7 +31,7 @@ impl Resolvers {
     /// Others came over its connection.
     pub(super) fn shares_stream(&self, sighting: &Sighting) -> bool {
         let key = (sighting.resolver.host, sighting.client);
-        sighting.stream && self.by_stream.get(&key).is_some_and(|ids| ids.iter().count() > 1)
+        sighting.stream && self.by_stream.get(&key).is_some_and(|ids| ids.len() > 1)
     }
 
     /// Adds to `tries`, which are in order of time, what was asked in vain until `end` for questions before
@@ -34,17 +43,21 @@ impl Resolvers {
             return;
         }
         let key = (sighting.resolver.host, sighting.client);
-        let ids = self.by_stream.get(&key).into_iter().flatten();
-        let before = ids.filter_map(|id| self.sightings.get(id)).filter(|other| {
-            let first = other.arrivals.first();
+        let ids = self.by_stream.get(&key).map(|ids| ids.as_slice()).unwrap_or_default();
+        let after = |other: &&Sighting| other.arrivals.first().is_none_or(|first| first.at > begin);
+        let before = ids.iter().rev().filter_map(|id| self.sightings.get(id)).skip_while(after);
+        let before = before.take(LOOK_MAX).filter(|other| {
             other.site == sighting.site
                 && other.asked != sighting.asked
-                && first.is_some_and(|arrived| arrived.at <= begin)
+                && !after(other)
                 && other.answered.is_none_or(|(sent, _)| sent.at > begin)
         });
         let before: Vec<&Sighting> = before.collect();
         let own = tries.len();
         for other in before.iter().rev().take(BEFORE_MAX) {
+            if tries.len() > 2 * TRIES_MAX {
+                break;
+            }
             let until = other.answered.map_or(end, |(sent, _)| sent.at.min(end));
             let question = (other.site.clone(), other.asked.clone());
             let asked = self.asked_around(&question, begin).iter();

@@ -14,7 +14,7 @@ use super::super::transaction::{Asked, Sent, Transaction};
 use super::{EARLIER_MAX, Forwarded, Resolvers, SKEW_NS, STALE_NS, Sighting, TRANSLATED_NS};
 
 /// Most tries reported with one transaction.
-const TRIES_MAX: usize = 64;
+pub(super) const TRIES_MAX: usize = 64;
 
 /// What is known about a transaction beyond its own packets.
 #[derive(Clone, Debug, Default)]
