@@ -56,7 +56,7 @@ impl Facts {
 
     /// The class of the finding: how far the answers came.
     pub(crate) fn class(&self) -> &'static str {
-        if self.elsewhere { "wrong-address" } else { "answer-lost" }
+        if self.elsewhere { "wrong-address" } else { "answer-lost-inside" }
     }
 
     /// `asked`: how many queries for what.

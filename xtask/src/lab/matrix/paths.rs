@@ -252,7 +252,7 @@ pub(super) fn watched_wire() -> Scene {
         each(SUFFIX_FINE, EVERYBODY, Expect::NOTHING),
         each(OUTSIDE_FINE, LIBRARIES, Expect::NOTHING),
         each(elsewhere, LIBRARIES, silent.class("wrong-address")),
-        each(dropped, LIBRARIES, silent.class("answer-lost")),
+        each(dropped, LIBRARIES, silent.class("answer-lost-inside")),
         // Sockets of glibc, Go and c-ares hear of it; musl's do not, and it waits.
         each(prohibited, &["glibc", "go", "c-ares"], unreachable),
         each(prohibited, &["musl"], unreachable.costs("resolver-unreachable")),
