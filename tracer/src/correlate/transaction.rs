@@ -330,9 +330,10 @@ impl Transaction {
         }
     }
 
-    /// The ICMP error that says that nobody will answer.
+    /// The ICMP error that says that nobody will answer; nothing where an answer came all the same.
     pub fn unreachable(&self) -> Option<&Rejected> {
-        self.rejected.as_deref().filter(|rejected| rejected.error.is_final())
+        let rejected = self.rejected.as_deref().filter(|rejected| rejected.error.is_final());
+        rejected.filter(|_| self.late.is_none())
     }
 
     /// One more answer after the one that counts.
