@@ -229,17 +229,17 @@ impl Pipeline {
                     }
                     self.diagnoser.lookup(&lookup, self.counts.last, &self.who);
                     self.output(Output::Lookup(lookup.report(&self.who)))?;
-                    // Many lookups can close at once.
-                    let mut findings = Vec::new();
-                    self.diagnoser.relieve(&self.who, &mut findings);
-                    for finding in findings {
-                        self.output(Output::Finding(finding))?;
-                    }
                 }
                 Conclusion::Connection(connection) => {
                     self.output(Output::Connection(connection.report(&self.who)))?;
                     self.diagnoser.connection(&connection, self.counts.last);
                 }
+            }
+            // Many can close at once.
+            let mut findings = Vec::new();
+            self.diagnoser.relieve(&self.who, &mut findings);
+            for finding in findings {
+                self.output(Output::Finding(finding))?;
             }
         }
         Ok(())

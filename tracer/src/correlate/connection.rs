@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 
 use crate::context::Role;
 use crate::describe::errno_name;
@@ -77,6 +77,8 @@ pub struct Connection {
     /// It was to carry a lookup, of which nothing was seen; whether resolv.conf says that its client asks over
     /// TCP, else it did so before.
     pub unasked: Option<bool>,
+    /// Its client asked on another connection after it had begun this one.
+    pub asked_after: bool,
     /// Numbers of the events.
     pub events: Vec<u64>,
 }
@@ -481,13 +483,14 @@ impl Connections {
             remote: open.remote,
             inside: open.inside,
             unasked: open.unasked,
+            asked_after: open.owner.is_some_and(|owner| self.askers.after(&owner, open.started)),
             events: open.events,
         });
     }
 
     /// A client asked over TCP.
-    pub(crate) fn asks(&mut self, owner: Owner) {
-        self.askers.add(owner);
+    pub(crate) fn asks(&mut self, owner: Owner, at: Timestamp) {
+        self.askers.add(owner, at);
     }
 
     /// Whether a lookup goes over a connection of `actor` to this DNS server, as far as its resolv.conf or what
@@ -517,16 +520,16 @@ impl Connections {
     }
 }
 
-/// Processes that asked over TCP, those that did longest ago first.
+/// Processes that asked over TCP, and when they did last; those known longest first.
 #[derive(Debug, Default)]
 struct Askers {
-    known: HashSet<Owner>,
+    known: HashMap<Owner, Timestamp>,
     order: VecDeque<Owner>,
 }
 
 impl Askers {
-    fn add(&mut self, owner: Owner) {
-        if self.known.insert(owner.clone()) {
+    fn add(&mut self, owner: Owner, at: Timestamp) {
+        if self.known.insert(owner.clone(), at).is_none() {
             self.order.push_back(owner);
         }
         while self.order.len() > ASKERS_MAX
@@ -536,8 +539,12 @@ impl Askers {
         }
     }
 
+    fn after(&self, owner: &Owner, at: Timestamp) -> bool {
+        self.known.get(owner).is_some_and(|latest| *latest > at)
+    }
+
     fn has(&self, owner: &Owner) -> bool {
-        self.known.contains(owner)
+        self.known.contains_key(owner)
     }
 }
 

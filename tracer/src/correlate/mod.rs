@@ -132,10 +132,10 @@ impl Correlator {
     }
 
     /// A client that asks over TCP, and not because an answer was truncated.
-    fn asks_over_tcp(&mut self, actor: &events::Actor, dns: &Dns, who: &Identifier) {
+    fn asks_over_tcp(&mut self, actor: &events::Actor, dns: &Dns, at: Timestamp, who: &Identifier) {
         let owner = clients::owner(&clients::with_task(actor, who), who, Some(dns.local));
         if let Some(owner) = owner.filter(|owner| !self.clients.asks_again(owner)) {
-            self.connections.asks(owner);
+            self.connections.asks(owner, at);
         }
     }
 
@@ -210,7 +210,7 @@ impl Correlator {
                     self.resolvers.forwarded(actor, dns, asked, sent, who);
                 } else {
                     if dns.protocol == events::Protocol::Tcp {
-                        self.asks_over_tcp(actor, dns, who);
+                        self.asks_over_tcp(actor, dns, sent.at, who);
                     }
                     self.clients.query(actor, dns, asked, sent, recovered, who);
                 }

@@ -52,11 +52,19 @@ pub(crate) struct Victim {
 impl Victim {
     /// The same lookup, or another of the same process where it was not seen.
     fn is(&self, other: &Self) -> bool {
-        let process = |victim: &Self| {
-            let actor = &victim.actor;
-            (actor.host, actor.task.as_ref().map(|task| task.pid), actor.cgroup)
+        self.lookup == other.lookup && (self.lookup.is_some() || self.is_of(&other.actor))
+    }
+
+    /// Of the same process; where none is known, of the same cgroup or address.
+    fn is_of(&self, other: &Actor) -> bool {
+        let pid = |actor: &Actor| actor.task.as_ref().map(|task| task.pid);
+        let place = |actor: &Actor| {
+            let address = actor.local.filter(|_| actor.is_address()).map(|local| local.ip());
+            (actor.cgroup, address)
         };
-        self.lookup == other.lookup && (self.lookup.is_some() || process(self) == process(other))
+        let (own, its) = (pid(&self.actor), pid(other));
+        let same = own == its && (own.is_some() || place(&self.actor) == place(other));
+        self.actor.host == other.host && same
     }
 }
 
@@ -136,7 +144,7 @@ impl Draft {
             lookup: None,
             name: None,
             waited: Intervals::default(),
-            failed: true,
+            failed: !connection.asked_after,
             patience: None,
         };
         Self::new(Key { code, class: None, subject, host }, victim, facts)
@@ -180,6 +188,7 @@ impl Draft {
             let known = self.victims.iter_mut().find(|v| v.is(&victim));
             if let Some(known) = known {
                 known.waited.extend(&victim.waited);
+                known.failed |= victim.failed;
             } else if self.victims.len() < VICTIMS_MAX {
                 self.victims.push(victim);
             }
@@ -195,6 +204,17 @@ impl Draft {
             self.confidence = Confidence::Certain;
         }
         self.facts.merge(other.facts);
+    }
+
+    /// `client` got an answer over another connection: it did not fail for want of this one.
+    pub(crate) fn asked_elsewhere(&mut self, client: &Actor) {
+        if !matches!(self.facts, Facts::Unasked(_)) {
+            return;
+        }
+        for victim in self.victims.iter_mut().filter(|victim| victim.is_of(client)) {
+            victim.failed = false;
+        }
+        self.failed = self.victims.iter().any(|victim| victim.failed);
     }
 
     /// Start and end of what it is about.

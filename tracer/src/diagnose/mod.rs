@@ -53,7 +53,7 @@ use crate::context;
 use crate::correlate::{Attempt, Connection, Lookup, Transaction};
 use crate::identify::Identifier;
 use crate::record::Timestamp;
-use crate::report::{Code, Finding, Severity, Summary, TransactionOutcome};
+use crate::report::{Code, Finding, Severity, Summary, TransactionOutcome, Transport};
 
 use draft::{Draft, Key, Known};
 use interval::Intervals;
@@ -111,6 +111,8 @@ pub struct Diagnoser {
     totals: Totals,
     servers: Servers,
     verdicts: BTreeMap<(Code, Severity), u64>,
+    /// Until then a block can have findings about connections.
+    unasked_until: Timestamp,
 }
 
 impl Diagnoser {
@@ -127,6 +129,7 @@ impl Diagnoser {
             totals: Totals::default(),
             servers: Servers::new(SLOW_NS),
             verdicts: BTreeMap::new(),
+            unasked_until: Timestamp(0),
         }
     }
 
@@ -157,6 +160,9 @@ impl Diagnoser {
         let by_cause =
             [Code::UpstreamTimeout, Code::ResolverTimeout, Code::AaaaRace, Code::SearchExpansion]
                 .map(spans);
+        if now <= self.unasked_until {
+            self.asked_elsewhere(lookup);
+        }
         let complete = domain.as_deref().is_some_and(|d| search::complete(&lookup.name, d));
         self.totals.lookup(lookup, complete, &by_cause, now);
         self.totals.costs(lookup, domain.as_deref(), who);
@@ -169,8 +175,18 @@ impl Diagnoser {
     pub fn connection(&mut self, connection: &Connection, now: Timestamp) {
         self.totals.connection(connection);
         if let Some(draft) = unasked::found(connection) {
+            self.unasked_until = now.plus(GATHER_MAX_NS);
             self.totals.waited(draft.key.code, &draft.cost);
             self.gather(vec![draft], now);
+        }
+    }
+
+    /// Who got no connection to one nameserver may have asked another, and got its answer.
+    fn asked_elsewhere(&mut self, lookup: &Lookup) {
+        let tcp = |t: &Transaction| t.transport == Transport::Tcp && t.reply.is_some();
+        if lookup.transactions().any(tcp) {
+            let drafts = self.cases.values_mut().flat_map(|case| case.drafts.values_mut());
+            drafts.for_each(|draft| draft.asked_elsewhere(&lookup.actor));
         }
     }
 
@@ -357,7 +373,8 @@ impl Diagnoser {
         case.due_now |= case.drafts.len() > DRAFTS_MAX;
         self.schedule(number);
         if self.cases.len() > CASES_MAX
-            && let Some((oldest, case)) = self.cases.iter_mut().min_by_key(|(_, case)| case.first)
+            && let waiting = self.cases.iter_mut().filter(|(_, case)| !case.due_now)
+            && let Some((oldest, case)) = waiting.min_by_key(|(_, case)| case.first)
         {
             case.due_now = true;
             let oldest = *oldest;

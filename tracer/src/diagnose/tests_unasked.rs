@@ -6,7 +6,7 @@ use crate::event::{
     Actor, AddressCall, Body, Call, Protocol, SocketAddress, SocketClosed, Syscall,
 };
 use crate::record::Timestamp;
-use crate::report::Confidence;
+use crate::report::{Confidence, Severity};
 
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000_000_000;
@@ -44,6 +44,13 @@ fn connects(cookie: u64, server: &str, at: u64, wait: u64, errno: Option<i64>) -
         None => Body::SocketClosed(SocketClosed { protocol, local: None, remote: Some(remote) }),
     };
     vec![Step { at, actor: actor.clone(), body: begun }, Step { at: at + wait, actor, body: ended }]
+}
+
+fn over_tcp(mut step: Step) -> Step {
+    if let Body::Dns(dns) = &mut step.body {
+        dns.protocol = Protocol::Tcp;
+    }
+    step
 }
 
 fn run(mut bench: Bench, steps: Vec<Step>) -> Bench {
@@ -96,16 +103,30 @@ fn other_connections_are_no_lookups() {
     assert!(cancelled.codes().is_empty());
 }
 
+/// The next nameserver takes the connection at once.
+#[test]
+fn the_next_nameserver_helps() {
+    let s = Socket { client: curl(), cookie: 11, port: 45_000 };
+    let name = "www.example.org";
+    let mut steps = connects(10, SERVER, 0, MS, Some(111));
+    steps.extend([
+        s.open(MS + 1),
+        over_tcp(s.ask(2 * MS, name, "A", 7)),
+        over_tcp(s.told(3 * MS, name, "A", 7, Says::Addr("192.0.2.1"))),
+    ]);
+    let bench = run(node("use-vc"), steps);
+    assert_eq!(bench.codes(), ["resolver-unreachable"]);
+    assert_eq!(bench.findings[0].severity, Severity::Info);
+    assert_eq!(bench.findings[0].details["clients"][0]["failed"], false);
+    let alone = run(node("use-vc"), connects(10, SERVER, 0, MS, Some(111)));
+    assert_eq!(alone.findings[0].severity, Severity::Error);
+    assert_eq!(alone.findings[0].details["clients"][0]["failed"], true);
+}
+
 /// Who asked over TCP before does it again.
 #[test]
 fn known_by_what_it_did() {
     let s = Socket { client: curl(), cookie: 9, port: 45_000 };
-    let over_tcp = |mut step: Step| {
-        if let Body::Dns(dns) = &mut step.body {
-            dns.protocol = Protocol::Tcp;
-        }
-        step
-    };
     let name = "www.example.org";
     let mut steps = vec![
         s.open(0),

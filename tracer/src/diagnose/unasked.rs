@@ -64,13 +64,18 @@ pub(crate) fn text(draft: &Draft, facts: &Facts, who: &Identifier) -> Text {
     let errnos: Vec<String> =
         facts.errnos.iter().filter_map(|e| errno_name(-i64::from(*e))).collect();
     let silent = draft.key.code == Code::ResolverTimeout;
-    let title = match silent {
-        true => format!("resolver {server} takes no connection: {}", draft.waited()),
-        false => {
-            format!("resolver {server} cannot be reached over TCP: {} was refused", draft.comms())
-        }
-    };
     let were = if facts.connects == 1 { "was" } else { "were" };
+    let title = match (silent, errnos.is_empty()) {
+        (true, _) => format!("resolver {server} takes no connection: {}", draft.waited()),
+        (false, true) => {
+            format!("resolver {server} cannot be reached over TCP: {connects} {were} refused")
+        }
+        (false, false) => format!(
+            "resolver {server} cannot be reached over TCP: {} got {}",
+            draft.comms(),
+            words::list(&errnos, 3)
+        ),
+    };
     let fate = match (silent, errnos.is_empty()) {
         (true, _) => format!("{were} not answered"),
         (false, true) => format!("{were} refused"),
