@@ -184,11 +184,25 @@ fn a_silent_resolver() {
     incident("resolver-silent");
 }
 
+/// No answer to the first query of the pair came before the second one went out, as it can where the
+/// processor was taken away in between.
+fn sent_together(watched: &Watched) -> bool {
+    let pair = watched.of("lookup")[0]["attempts"][0]["transactions"].as_array().unwrap();
+    let event = |of: &Value, n: usize| of["events"][n].as_u64().unwrap_or(u64::MAX);
+    event(&pair[1], 0) < event(&pair[0], 1)
+}
+
 /// One finding of this code, certain, that cost what curl waited, and that explains the walk.
 fn half_a_pair(name: &str, code: &str) {
     let Some(_guard) = lab_for(&format!("lab::{name}")) else { return };
     let incident = incidents::find(name).unwrap();
-    let watched = watch(incident, &[]);
+    let mut runs = (0..3).map(|_| watch(incident, &[]));
+    let Some(watched) = runs.find(sent_together) else {
+        return skips::note(
+            &format!("lab::{name}"),
+            "this machine puts an answer between the two queries of a pair",
+        );
+    };
     watched.shows(incident);
     let finding = watched.finding(code);
     assert_eq!(finding["confidence"], "certain", "{finding}");
