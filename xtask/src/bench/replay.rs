@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// Rounds of each comparison
     #[arg(long, default_value_t = 7)]
     rounds: usize,
+    /// The svctrace to measure; default: the optimised one of this tree
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
     /// Put the results into docs/performance.md
     #[arg(long)]
     write: bool,
@@ -53,7 +56,10 @@ struct Bench {
 pub(crate) fn run(options: &Options) -> Result<()> {
     interrupt::catch()?;
     let mut bench = Bench {
-        svctrace: repo::svctrace(true)?,
+        svctrace: match &options.program {
+            Some(program) => program.clone(),
+            None => repo::svctrace(true)?,
+        },
         generator: generator()?,
         folder: tempfile::Builder::new().prefix("svctrace-bench-").tempdir()?,
         rounds: options.rounds,
