@@ -6,7 +6,7 @@ mod dns;
 mod facts;
 mod packet;
 mod pseudonyms;
-mod public;
+pub(crate) mod public;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -125,7 +125,7 @@ impl Redactor {
         with_text(front, LEN, &path)
     }
 
-    /// Names of calls and of their arguments are the system's; arguments are not.
+    /// Names of calls and of their arguments stay where they are the system's; arguments do not.
     fn call(&mut self, body: &[u8]) -> Bytes {
         const FRONT: usize = size_of::<bodies::Call>();
         const NAME: usize = std::mem::offset_of!(bodies::Call, name_len);
@@ -144,15 +144,27 @@ impl Redactor {
             let (key, value) = arg.split_once('=').unwrap_or(("", &arg));
             let (value, end) = value.strip_suffix('\0').map_or((value, ""), |value| (value, "\0"));
             if !key.is_empty() {
-                shown.push_str(key);
+                shown.push_str(&self.of_call(key));
                 shown.push('=');
             }
             shown.push_str(&self.names.value(value));
             shown.push_str(end);
         }
+        let mut name = self.of_call(&String::from_utf8_lossy(name));
+        let name_len = u16::try_from(name.len()).unwrap_or_else(|_| {
+            name.clear();
+            0
+        });
         let mut front = front.to_vec();
         put_u32(&mut front, ARGS, shown.len());
-        Bytes::from([&front, name, shown.as_bytes()].concat())
+        if let Some(place) = front.get_mut(NAME..NAME + 2) {
+            place.copy_from_slice(&name_len.to_ne_bytes());
+        }
+        Bytes::from([&front, name.as_bytes(), shown.as_bytes()].concat())
+    }
+
+    fn of_call(&mut self, name: &str) -> String {
+        if public::is_call(name) { name.to_owned() } else { self.names.words(name) }
     }
 }
 

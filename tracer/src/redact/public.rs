@@ -1,6 +1,8 @@
 //! Words that name nobody and stay as they are: Kubernetes' and DNS's own, top-level domains,
 //! well-known programs and directories. The lists are documented in docs/capture-format.md.
 
+use syscalls::x86_64::Sysno;
+
 /// Labels of DNS names that stay, wherever they stand. Lower case, sorted.
 const LABELS: &[&str] = &[
     "any",
@@ -325,6 +327,116 @@ const REASONS: &[&str] = &[
     "not a regular file",
 ];
 
+/// Names of sysdig's events and of their arguments that are no system calls' names. Sorted.
+const CALLS: &[&str] = &[
+    "addr",
+    "argument",
+    "asyncevent",
+    "backlog",
+    "cmd",
+    "container",
+    "cpu_hotplug",
+    "cpu_sys",
+    "cpu_usr",
+    "cur",
+    "dirfd",
+    "domain",
+    "dpid",
+    "drop",
+    "event",
+    "exe",
+    "fd",
+    "fd1",
+    "fd2",
+    "fds",
+    "file",
+    "filename",
+    "flags",
+    "fstat64",
+    "groupadded",
+    "groupdeleted",
+    "how",
+    "in_fd",
+    "infra",
+    "ino",
+    "interval",
+    "k8s",
+    "length",
+    "llseek",
+    "lstat64",
+    "max",
+    "maxevents",
+    "mesos",
+    "mmap2",
+    "mode",
+    "name",
+    "newcur",
+    "newfd",
+    "newmax",
+    "newpath",
+    "next",
+    "notification",
+    "nstype",
+    "offset",
+    "oldcur",
+    "oldfd",
+    "oldmax",
+    "oldpath",
+    "op",
+    "operation",
+    "out_fd",
+    "page_fault",
+    "path",
+    "pgft_maj",
+    "pgft_min",
+    "pgoffset",
+    "pid",
+    "pluginevent",
+    "pos",
+    "pread",
+    "prlimit",
+    "procexit",
+    "procinfo",
+    "prot",
+    "proto",
+    "ptid",
+    "pwrite",
+    "queuelen",
+    "queuemax",
+    "queuepct",
+    "ratio",
+    "recv",
+    "request",
+    "res",
+    "resolve",
+    "resource",
+    "scapevent",
+    "send",
+    "sig",
+    "sigmask",
+    "signaldeliver",
+    "sigreturn",
+    "size",
+    "spid",
+    "stat64",
+    "status",
+    "switch",
+    "syscall",
+    "tid",
+    "timeout",
+    "tracer",
+    "tuple",
+    "type",
+    "umount",
+    "useradded",
+    "userdeleted",
+    "val",
+    "vm_rss",
+    "vm_size",
+    "vm_swap",
+    "whence",
+];
+
 fn within(list: &[&str], word: &str) -> bool {
     list.binary_search(&word).is_ok()
 }
@@ -337,6 +449,12 @@ pub(super) fn is_label(label: &[u8]) -> bool {
 /// Whether a word of a path or of a thread's name stays; `word` is in lower case.
 pub(super) fn is_word(word: &str) -> bool {
     within(WORDS, word) || within(PROGRAMS, word)
+}
+
+/// Whether the name of an event or of its argument stays.
+pub(crate) fn is_call(name: &str) -> bool {
+    let number = name.strip_prefix("event-").is_some_and(|number| number.parse::<u16>().is_ok());
+    number || within(CALLS, name) || name.parse::<Sysno>().is_ok()
 }
 
 /// Whether an owner's kind stays.

@@ -291,6 +291,10 @@ mod tests {
         for side in &sides {
             let secret = ["args", "env", "data", "cgroups"];
             assert!(side.parameters.iter().all(|p| !secret.contains(&p.name)), "{side:?}");
+            // They are not taken for somebody's names.
+            let shown = side.parameters.iter().filter(|p| p.show != Show::Not).map(|p| p.name);
+            let mut names = shown.chain([side.name]);
+            assert!(names.all(crate::redact::public::is_call), "{side:?}");
         }
     }
 }
