@@ -90,9 +90,8 @@ fn refused(
         instants.range(from..=to.plus(SKEW_NS)).next().is_some()
     };
     let after = readings.iter().skip(1).map(|next| next.at).chain([Timestamp(u64::MAX)]);
-    let unread = readings.iter().zip(after).filter(|(reading, _)| reading.counters.is_none());
-    if first.at > begin.plus(SKEW_NS) || unread.into_iter().any(|(r, after)| during(r.since, after))
-    {
+    let mut unread = readings.iter().zip(after).filter(|(reading, _)| reading.counters.is_none());
+    if first.at > begin.plus(SKEW_NS) || unread.any(|(r, after)| during(r.since, after)) {
         return None;
     }
     let mut sum = Refused { host, net_ns: first.net_ns, own: first.own, ..Refused::default() };

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -14,7 +13,7 @@ use netlink_packet_core::{
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket as Netlink, SocketAddr as NetlinkAddr};
 
-use super::{bounded, sockets};
+use super::{bounded, processes, sockets};
 use crate::context::{Conntrack, ConntrackCounters};
 use crate::record::Timestamp;
 
@@ -55,7 +54,7 @@ impl Watch {
     /// Knows the own namespace only.
     pub(super) fn new() -> Self {
         let pid = std::process::id();
-        let mut watch = Self { known: BTreeMap::new(), own: namespace_of(pid) };
+        let mut watch = Self { known: BTreeMap::new(), own: processes::namespace(pid, "net") };
         watch.note(watch.own, pid);
         watch
     }
@@ -93,11 +92,9 @@ impl Watch {
             // Of one that nobody is known to live in any more, that is told.
             let counters = namespace.counters(*id);
             let lives = counters.is_some();
-            let news = match namespace.last.is_some() || lives {
-                true => namespace.take(now, counters.flatten()),
-                false => None,
-            };
-            if let Some((since, sum)) = news {
+            if (lives || namespace.last.is_some())
+                && let Some((since, sum)) = namespace.take(now, counters.flatten())
+            {
                 told.push(Conntrack {
                     net_ns: *id,
                     own: own == Some(*id),
@@ -116,12 +113,14 @@ impl Namespace {
     /// The counters of namespace `id`, `Some(None)` where they cannot be read; `None` when all known
     /// processes have left it.
     fn counters(&mut self, id: u64) -> Option<Option<Vec<Counters>>> {
-        self.processes.retain(|pid| namespace_of(*pid) == Some(id));
+        self.processes.retain(|pid| processes::namespace(*pid, "net") == Some(id));
         while let Some(pid) = self.processes.front() {
             match counters(*pid) {
                 Ok(counters) => return Some(Some(counters)),
                 // It ended meanwhile.
-                Err(_) if namespace_of(*pid) != Some(id) => drop(self.processes.pop_front()),
+                Err(_) if processes::namespace(*pid, "net") != Some(id) => {
+                    self.processes.pop_front();
+                }
                 Err(error) => {
                     tracing::debug!("conntrack of network namespace {id}: {error:#}");
                     return Some(None);
@@ -156,11 +155,6 @@ impl Namespace {
         self.last = Some(Reading { at, counters, sum });
         news.then_some((since, told))
     }
-}
-
-/// Inode of a process's network namespace.
-fn namespace_of(pid: u32) -> Option<u64> {
-    Some(fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino())
 }
 
 /// The counters of `pid`'s namespace, by processor.
@@ -333,7 +327,7 @@ entries  clashres found new invalid ignore delete chainlength insert insert_fail
     #[test]
     fn a_namespace_is_read_through_its_oldest_process_and_its_end_is_told() {
         let own = std::process::id();
-        let id = namespace_of(own).unwrap();
+        let id = processes::namespace(own, "net").unwrap();
         let mut watch = Watch { known: BTreeMap::new(), own: None };
         watch.note(Some(id), own);
         for gone in 1..=2 * PROCESSES_MAX as u32 {
