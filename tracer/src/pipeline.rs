@@ -12,7 +12,7 @@ use crate::event::{Body, Event};
 use crate::hold::Hold;
 use crate::identify::Identifier;
 use crate::record::{Record, RecordKind, Timestamp};
-use crate::report::{Code, Loss, Output, Severity, Ts};
+use crate::report::{Code, Finding, Loss, Output, Severity, Ts};
 use crate::sink::Sink;
 
 /// Undecodable records are told at most once in this time, with their number.
@@ -147,9 +147,7 @@ impl Pipeline {
         self.tell_undecoded(true)?;
         let mut findings = Vec::new();
         self.diagnoser.finish(&self.who, &mut findings);
-        for finding in findings {
-            self.output(Output::Finding(finding))?;
-        }
+        self.findings(findings)?;
         self.counts.broken_off = self.decoder.broken_off();
         self.counts.unmatched = self.correlator.unmatched();
         self.counts.evicted = self.correlator.evicted() + self.who.evicted();
@@ -211,10 +209,7 @@ impl Pipeline {
         self.conclusions = conclusions;
         let mut findings = Vec::new();
         self.diagnoser.advance(self.counts.last, &self.who, &mut findings);
-        for finding in findings {
-            self.output(Output::Finding(finding))?;
-        }
-        Ok(())
+        self.findings(findings)
     }
 
     fn conclude(&mut self, conclusions: &mut Vec<Conclusion>) -> io::Result<()> {
@@ -238,9 +233,7 @@ impl Pipeline {
             // Many can close at once.
             let mut findings = Vec::new();
             self.diagnoser.relieve(&self.who, &mut findings);
-            for finding in findings {
-                self.output(Output::Finding(finding))?;
-            }
+            self.findings(findings)?;
         }
         Ok(())
     }
@@ -257,6 +250,10 @@ impl Pipeline {
             self.loss(&loss, None)?;
         }
         Ok(())
+    }
+
+    fn findings(&mut self, findings: Vec<Finding>) -> io::Result<()> {
+        findings.into_iter().try_for_each(|finding| self.output(Output::Finding(finding)))
     }
 
     fn output(&mut self, output: Output) -> io::Result<()> {
