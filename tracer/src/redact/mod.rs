@@ -157,9 +157,7 @@ impl Redactor {
         });
         let mut front = front.to_vec();
         put_u32(&mut front, ARGS, shown.len());
-        if let Some(place) = front.get_mut(NAME..NAME + 2) {
-            place.copy_from_slice(&name_len.to_ne_bytes());
-        }
+        put(&mut front, NAME, name_len.to_ne_bytes());
         Bytes::from([&front, name.as_bytes(), shown.as_bytes()].concat())
     }
 
@@ -173,8 +171,6 @@ fn numbers<T>(body: &[u8]) -> Bytes {
     Bytes::copy_from_slice(body.get(..size_of::<T>()).unwrap_or(body))
 }
 
-/// The fixed part of a body and the bytes behind it, as many as the number at `len` says; `None` if
-/// there are fewer.
 /// Arguments and payload of any kind may hold anything: only how long they were stays.
 fn data(body: &[u8]) -> Bytes {
     const FRONT: usize = size_of::<bodies::Data>();
@@ -185,6 +181,8 @@ fn data(body: &[u8]) -> Bytes {
     }
 }
 
+/// The fixed part of a body and the bytes behind it, as many as the number at `len` says; `None` if
+/// there are fewer.
 fn told<const FRONT: usize>(body: &[u8], len: usize) -> Option<(&[u8], &[u8])> {
     let (front, rest) = body.split_at_checked(FRONT)?;
     let len = u32::from_ne_bytes(*front.get(len..)?.first_chunk()?);
@@ -198,8 +196,14 @@ fn with_text(front: &[u8], len: usize, text: &str) -> Bytes {
 }
 
 fn put_u32(front: &mut [u8], at: usize, value: usize) {
-    if let (Some(place), Ok(value)) = (front.get_mut(at..at + 4), u32::try_from(value)) {
-        place.copy_from_slice(&value.to_ne_bytes());
+    if let Ok(value) = u32::try_from(value) {
+        put(front, at, value.to_ne_bytes());
+    }
+}
+
+fn put<const N: usize>(front: &mut [u8], at: usize, bytes: [u8; N]) {
+    if let Some(place) = front.get_mut(at..at + N) {
+        place.copy_from_slice(&bytes);
     }
 }
 
