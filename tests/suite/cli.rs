@@ -3,6 +3,7 @@
 use std::process::{Command, Output, Stdio};
 
 use tests::binary::{self, command, run, stderr, stdout};
+use xtask::skips;
 
 /// Exit code 2, nothing on standard output, one sentence that says `what`.
 fn refuses(output: &Output, what: &str) {
@@ -95,11 +96,11 @@ fn without_privilege_it_says_which() {
     let path = binary::path();
     let reachable = Command::new("setpriv").args(&words).arg(&path).arg("--version").output();
     let Ok(reachable) = reachable else {
-        return skip("without_privilege_it_says_which", "no setpriv");
+        return skips::note("cli::without_privilege_it_says_which", "no setpriv");
     };
     if !reachable.status.success() {
-        return skip(
-            "without_privilege_it_says_which",
+        return skips::note(
+            "cli::without_privilege_it_says_which",
             "not root, or nobody cannot reach the binary",
         );
     }
@@ -113,16 +114,12 @@ fn what_an_option_takes_is_asked_for_first() {
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-net_raw", "--inh-caps=-net_raw", "--"]).arg(binary::path());
     let Ok(output) = command.args(["--wire", "--no-api", "--pid", "1"]).output() else {
-        return skip("what_an_option_takes_is_asked_for_first", "no setpriv");
+        return skips::note("cli::what_an_option_takes_is_asked_for_first", "no setpriv");
     };
     if !nix::unistd::Uid::effective().is_root() {
-        return skip("what_an_option_takes_is_asked_for_first", "not root");
+        return skips::note("cli::what_an_option_takes_is_asked_for_first", "not root");
     }
     refuses(&output, "CAP_NET_RAW");
-}
-
-fn skip(test: &str, why: &str) {
-    println!("skipped: {test}: {why}");
 }
 
 #[test]

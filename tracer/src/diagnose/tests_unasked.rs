@@ -114,10 +114,17 @@ fn the_next_nameserver_helps() {
         over_tcp(s.ask(2 * MS, name, "A", 7)),
         over_tcp(s.told(3 * MS, name, "A", 7, Says::Addr("192.0.2.1"))),
     ]);
-    let bench = run(node("use-vc"), steps);
-    assert_eq!(bench.codes(), ["resolver-unreachable"]);
-    assert_eq!(bench.findings[0].severity, Severity::Info);
-    assert_eq!(bench.findings[0].details["clients"][0]["failed"], false);
+    // Told at once where the socket is closed, after a grace where it is not.
+    let closed = SocketClosed { protocol: Protocol::Tcp, local: None, remote: Some(addr(SERVER)) };
+    let close = Step { at: MS, actor: actor(10), body: Body::SocketClosed(closed) };
+    let mut closing = steps.clone();
+    closing.insert(2, close);
+    for steps in [steps, closing] {
+        let bench = run(node("use-vc"), steps);
+        assert_eq!(bench.codes(), ["resolver-unreachable"]);
+        assert_eq!(bench.findings[0].severity, Severity::Info);
+        assert_eq!(bench.findings[0].details["clients"][0]["failed"], false);
+    }
     let alone = run(node("use-vc"), connects(10, SERVER, 0, MS, Some(111)));
     assert_eq!(alone.findings[0].severity, Severity::Error);
     assert_eq!(alone.findings[0].details["clients"][0]["failed"], true);
